@@ -1,0 +1,62 @@
+"""p11host: PKCS#11 providers in processes of their own, behind one library.
+
+    import p11host
+
+    library = p11host.lib()
+    token = library.get_token(token_label="mine")
+
+Knows where its own shim and helper are. Importing it costs nothing: whatever is heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p11host.errors import P11HostError
+
+if TYPE_CHECKING:
+    import pkcs11
+
+__all__ = ["P11HostError", "__version__", "helper_path", "lib", "shim_path"]
+
+__version__ = "0.1.0"
+
+
+def shim_path() -> Path:
+    """Return the library an application loads. `$P11HOST_SHIM` names another, for development."""
+    return _installed("p11host.so", "P11HOST_SHIM")
+
+
+def helper_path() -> Path:
+    """Return the program that runs one provider. `$P11HOST_HELPER` names another, for development."""
+    return _installed("p11host-helper", "P11HOST_HELPER")
+
+
+def lib(config: str | os.PathLike[str] | None = None) -> pkcs11.lib:
+    """Return python-pkcs11's `lib` on the shim, initialised: every module of the configuration, all slots merged.
+
+    The broker of this user serves it, and is started where none runs. With `config`, the path of a configuration
+    file, a broker of this process's own serves it, which ends with this process and with the children that it forks;
+    that broker is then the one of this process, so there is one `config` in a process's life. Raises P11HostError for
+    what is ours, `pkcs11.PKCS11Error` for what the modules say.
+    """
+    import pkcs11  # noqa: PLC0415
+
+    shim = shim_path()
+    if config is not None:
+        from p11host.start import become_private  # noqa: PLC0415
+
+        become_private(Path(config))
+    return pkcs11.lib(str(shim))
+
+
+def _installed(name: str, variable: str) -> Path:
+    """Return a file that the build puts beside this package's modules, or the one `variable` names."""
+    named = os.environ.get(variable)
+    path = Path(named).absolute() if named else Path(__file__).resolve().parent / name
+    if not path.is_file():
+        remedy = f"correct {variable}" if named else f"build p11host, or set {variable}"
+        raise P11HostError(f"{path}: no such file; {remedy}")
+    return path

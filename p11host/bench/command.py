@@ -1,0 +1,91 @@
+"""`p11host bench`: the ways side by side, in interleaved rounds, so that drift of the machine hits all alike.
+
+Knows the order of the rounds. Must not know how a way works, nor what is done with the results.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from p11host.bench import memory, report, ways
+from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare
+from p11host.bench.report import BARE, DIRECT, OURS, PEER, Memory, Row
+from p11host.cli.options import json_option
+from p11host.throwaway import make_token
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+TOOL = _PACKAGE / "p11host-bench"
+SLEEPY = _PACKAGE / "p11host-sleepy.so"
+_ROUNDS, _QUICK_SHARE = 5, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured: the number of rounds, and the share of each measure's usual amount."""
+
+    rounds: int = _ROUNDS
+    share: float = 1.0
+
+
+@click.command()
+@json_option
+@click.option("--quick", is_flag=True, help="One short round: shows that it works, and no more.")
+def bench(*, as_json: bool, quick: bool) -> None:
+    """Measure direct, p11host, p11-kit and a bare socketpair side by side on a throw-away SoftHSM token."""
+    plan = Plan(1, _QUICK_SHARE) if quick else Plan()
+    with tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory:
+        rows, private = run(plan, Path(directory), Console(stderr=True))
+    if as_json:
+        click.echo(json.dumps(report.as_json(rows, private, plan.rounds), indent=2))
+    else:
+        report.show(Console(), rows, private, plan.rounds)
+
+
+def run(plan: Plan, directory: Path, console: Console) -> tuple[list[Row], Memory]:
+    """Return what every measure gave by every way, and a helper's memory. Progress goes to `console`."""
+    with open_ways(directory) as targets:
+        samples: dict[str, dict[str, list[Sample]]] = {row.name: {} for row in MEASURES}
+        steps = [(row, way) for _ in range(plan.rounds) for row in MEASURES for way in targets[row.provider]]
+        with Progress(console=console, transient=True) as progress:
+            for row, way in progress.track(steps, description="measuring"):
+                sample = _sample(row, targets[row.provider][way], way, plan.share)
+                samples[row.name].setdefault(way, []).append(sample)
+        ours = targets["sleepy"][OURS]
+        private = memory.of_helper(TOOL, ours) if ours else Memory(None)
+    return [Row(row, samples[row.name]) for row in MEASURES], private
+
+
+@contextmanager
+def open_ways(directory: Path) -> Iterator[Mapping[str, Mapping[str, Target | None]]]:
+    """Yield for each provider its ways by name; a way that this machine does not have is None."""
+    with ExitStack() as stack:
+        found: dict[str, dict[str, Target | None]] = {}
+        for provider in _providers(directory):
+            found[provider.name] = {
+                DIRECT: ways.direct(provider),
+                OURS: stack.enter_context(ways.through_p11host(provider, directory)),
+                PEER: stack.enter_context(ways.through_peer(provider, directory)),
+                BARE: None,
+            }
+        yield found
+
+
+def _providers(directory: Path) -> list[ways.Provider]:
+    token = make_token(directory, "bench")
+    return [
+        ways.Provider("softhsm", token.provider, token.label, token.pin, token.env),
+        ways.Provider("sleepy", SLEEPY, "sleepy", "none", {}),
+    ]
+
+
+def _sample(row: Measure, target: Target | None, way: str, share: float) -> Sample:
+    if way == BARE:
+        return measure_bare(TOOL, row, share)
+    return Sample(None, why="not installed") if target is None else measure(TOOL, row, target, share)

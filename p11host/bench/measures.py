@@ -1,0 +1,134 @@
+"""What the benchmark measures, and how one measurement is made.
+
+Knows p11host-bench, its loads and what it prints. Must not know how a way reaches its provider.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgpack
+
+from p11host.errors import P11HostError
+
+Unit = Literal["ns", "calls/s"]
+CKR_MECHANISM_INVALID = 0x70
+_PATIENCE_S = 120
+_MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A library as p11host-bench is pointed at it: path, environment, and the token it is to use."""
+
+    module: Path
+    env: Mapping[str, str]
+    label: str
+    pin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement: the median of a time, or a rate; of a time the 99th percentile too. Or `why` none."""
+
+    value: float | None
+    p99: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A row of the benchmark. `bare` are the bytes of its request and its response, where it is one call."""
+
+    name: str
+    title: str
+    provider: Literal["softhsm", "sleepy"]
+    unit: Unit
+    command: Literal["call", "rate", "start"]
+    arguments: tuple[str, ...] = ()
+    amount: int = 0
+    bare: tuple[int, int] | None = None
+
+    def speed(self, own: float, other: float) -> float:
+        """Return how many times as fast as `other` `own` is."""
+        return own / other if self.unit == "calls/s" else other / own
+
+
+def wire_bytes(method: str, params: Sequence[object], out: Sequence[object]) -> tuple[int, int]:
+    """Return the length of a call's request and of its response, in bytes, as PROTOCOL.md writes them."""
+    msgid = 1000
+    request = msgpack.packb([0, msgid, method, list(params)])
+    response = msgpack.packb([1, msgid, None, [0, *out]])
+    return len(request), len(response)
+
+
+def _measures() -> tuple[Measure, ...]:
+    session, mega = 1, bytes(_MEGABYTE)
+    info = wire_bytes("C_GetSessionInfo", [session], [[1 << 30, 3, 6, 0]])
+    random = wire_bytes("C_GenerateRandom", [session, [True, 16]], [bytes(16)])
+    digest = wire_bytes("C_Digest", [session, mega, [True, _MEGABYTE]], [[32, bytes(32)]])
+    encrypt = wire_bytes("C_Encrypt", [session, mega, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, mega]])
+    return (
+        Measure("session-info", "C_GetSessionInfo", "softhsm", "ns", "call", ("session-info",), 10_000, info),
+        Measure("random", "C_GenerateRandom, 16 bytes", "softhsm", "ns", "call", ("random",), 10_000, random),
+        Measure("sleepy-1", "call of 1 ms, 1 thread", "sleepy", "calls/s", "rate", ("random", "1"), 500),
+        Measure("sleepy-8", "call of 1 ms, 8 threads", "sleepy", "calls/s", "rate", ("random", "8"), 500),
+        Measure("digest", "SHA-256 of 1 MiB", "softhsm", "ns", "call", ("digest",), 100, digest),
+        Measure("encrypt", "AES-CBC-PAD of 1 MiB", "softhsm", "ns", "call", ("encrypt",), 50, encrypt),
+        Measure("sign-1", "ECDSA P-256, 1 thread", "softhsm", "calls/s", "rate", ("sign", "1"), 500),
+        Measure("sign-4", "ECDSA P-256, 4 threads", "softhsm", "calls/s", "rate", ("sign", "4"), 500),
+        Measure("start", "dlopen + C_Initialize + C_GetSlotList", "softhsm", "ns", "start"),
+    )
+
+
+MEASURES = _measures()
+
+
+def measure(tool: Path, row: Measure, target: Target, share: float = 1.0) -> Sample:
+    """Run one measurement in a process of its own, with `share` of its usual amount."""
+    command = [row.command, str(target.module)]
+    if row.command != "start":
+        command += [target.label, target.pin, *row.arguments, _amount(row, share)]
+    return _sample(run_tool(tool, command, target.env), row.title)
+
+
+def measure_bare(tool: Path, row: Measure, share: float = 1.0) -> Sample:
+    """Time round trips of as many bytes as the row's call sends and receives, over a bare socketpair."""
+    if row.bare is None:
+        return Sample(None, why="")
+    return _sample(run_tool(tool, ["bare", *map(str, row.bare), _amount(row, share)], {}), row.title)
+
+
+def run_tool(tool: Path, command: Sequence[str], env: Mapping[str, str]) -> Mapping[str, Any]:
+    """Run p11host-bench and return what it printed; P11HostError if it printed nothing that is understood."""
+    done = subprocess.run(
+        [str(tool), *command],
+        env=os.environ | dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+    try:
+        said: Mapping[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        text = done.stderr.strip() or f"status {done.returncode}"
+        raise P11HostError(f"{tool.name} {command[0]} {command[1]}: {text}") from error
+    return said
+
+
+def _amount(row: Measure, share: float) -> str:
+    return str(max(1, round(row.amount * share)))
+
+
+def _sample(said: Mapping[str, Any], title: str) -> Sample:
+    if said.get("rv") == CKR_MECHANISM_INVALID:
+        return Sample(None, why="not carried")
+    if "failed" in said:
+        raise P11HostError(f"{title}: {said['failed']} returned {said['rv']:#x}")
+    return Sample(said.get("median", said.get("rate")), said.get("p99"))

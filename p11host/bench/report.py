@@ -1,0 +1,180 @@
+"""The benchmark's results: ratios, the targets they are held to, and how both are shown.
+
+Knows numbers and names of ways. Must not know how they were measured.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from p11host.bench.measures import Measure, Sample, Unit
+
+OURS, DIRECT, PEER, BARE = "p11host", "direct", "p11-kit", "socketpair"
+WAYS = (DIRECT, OURS, PEER, BARE)
+_UNITS: Mapping[Unit, Sequence[tuple[float, str]]] = {
+    "ns": ((1e6, "ms"), (1e3, "µs"), (1, "ns")),
+    "calls/s": ((1e3, "k/s"), (1, "/s")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one measure gave: for each way one sample a round, in the order of the rounds."""
+
+    measure: Measure
+    samples: Mapping[str, Sequence[Sample]]
+
+    def summary(self, way: str) -> Sample:
+        """Return the median over the rounds, or why there is none."""
+        rounds = self.samples.get(way, ())
+        values = [sample.value for sample in rounds if sample.value is not None]
+        if not values:
+            return Sample(None, why=rounds[0].why if rounds else "")
+        p99 = [sample.p99 for sample in rounds if sample.p99 is not None]
+        return Sample(median(values), median(p99) if p99 else None)
+
+    def speed(self, other: str) -> float | None:
+        """Return how many times as fast as `other` p11host is: the median of the rounds' ratios."""
+        pairs = zip(self.samples.get(OURS, ()), self.samples.get(other, ()), strict=False)
+        ratios = [self.measure.speed(a.value, b.value) for a, b in pairs if a.value and b.value]
+        return median(ratios) if ratios else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A promise: how fast p11host is beside another way. "cost": at most so many times its time."""
+
+    measure: str
+    other: str
+    kind: Literal["cost", "speed"]
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        """Tell whether the promise is kept."""
+        return value <= self.limit if self.kind == "cost" else value >= self.limit
+
+
+BOUNDS = (
+    Bound("session-info", PEER, "cost", 0.8),
+    Bound("session-info", BARE, "cost", 1.5),
+    Bound("sleepy-8", DIRECT, "speed", 0.9),
+    Bound("digest", DIRECT, "speed", 0.85),
+    Bound("encrypt", DIRECT, "speed", 0.85),
+    Bound("sign-1", DIRECT, "speed", 0.7),
+    Bound("sign-4", DIRECT, "speed", 0.85),
+    Bound("start", PEER, "cost", 1.0),
+)
+MEMORY_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One target, what was measured, and whether that meets it; None where it could not be measured."""
+
+    text: str
+    measured: float | None
+    limit: float
+    met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Private memory of a helper in KiB; None: `why` says why it could not be read."""
+
+    kib: int | None
+    why: str = ""
+
+
+def verdicts(rows: Sequence[Row], memory: Memory) -> Iterator[Verdict]:
+    """Yield every target with what was measured."""
+    by_name = {row.measure.name: row for row in rows}
+    for bound in BOUNDS:
+        row = by_name[bound.measure]
+        speed = row.speed(bound.other)
+        value = None if speed is None else speed if bound.kind == "speed" else 1 / speed
+        relation = "at least" if bound.kind == "speed" else "at most"
+        what = "speed" if bound.kind == "speed" else "time"
+        text = f"{row.measure.title}: {relation} {bound.limit:g} × the {what} of {bound.other}"
+        yield Verdict(text, value, bound.limit, None if value is None else bound.holds(value))
+    met = None if memory.kib is None else memory.kib <= MEMORY_KIB
+    text = f"private memory of a helper with the sleepy provider: at most {MEMORY_KIB} KiB"
+    yield Verdict(text, memory.kib, MEMORY_KIB, met)
+
+
+def as_json(rows: Sequence[Row], memory: Memory, rounds: int) -> dict[str, Any]:
+    """Return all results as one JSON-able object: times in ns, rates in calls a second, memory in KiB."""
+    return {
+        "rounds": rounds,
+        "measures": [_row_as_json(row) for row in rows],
+        "helper_memory": asdict(memory),
+        "targets": [asdict(verdict) for verdict in verdicts(rows, memory)],
+    }
+
+
+def show(console: Console, rows: Sequence[Row], memory: Memory, rounds: int) -> None:
+    """Print the results as two tables."""
+    console.print(_results(rows, rounds))
+    console.print(_targets(verdicts(rows, memory)))
+    if memory.why:
+        console.print(f"Private memory of a helper was not read: {memory.why}.")
+
+
+def number(value: float | None, unit: Unit, why: str = "") -> str:
+    """Return a value with three digits and a unit that suits it, or `why` there is none."""
+    if value is None:
+        return why or "—"
+    size, name = next((s, n) for s, n in _UNITS[unit] if value >= s or s == 1)
+    return f"{_digits(value / size)} {name}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.measure.name,
+        "title": row.measure.title,
+        "unit": row.measure.unit,
+        "ways": {way: asdict(row.summary(way)) for way in WAYS},
+        "speed": {other: row.speed(other) for other in (DIRECT, PEER, BARE)},
+    }
+
+
+def _results(rows: Iterable[Row], rounds: int) -> Table:
+    table = Table(title=f"Medians of {rounds} interleaved rounds; times: median (99th percentile)")
+    table.add_column("")
+    for way in WAYS:
+        table.add_column(way, justify="right")
+    table.add_column("p11host is\n× direct", justify="right")
+    table.add_column("as fast as\n× p11-kit", justify="right")
+    for row in rows:
+        ratios = [_ratio(row.speed(DIRECT)), _ratio(row.speed(PEER))]
+        table.add_row(row.measure.title, *(_cell(row, way) for way in WAYS), *ratios)
+    return table
+
+
+def _cell(row: Row, way: str) -> str:
+    sample = row.summary(way)
+    text = number(sample.value, row.measure.unit, sample.why)
+    return text if sample.p99 is None else f"{text} ({number(sample.p99, row.measure.unit)})"
+
+
+def _ratio(value: float | None) -> str:
+    return "—" if value is None else f"{_digits(value)} ×"
+
+
+def _targets(found: Iterable[Verdict]) -> Table:
+    table = Table(title="Targets")
+    table.add_column("target")
+    table.add_column("measured", justify="right")
+    table.add_column("")
+    words = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}
+    for verdict in found:
+        measured = "—" if verdict.measured is None else _digits(verdict.measured)
+        table.add_row(verdict.text, measured, words[verdict.met])
+    return table

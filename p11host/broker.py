@@ -1,0 +1,270 @@
+"""The broker: accepts doors, serves the channels opened through them, starts helpers and sees them end.
+
+Knows who owns what: a task group owns the doors, each door's owns its channels, another owns the helpers. Must not see
+a Cryptoki call, nor end a helper.
+"""
+
+import asyncio
+import errno
+import itertools
+import os
+import resource
+import socket
+from collections.abc import Coroutine
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from p11host import log
+from p11host.applications import Application, Applications, Caller, Quota, Running
+from p11host.channel import Channel
+from p11host.client import ULONG, peer_credentials
+from p11host.config import Config, Module
+from p11host.control import Control
+from p11host.door import Door, Opened
+from p11host.errors import P11HostError
+from p11host.helper import Spawned, spawn, watch
+from p11host.limits import limits
+from p11host.listen import Listener
+from p11host.provider import CheckedProviders
+from p11host.readiness import readable
+from p11host.reload import Configuration
+from p11host.wire import PROTOCOL, Fault, Hello, RemoteError, Request, Response, short_text
+
+#: Descriptors that a door, a channel and a helper cost the broker.
+DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 3
+#: Seconds to wait with the next accept when descriptors or memory ran out.
+ACCEPT_PAUSE = 0.1
+ACCEPT_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a broker was started. `idle_ends`: it ends when it has had no application for the configured time."""
+
+    helper: Path
+    everybody: bool = False
+    idle_ends: bool = False
+
+
+class Broker:
+    """One broker's life, from `run` to `stop`. Owns the listener."""
+
+    def __init__(self, listener: Listener, configuration: Configuration, settings: Settings) -> None:
+        self._listener = listener
+        self._configuration = configuration
+        self._settings = settings
+        self._applications = Applications()
+        self._providers = CheckedProviders()
+        self._nofile = raise_descriptor_limit()
+        self._quota = Quota(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (4 if settings.everybody else 1))
+        self._numbers = itertools.count(1)
+        self._open_doors = 0
+        self._busy, self._empty = asyncio.Event(), asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self._helpers = asyncio.TaskGroup()
+
+    async def run(self) -> None:
+        """Serve until `stop`, or until nobody has needed us for a while. Helpers go on."""
+        log.info("broker.listening", socket=self._listener.path, pid=os.getpid())
+        self._serving = asyncio.create_task(self._serve())
+        try:
+            await self._serving
+        except asyncio.CancelledError:
+            log.info("broker.stopped")
+        finally:
+            self._listener.close()
+
+    def stop(self) -> None:
+        """End `run`. Channels close; helpers and the applications that use them do not notice."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    def config(self) -> Config:
+        """Return the configuration as it is now."""
+        return self._configuration.current()
+
+    def applications(self, caller: Caller) -> list[Application]:
+        """Return the applications `caller` may know of: its user's own, or all of them for the broker's user."""
+        return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
+
+    async def start(self, caller: Caller, module: Module) -> socket.socket:
+        """Start a helper of `module` for `caller` and return its door."""
+        if not self._providers.is_known(module.path):
+            await asyncio.to_thread(self._providers.check, module.path)
+        self._applications.check_room(caller, module.name)
+        if not self._quota.take(caller.uid, HELPER_COST):
+            raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
+        try:
+            spawned = spawn(self._settings.helper, module, self._nofile)
+        except BaseException:
+            self._quota.give(caller.uid, HELPER_COST)
+            raise
+        log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
+        self._helpers.create_task(self._watch(caller, spawned))
+        return spawned.door
+
+    async def _serve(self) -> None:
+        async with self._helpers, asyncio.TaskGroup() as doors:
+            self._note()
+            accepting = doors.create_task(self._accept(doors))
+            await self._idle()
+            # Whoever connected before the name went away is still served; nobody new can come.
+            self._listener.unlink()
+            accepting.cancel()
+            self._accept_ready(doors)
+            log.info("broker.idle", doors=self._open_doors)
+
+    async def _idle(self) -> None:
+        """Return when there has been no application for the configured time; never where that does not end us."""
+        while True:
+            await self._empty.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.config().idle if self._settings.idle_ends else None):
+                    await self._busy.wait()
+                continue
+            return
+
+    def _note(self) -> None:
+        """Wake whoever waits for applications to come or to have gone."""
+        busy = bool(self._open_doors or self._applications)
+        (self._busy if busy else self._empty).set()
+        (self._empty if busy else self._busy).clear()
+
+    async def _accept(self, doors: asyncio.TaskGroup) -> None:
+        while True:
+            await readable(self._listener.socket.fileno())
+            if not self._accept_ready(doors):
+                await asyncio.sleep(ACCEPT_PAUSE)
+
+    def _accept_ready(self, doors: asyncio.TaskGroup) -> bool:
+        """Accept who waits; False if descriptors or memory ran out."""
+        try:
+            while True:
+                self._admit(self._listener.socket.accept()[0], doors)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            log.warning("broker.accept.failed", error=error)
+            return error.errno not in ACCEPT_ERRNOS
+
+    def _admit(self, sock: socket.socket, doors: asyncio.TaskGroup) -> None:
+        """Give a connection its task, if its user may have one."""
+        pid, uid, _ = peer_credentials(sock)
+        allowed = self._settings.everybody or uid in (0, os.geteuid())
+        if not allowed or not self._quota.take(uid, DOOR_COST):
+            log.warning("door.refused", pid=pid, uid=uid, reason="share is used up" if allowed else "another user")
+            sock.close()
+            return
+        self._open_doors += 1
+        self._note()
+        doors.create_task(self._own_door(Door(sock), uid))
+
+    async def _own_door(self, door: Door, uid: int) -> None:
+        try:
+            await contained("door", self._serve_door(door, uid))
+        finally:
+            door.close()
+            self._quota.give(uid, DOOR_COST)
+            self._open_doors -= 1
+            self._note()
+
+    async def _serve_door(self, door: Door, uid: int) -> None:
+        """Serve every channel opened through a door; the door is done when the last of them is."""
+        number, dropped = next(self._numbers), 0
+        room = asyncio.Semaphore(limits().channels)
+        async with asyncio.TaskGroup() as channels:
+            while True:
+                try:
+                    opened = await door.receive()
+                except RemoteError as error:
+                    dropped += 1
+                    _log_dropped(number, uid, dropped, error)
+                    continue
+                if opened is None:
+                    return
+                caller = Caller(number, opened.pid, uid, opened.hello.program or "", next(self._numbers))
+                if room.locked() or not self._quota.take(uid, CHANNEL_COST):
+                    opened.socket.close()
+                    dropped += 1
+                    _log_dropped(number, uid, dropped, RemoteError("limit", "too many channels"))
+                    continue
+                await room.acquire()
+                channels.create_task(self._own_channel(opened, caller, room))
+
+    async def _own_channel(self, opened: Opened, caller: Caller, room: asyncio.Semaphore) -> None:
+        channel = Channel(opened.socket)
+        try:
+            await contained("channel", self._serve_channel(channel, opened.hello, caller))
+        finally:
+            channel.close()
+            room.release()
+            self._quota.give(caller.uid, CHANNEL_COST)
+
+    async def _serve_channel(self, channel: Channel, hello: Hello, caller: Caller) -> None:
+        """Answer one request after the other until the peer has no more, or sends what is none."""
+        try:
+            await _greet(channel, hello)
+            control = Control(self, caller)
+            while (message := await channel.receive()) is not None:
+                if isinstance(message, Response):
+                    raise RemoteError("malformed", "an answer to no question")
+                if isinstance(message, Request):
+                    await _answer(channel, control, message)
+        except RemoteError as error:
+            log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
+            await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
+
+    async def _watch(self, caller: Caller, spawned: Spawned) -> None:
+        running = Running(spawned.module, spawned.pid)
+        self._applications.add(caller, running)
+        self._note()
+        try:
+            await contained("helper", watch(spawned))
+        finally:
+            self._applications.remove(caller, running)
+            self._quota.give(caller.uid, HELPER_COST)
+            self._note()
+
+
+async def contained(owner: str, work: Coroutine[None, None, None]) -> None:
+    """Await `work`; what goes wrong in it ends it and nothing else."""
+    try:
+        await work
+    except (OSError, TimeoutError) as error:
+        log.debug(f"{owner}.ended", error=repr(error))
+    # A fault of ours in one peer's work must not end the service of the others.
+    except Exception as error:  # noqa: BLE001
+        log.error(f"{owner}.fault", error=repr(error))
+
+
+async def _greet(channel: Channel, hello: Hello) -> None:
+    """Say hello back, with an error if the caller speaks another protocol."""
+    mine = Hello(PROTOCOL, ULONG, tables=0, pid=os.getpid())
+    if hello.protocol == PROTOCOL:
+        await channel.send(mine.message())
+        return
+    error = f"the broker speaks protocol {PROTOCOL}, the caller {hello.protocol}"
+    await channel.send(Hello(PROTOCOL, ULONG, tables=0, pid=os.getpid(), error=error).message())
+    raise ConnectionAbortedError(error)
+
+
+async def _answer(channel: Channel, control: Control, request: Request) -> None:
+    with ExitStack() as doors:
+        answer = await control.answer(request)
+        doors.callback(answer.close)
+        await channel.send(answer.response, [door.fileno() for door in answer.doors])
+
+
+def _log_dropped(door: int, uid: int, count: int, error: RemoteError) -> None:
+    """Log the first drop, the second, the fourth, the eighth: a flood of them must not flood the log."""
+    if count & (count - 1) == 0:
+        log.warning("door.dropped", door=door, uid=uid, count=count, error=error)
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Let this process have as many descriptors as the system grants it; return what helpers should inherit."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before

@@ -1,0 +1,218 @@
+"""What may stand in a configuration file, and what a fault in it is called.
+
+Knows keys, types and texts for people. Must not know where files come from or how they are merged.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from p11host.config import File, Fork, Module, Source
+from p11host.config_lines import Location, locate
+from p11host.limits import deadlines, limits
+from p11host.paths import SOCKET_PATH_BYTES
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DEADLINE_MOST = (1 << 31) - 1
+_PRIORITY_MOST = 1 << 31
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_SHOWN = 40
+
+NAME_RULE = "a name of a-z, 0-9, '_', '.' and '-' that begins with a letter or digit"
+
+
+def is_module_name(name: str) -> bool:
+    """Tell whether a module may be called `name`."""
+    return _NAME.fullmatch(name) is not None and len(name) <= limits().name
+
+
+def _name(value: str) -> str:
+    return _demand(value, good=is_module_name(value))
+
+
+def _absolute(value: str) -> str:
+    return _demand(value, good=value.startswith("/") and "\0" not in value)
+
+
+def _socket(value: str) -> str:
+    return _demand(_absolute(value), good=len(value.encode()) <= SOCKET_PATH_BYTES)
+
+
+def _variable(value: str) -> str:
+    return _demand(value, good=_VARIABLE.fullmatch(value) is not None)
+
+
+def _text(value: str) -> str:
+    return _demand(value, good="\0" not in value)
+
+
+def _demand(value: str, *, good: bool) -> str:
+    """Return `value`; what was expected instead is the description of its key."""
+    if not good:
+        raise ValueError
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Milliseconds = Annotated[int, Field(ge=0, le=_DEADLINE_MOST)]
+
+
+class Table(BaseModel):
+    """A table of the file: keys it does not know are faults, and no type is turned into another."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DeadlinesTable(Table):
+    """`deadlines = {short = …, long = …}`."""
+
+    short: Milliseconds | None = Field(None, description="milliseconds (0 for no deadline)")
+    long: Milliseconds | None = Field(None, description="milliseconds (0 for no deadline)")
+
+
+class ModuleTable(Table):
+    """`[module.NAME]`. A description says what is expected, in the words of an error."""
+
+    path: Annotated[str, AfterValidator(_absolute)] = Field(description="the absolute path of a provider's .so")
+    env: dict[Variable, Text] = Field({}, description='environment variables and strings, { NAME = "value" }')
+    fork: Fork = Field("reinit", description='"reinit", "inherit" or "strict"')
+    threads: Literal[1] | None = Field(None, description="1, or no such key")
+    priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
+        0, description="a whole number, higher first"
+    )
+    reserved: Text | None = Field(None, description="a string for C_Initialize")
+    enabled: bool = Field(default=True, description="true or false")
+    deadlines: DeadlinesTable = Field(DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }")
+
+
+class BrokerTable(Table):
+    """`[broker]`."""
+
+    socket: Annotated[str, AfterValidator(_socket)] | None = Field(
+        None, description=f"an absolute path of at most {SOCKET_PATH_BYTES} bytes"
+    )
+    idle: Annotated[int, Field(ge=0, le=_DEADLINE_MOST)] | None = Field(None, description="whole seconds")
+
+
+class FileTable(Table):
+    """The whole file."""
+
+    module: dict[Annotated[str, AfterValidator(_name)], ModuleTable] = Field({}, description="tables [module.NAME]")
+    broker: BrokerTable = Field(BrokerTable(), description="a table [broker]")
+
+
+def check(source: Source, problems: list[str]) -> File | None:
+    """Return what `source` says, or None after adding to `problems` every fault in it."""
+    try:
+        table = FileTable.model_validate(dict(source.table))
+    except ValidationError as error:
+        problems += _describe_all(source, error.errors(include_url=False))
+        return None
+    too_many = len(table.module) - limits().modules
+    if too_many > 0:
+        problems.append(f"{source.path}: {len(table.module)} modules; remove {too_many}, {limits().modules} are allowed")
+    broker = table.broker
+    return File(
+        path=source.path,
+        modules=tuple(_module(name, module, source.path) for name, module in table.module.items()),
+        socket=None if broker.socket is None else Path(broker.socket),
+        idle=broker.idle,
+    )
+
+
+def _module(name: str, table: ModuleTable, file: Path) -> Module:
+    short, long = table.deadlines.short, table.deadlines.long
+    return Module(
+        name=name,
+        path=Path(table.path),
+        env=MappingProxyType(dict(table.env)),
+        fork=table.fork,
+        threads=table.threads,
+        priority=table.priority,
+        reserved=table.reserved,
+        enabled=table.enabled,
+        short=deadlines().short if short is None else short,
+        long=deadlines().long if long is None else long,
+        file=file,
+    )
+
+
+def _describe_all(source: Source, errors: Sequence[ErrorDetails]) -> Iterator[str]:
+    """Yield each fault as `file:line: key: what is wrong`, in the order of the lines."""
+    lines = locate(source.text)
+    faults = {}
+    for error in errors:
+        location = tuple(str(part) for part in error["loc"] if part != "[key]")
+        faults.setdefault(location, _describe(error, location))
+    for location, text in sorted(faults.items(), key=lambda fault: _line(lines, fault[0])):
+        yield f"{source.path}:{_line(lines, location)}: {_dotted(location)}: {text}"
+
+
+def _describe(error: ErrorDetails, location: Location) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"unknown key; {_nearest(location[-1], list(_table_at(location[:-1]).model_fields))}"
+    expected = _expected(error, location)
+    if error["type"] == "missing":
+        return f"missing; expected {expected}"
+    return f"expected {expected}, not {_shown(error['input'], location)}"
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+
+
+def _expected(error: ErrorDetails, location: Location) -> str:
+    if error["loc"][-1] == "[key]":
+        in_env = len(location) > 2
+        return "a variable's name" if in_env else f"{NAME_RULE}, at most {limits().name} bytes long"
+    match location:
+        case ("module", _):
+            return "a table [module.NAME]"
+        case ("module", _, "env", _):
+            return "a string without NUL"
+    field = _table_at(location[:-1]).model_fields.get(location[-1])
+    return (field.description if field else None) or "something else"
+
+
+def _table_at(location: Location) -> type[Table]:
+    """Return the schema of the table at `location`."""
+    match location:
+        case ("module", _):
+            return ModuleTable
+        case ("module", _, "deadlines"):
+            return DeadlinesTable
+        case ("broker",):
+            return BrokerTable
+    return FileTable
+
+
+def _shown(value: object, location: Location) -> str:
+    """Return the faulty value for people; of what may hold a secret only its type."""
+    kinds = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", dict: "a table", list: "an array"}
+    kind = kinds.get(type(value), "a date or time")
+    if {"env", "reserved"} & set(location) or isinstance(value, dict | list):
+        return kind
+    text = str(value).lower() if isinstance(value, bool) else ascii(value).replace("'", '"')
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _line(lines: Mapping[Location, int], location: Location) -> int:
+    """Return the line of `location`, or of the nearest table around it that is written down."""
+    while location and location not in lines:
+        location = location[:-1]
+    return lines.get(location, 1)
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in location)
+
+

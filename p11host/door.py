@@ -1,0 +1,106 @@
+"""A broker's door: messages that each hand over one channel, and everything else that may come instead.
+
+Knows PROTOCOL.md section 2 from the receiver's side. Must not know what happens on a channel.
+"""
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p11host.client import descriptors_of
+from p11host.limits import limits
+from p11host.readiness import readable
+from p11host.scan import control_frame
+from p11host.wire import Hello, RemoteError, decode
+
+Ancillary = Sequence[tuple[int, int, bytes]]
+
+_CREDENTIALS = struct.Struct("iII")
+#: One descriptor is right, two are seen to be too many, and of more the kernel closes the rest.
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(2 * array.array("i").itemsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A channel handed over: our end of it, what the caller said, and which process the kernel saw say it.
+
+    `pid` is 0 for a process of another pid namespace. Whoever takes this owns the socket.
+    """
+
+    socket: socket.socket
+    hello: Hello
+    pid: int
+
+
+class Door:
+    """One application's connection. Nothing is ever sent through it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def receive(self) -> Opened | None:
+        """Return the next channel, None at the end. RemoteError, after which the door stays usable, if it is none."""
+        while True:
+            await readable(self._socket.fileno())
+            try:
+                data, ancillary, flags, _ = self._socket.recvmsg(
+                    limits().hello, _ROOM, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                return None
+            # A message without bytes has the sender's credentials; the end has nothing.
+            return parse(data, ancillary, flags) if data or ancillary else None
+
+    def close(self) -> None:
+        """Close the door; what was opened through it goes on."""
+        self._socket.close()
+
+
+def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened:
+    """Return the channel that a message hands over. RemoteError, its descriptors closed, if it hands over none."""
+    descriptors = descriptors_of(ancillary)
+    try:
+        if flags & socket.MSG_TRUNC:
+            raise RemoteError("limit", f"hello longer than {limits().hello} bytes")
+        if len(descriptors) != 1 or flags & socket.MSG_CTRUNC:
+            raise RemoteError("malformed", f"{len(descriptors) or 'no'} descriptors, not one")
+        hello = Hello.of(decode(data, control_frame()))
+        return Opened(_stream(descriptors), hello, _sender(ancillary))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _stream(descriptors: list[int]) -> socket.socket:
+    """Take the one descriptor out of the list, if it is a connected stream socket of this machine."""
+    try:
+        sock = socket.socket(fileno=descriptors[0])
+    except OSError as error:
+        raise RemoteError("malformed", "a descriptor that is no socket") from error
+    descriptors.clear()
+    if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM and _is_connected(sock):
+        return sock
+    sock.close()
+    raise RemoteError("malformed", "a descriptor that is no connected stream socket")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _sender(ancillary: Ancillary) -> int:
+    """Return the sender's pid as the kernel gave it."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(data) >= _CREDENTIALS.size:
+            pid: int = _CREDENTIALS.unpack_from(data)[0]
+            return pid
+    return 0

@@ -1,0 +1,34 @@
+"""What can go wrong, told in one line that says what to do.
+
+Knows the exit codes of the command line and nothing of what caused an error.
+"""
+
+from collections.abc import Sequence
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 3
+
+
+class P11HostError(Exception):
+    """An error a person can act upon. Its text is for them, without a traceback."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(P11HostError):
+    """The configuration cannot be used. `problems` holds every fault found, one line each."""
+
+    exit_code = EXIT_CONFIG
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class ProviderError(P11HostError):
+    """A provider's file cannot be what it should be: a PKCS#11 library this machine can load."""
+
+
+class BrokerError(P11HostError):
+    """A broker cannot be started, or cannot be reached."""

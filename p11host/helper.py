@@ -1,0 +1,165 @@
+"""A helper's life as the broker sees it: spawned, listened to on its standard error, reaped.
+
+Knows command line, environment and descriptors of a helper. Must not know applications, nor end a helper: that is for
+the helper itself, when its owners have gone.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from p11host import log
+from p11host.config import Module
+from p11host.errors import P11HostError
+from p11host.lines import Lines
+from p11host.readiness import readable
+
+#: Where a helper finds its door.
+DOOR = 3
+#: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
+#: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the pipe.
+CHUNK = 1 << 14
+PAUSE = 0.01
+#: Seconds in which a dead helper's last words are read, while a child of it may hold the pipe open.
+LAST_WORDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A helper that was started. `door` is the application's end; whoever takes this owns the descriptors."""
+
+    module: str
+    pid: int
+    pidfd: int
+    door: socket.socket
+    stderr: int
+
+
+def command(program: Path, module: Module) -> list[str]:
+    """Return the command line of a helper for `module`."""
+    words = [str(program)]
+    if module.threads == 1:
+        words.append("--serialize")
+    if module.reserved is not None:
+        words += ["--reserved", module.reserved]
+    return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
+
+
+def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a helper's environment: what it needs of the broker's, and what the module's configuration says."""
+    kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
+    return kept | dict(module.env)
+
+
+def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
+    """Start a helper: a session of its own, default signals, its door and standard error its only descriptors.
+
+    `nofile` is the limit of descriptors it is given, for the broker raised its own.
+    """
+    with contextlib.ExitStack() as failed, contextlib.ExitStack() as theirs:
+        door, helper_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        failed.callback(door.close)
+        theirs.callback(helper_door.close)
+        stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
+        failed.callback(os.close, stderr)
+        theirs.callback(os.close, helper_stderr)
+        try:
+            with _descriptor_limit(nofile):
+                pid = _posix_spawn(program, module, helper_door.fileno(), helper_stderr)
+        except OSError as error:
+            raise P11HostError(f"{program}: cannot be started: {error.strerror}; install p11host again") from error
+        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr)
+        failed.pop_all()
+    return spawned
+
+
+async def watch(spawned: Spawned) -> None:
+    """Log what a helper writes until it has ended, and reap it. Cancelled, it leaves the helper running."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            stderr = group.create_task(_log_stderr(spawned))
+            await readable(spawned.pidfd)
+            _reap(spawned)
+            _, still_open = await asyncio.wait([stderr], timeout=LAST_WORDS)
+            for task in still_open:
+                task.cancel()
+    finally:
+        os.close(spawned.pidfd)
+        os.close(spawned.stderr)
+
+
+def _posix_spawn(program: Path, module: Module, door: int, stderr: int) -> int:
+    return os.posix_spawn(
+        program,
+        command(program, module),
+        environment(module, os.environ),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, stderr, 2),
+            (os.POSIX_SPAWN_DUP2, door, DOOR),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
+
+
+@contextlib.contextmanager
+def _descriptor_limit(nofile: tuple[int, int]) -> Iterator[None]:
+    """Lower the limit while a child inherits it. What is open already stays so."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(nofile[0], before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def _log_stderr(spawned: Spawned) -> None:
+    lines = Lines(time.monotonic)
+    # A pipe of our own that only we read: what is readable does not block.
+    while data := await _read_some(spawned.stderr):
+        _log_lines(spawned, lines.feed(data), lines)
+        await asyncio.sleep(PAUSE)
+    _log_lines(spawned, lines.end(), lines)
+
+
+async def _read_some(descriptor: int) -> bytes:
+    await readable(descriptor)
+    return os.read(descriptor, CHUNK)
+
+
+def _log_lines(spawned: Spawned, lines: Iterator[str], source: Lines) -> None:
+    for line in lines:
+        log.info("helper.stderr", module=spawned.module, pid=spawned.pid, line=line)
+    if dropped := source.take_dropped():
+        log.warning("helper.stderr.dropped", module=spawned.module, pid=spawned.pid, lines=dropped)
+
+
+def _reap(spawned: Spawned) -> None:
+    """Take the helper's end from the kernel and log it: an exit is ordinary, a signal is not."""
+    ended = os.waitid(os.P_PIDFD, spawned.pidfd, os.WEXITED)
+    status = 0 if ended is None else ended.si_status
+    if ended is not None and ended.si_code != os.CLD_EXITED:
+        log.warning("helper.ended", module=spawned.module, pid=spawned.pid, signal=signal_name(status))
+    elif status:
+        log.warning("helper.ended", module=spawned.module, pid=spawned.pid, status=status)
+    else:
+        log.info("helper.ended", module=spawned.module, pid=spawned.pid, status=status)
+
+
+def signal_name(number: int) -> str:
+    """Return SIGSEGV for 11, and the number for a signal without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

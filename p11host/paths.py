@@ -1,0 +1,63 @@
+"""Where things are by rule: the broker's socket and the files of the configuration.
+
+Knows environment variables and directories' names. Opens and creates nothing.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from p11host.errors import BrokerError
+
+SYSTEM_CONFIG = Path("/etc/p11host/p11host.toml")
+SYSTEM_SOCKET = Path("/run/p11host/broker.sock")
+#: sun_path of Linux, less the NUL.
+SOCKET_PATH_BYTES = 107
+
+
+def socket_path(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path:
+    """Return where the broker of user `uid` listens. The shim follows the same rules, in this order.
+
+    `$P11HOST_SOCKET`; `$XDG_RUNTIME_DIR/p11host/broker.sock`; `/run/user/UID/p11host/broker.sock` where
+    `/run/user/UID` exists; for root `/run/p11host/broker.sock`; `/tmp/p11host-UID/broker.sock`. An empty or relative
+    value counts as none.
+    """
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    path = _by_environment(environ) or _by_user(uid)
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        raise BrokerError(f"{path}: longer than a socket's path may be ({SOCKET_PATH_BYTES} bytes); set P11HOST_SOCKET")
+    return path
+
+
+def user_config(environ: Mapping[str, str]) -> Path:
+    """Return where a user's own configuration is: below `$XDG_CONFIG_HOME`, by default `~/.config`."""
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return Path(base) / "p11host" / "p11host.toml"
+
+
+def config_candidates(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Sequence[Path]:
+    """Return the files that make up the configuration where none is named: the user's, then the system's.
+
+    Root has no file of its own: what root loads is decided in /etc alone.
+    """
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    return (SYSTEM_CONFIG,) if uid == 0 else (user_config(environ), SYSTEM_CONFIG)
+
+
+def _by_environment(environ: Mapping[str, str]) -> Path | None:
+    named = environ.get("P11HOST_SOCKET", "")
+    if named.startswith("/"):
+        return Path(named)
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / "p11host" / "broker.sock" if runtime.startswith("/") else None
+
+
+def _by_user(uid: int) -> Path:
+    runtime = Path(f"/run/user/{uid}")
+    if runtime.is_dir():
+        return runtime / "p11host" / "broker.sock"
+    return SYSTEM_SOCKET if uid == 0 else Path(f"/tmp/p11host-{uid}/broker.sock")  # noqa: S108 (owner is checked)

@@ -1,0 +1,124 @@
+"""Is this file a provider? Answered from its bytes, before anything of it runs.
+
+Knows ELF as pyelftools tells it. Never maps the file: a library's constructors run when it is loaded, so loading is
+for the helper alone, which checks again for itself.
+"""
+
+import os
+import stat
+import sys
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from p11host.errors import ProviderError
+
+ENTRY = "C_GetFunctionList"
+_DEFINES = {"STT_FUNC", "STT_GNU_IFUNC", "STT_NOTYPE"}
+
+
+def check(path: Path) -> None:
+    """Raise ProviderError, saying what to do, unless `path` is a PKCS#11 library for this machine."""
+    try:
+        # A pipe or a device in its place must not make us wait for it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            _check_kind(file, path)
+            _check_library(file, path)
+    except FileNotFoundError as error:
+        raise ProviderError(f"{path}: no such file; correct the path, or install the provider") from error
+    except OSError as error:
+        raise ProviderError(f"{path}: cannot be read: {error.strerror}; check its owner and mode") from error
+
+
+class CheckedProviders:
+    """Remembers which files were found good, for as long as they stay the same files."""
+
+    def __init__(self) -> None:
+        self._good: dict[Path, tuple[int, ...]] = {}
+
+    def is_known(self, path: Path) -> bool:
+        """Tell whether `path` is as it was when it was found good."""
+        return self._good.get(path, ()) == _stamp(path) != ()
+
+    def check(self, path: Path) -> None:
+        """Do as `check`, once for each state of the file. Reads the file, so not for an event loop."""
+        stamp = _stamp(path)
+        check(path)
+        self._good[path] = stamp
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does, () where there is none."""
+    try:
+        now = path.stat()
+    except OSError:
+        return ()
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode
+
+
+def _check_kind(file: IO[bytes], path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise ProviderError(f"{path}: not a regular file; name the provider's .so itself")
+
+
+def _check_library(file: IO[bytes], path: Path) -> None:
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 (70 ms, for those who check)
+
+    if file.read(4) != b"\x7fELF":
+        raise ProviderError(f"{path}: not an ELF library; name the provider's .so itself")
+    try:
+        elf = ELFFile(file)
+        shape = elf.elfclass, elf.little_endian, elf.header["e_machine"], elf.header["e_type"]
+        found = _defines_entry(elf)
+    # The file is somebody else's bytes and the library's errors on broken ones are of every kind.
+    except Exception as error:
+        raise ProviderError(f"{path}: a damaged ELF file ({type(error).__name__}); install the provider anew") from error
+    bits, little, machine = _own_shape()
+    if shape[:3] != (bits, little, machine):
+        raise ProviderError(
+            f"{path}: a {shape[0]}-bit library for {_machine(shape[2])}, while p11host runs as {bits}-bit "
+            f"{_machine(machine)}; install the provider for this machine"
+        )
+    if shape[3] != "ET_DYN":
+        raise ProviderError(f"{path}: an ELF file but no shared library; name the provider's .so itself")
+    if not found:
+        raise ProviderError(f"{path}: not a PKCS#11 library: it does not define {ENTRY}; name the provider's .so itself")
+
+
+@cache
+def _own_shape() -> tuple[int, bool, str]:
+    """Return class, byte order and machine of this process's own program, which the helper is built like."""
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+
+    with Path(sys.executable).open("rb") as file:
+        elf = ELFFile(file)
+        return elf.elfclass, elf.little_endian, elf.header["e_machine"]
+
+
+def _machine(name: object) -> str:
+    return str(name).removeprefix("EM_").lower().replace("_", "-")
+
+
+def _defines_entry(elf: Any) -> bool:
+    """Tell whether the dynamic symbols hold a definition of C_GetFunctionList, as the loader would look it up."""
+    dynamic = next((segment for segment in elf.iter_segments() if segment["p_type"] == "PT_DYNAMIC"), None)
+    if dynamic is None:
+        return False
+    return any(_is_definition(symbol) for symbol in _named_entry(elf, dynamic))
+
+
+def _named_entry(elf: Any, dynamic: Any) -> list[Any]:
+    """Return the dynamic symbols of that name: by the hash table where there is one, for a library may have many."""
+    from elftools.elf.hash import GNUHashTable  # noqa: PLC0415
+
+    _, offset = dynamic.get_table_offset("DT_GNU_HASH")
+    if offset is not None:
+        symbol = GNUHashTable(elf, offset, dynamic).get_symbol(ENTRY)
+        return [] if symbol is None else [symbol]
+    return dynamic.get_symbol_by_name(ENTRY) or []
+
+
+def _is_definition(symbol: Any) -> bool:
+    entry = symbol.entry
+    bound = entry["st_info"]["bind"] in ("STB_GLOBAL", "STB_WEAK") and entry["st_info"]["type"] in _DEFINES
+    return bound and entry["st_shndx"] != "SHN_UNDEF"

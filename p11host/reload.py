@@ -1,0 +1,49 @@
+"""The configuration as it is now: read again when a file of it has changed, and never worse than it was.
+
+Knows when files change. A change that is wrong is reported and does not count.
+"""
+
+import os
+from pathlib import Path
+
+from p11host import log
+from p11host.config import Choice, Config, load
+from p11host.errors import ConfigError
+
+
+class Configuration:
+    """What the chosen files say. Raises ConfigError at first; later it keeps what was right."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._stamps = self._stat()
+        self._config = load(choice)
+
+    def current(self) -> Config:
+        """Return the configuration, after reading it again if a file has changed."""
+        stamps = self._stat()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            self._reload()
+        return self._config
+
+    def _reload(self) -> None:
+        try:
+            self._config = load(self._choice)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("config.refused", problem=problem)
+            return
+        log.info("config.read", modules=",".join(module.name for module in self._config.enabled))
+
+    def _stat(self) -> list[tuple[int, ...]]:
+        return [_stamp(path) for path in self._choice.paths]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does, () where there is none."""
+    try:
+        now = os.stat(path)
+    except OSError:
+        return ()
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode

@@ -1,0 +1,132 @@
+"""Mechanisms and what their parameters are: specs/mechanisms.toml.
+
+Knows the grammar of a parameter. A vendor's row in a configuration file is in the same one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .functions import CONTEXTS
+from .source import Source
+from .structs import Struct
+
+SCALARS = ("ulong", "handle", "byte", "version")
+"""Parameters of one value."""
+
+_CHOICE = re.compile(
+    r"(?P<word>\w+)(?: (?P<size>\d+))?(?P<optional>\?)?(?P<output> out)?"
+    r"(?: if (?P<probe>\w+) <= (?P<most>\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way a parameter may look. Of several, the first that fits the parameter's length is taken."""
+
+    kind: str
+    """bytes, struct or one of SCALARS."""
+    struct: str
+    size: int
+    """Usual length of ``bytes``, 0 if there is none."""
+    optional: bool
+    """May be left out, says the standard. NULL is carried for every mechanism."""
+    output: bool
+    """Bytes that the provider may write."""
+    probe: str
+    """If not "", a struct is taken only if this field is at most ``probe_max``."""
+    probe_max: int
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One CKM name."""
+
+    name: str
+    value: int
+    since: str
+    param: str
+    """As written in the table."""
+    note: str
+    choices: Mapping[str, tuple[Choice, ...]]
+    """By the context of the function, one of CONTEXTS. Empty where only no parameter can be carried."""
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the parameter depends on what the mechanism is used for."""
+        return self.param.startswith("@")
+
+
+def _choice(source: Source, path: tuple[str, ...], structs: Mapping[str, Struct], text: str) -> Choice:
+    """Read one alternative of a parameter."""
+    found = _CHOICE.fullmatch(text)
+    if not found:
+        source.fail(path, f"param {text!r}: expected KIND [LENGTH][?] [out] [if FIELD <= N]")
+    word, probe = found["word"], found["probe"] or ""
+    struct = structs.get(word)
+    if not (struct and struct.layout) and word not in ("bytes", *SCALARS):
+        source.fail(path, f"param {text!r}: unknown kind or struct {word!r}")
+    if (found["size"] or found["output"]) and word != "bytes":
+        source.fail(path, f"param {text!r}: only bytes have a length or 'out'")
+    probed = struct.field(probe) if struct and probe else None
+    if probe and (not probed or probed.kind != "ulong"):
+        source.fail(path, f"param {text!r}: expected a struct with a ulong field {probe!r}")
+    return Choice(
+        kind="struct" if struct else word,
+        struct=word if struct else "",
+        size=int(found["size"] or 0),
+        optional=bool(found["optional"]),
+        output=bool(found["output"]),
+        probe=probe,
+        probe_max=int(found["most"] or 0),
+    )
+
+
+def parse_param(
+    source: Source, path: tuple[str, ...], structs: Mapping[str, Struct], param: object
+) -> tuple[Choice, ...]:
+    """Return the choices of one ``param`` (not ``@name``); TableError at the row ``path`` of ``source``."""
+    if not isinstance(param, str):
+        source.fail(path, f"param: expected a string, not {param!r}")
+    if param in ("none", "undefined"):
+        return ()
+    return tuple(_choice(source, path, structs, text) for text in param.split(" | "))
+
+
+def _contexts(
+    source: Source, structs: Mapping[str, Struct]
+) -> Mapping[str, Mapping[str, tuple[Choice, ...]]]:
+    """Read [contexts]: the choices by context, by ``@name``."""
+    contexts = {}
+    for name, values in source.table("contexts").items():
+        row = source.row(("contexts", name), values, " ".join(CONTEXTS))
+        paths = {context: ("contexts", name, context) for context in CONTEXTS}
+        contexts[f"@{name}"] = {
+            context: parse_param(source, path, structs, row[context]) for context, path in paths.items()
+        }
+    return contexts
+
+
+def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[str, Mechanism]:
+    """Return every mechanism by name. Two with one number have one parameter."""
+    contexts = _contexts(source, structs)
+    mechanisms: dict[str, Mechanism] = {}
+    numbers: dict[int, Mechanism] = {}
+    for name, values in source.table("mechanisms").items():
+        path = ("mechanisms", name)
+        row = source.row(path, values, "value since param", "note")
+        param = row["param"]
+        if isinstance(param, str) and param.startswith("@"):
+            if param not in contexts:
+                source.fail(path, f"param: expected a table [contexts.{param[1:]}]")
+            choices = contexts[param]
+        else:
+            choices = dict.fromkeys(CONTEXTS, parse_param(source, path, structs, param))
+        value, since = source.number(path, row["value"]), source.since(path, row)
+        mechanism = Mechanism(name, value, since, param, row.get("note", ""), choices)
+        if numbers.setdefault(value, mechanism).param != param:
+            source.fail(path, f"has the value of {numbers[value].name}, but another parameter")
+        mechanisms[name] = mechanism
+    return mechanisms

@@ -1,0 +1,137 @@
+"""One TOML file of specs/ and the line on which each of its rows stands.
+
+Knows TOML and line numbers, nothing of what the rows mean. Uses the standard library alone, because the
+build imports it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SINCE = ("2.40", "3.0", "3.1", "3.2")
+"""Versions of the standard, oldest first."""
+
+_TABLE = re.compile(r"\[\s*([\w.-]+)\s*\]")
+_KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
+_TOML_LINE = re.compile(r"line (\d+)")
+
+
+class TableError(Exception):
+    """A table that says something impossible: the fault of whoever wrote the row.
+
+    ``str()`` is one line, ``specs/functions.toml:123: C_Sign: what was expected``.
+    """
+
+    def __init__(self, file: str, line: int, text: str) -> None:
+        super().__init__(f"{file}:{line}: {text}")
+        self.file = file
+        self.line = line
+        self.text = text
+
+
+def _index(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line of each table and key by its path of names. One row, one line: so specs/ is written."""
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := _TABLE.match(line):
+            table = tuple(found[1].split("."))
+            lines.setdefault(table, number)
+        elif found := _KEY.match(line):
+            lines.setdefault((*table, found[1]), number)
+    return lines
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed TOML file that can say where a row stands. A row is known by its path of names."""
+
+    name: str
+    """Directory and file, as errors name it."""
+    data: dict[str, Any]
+    rows: tuple[str, ...]
+    """The lines of the file."""
+    lines: dict[tuple[str, ...], int]
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Parse one file; TableError where it is missing or no TOML."""
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            text = path.read_text(encoding="utf-8")
+            return cls(name, tomllib.loads(text), tuple(text.splitlines()), _index(text))
+        except (OSError, UnicodeDecodeError) as error:
+            raise TableError(name, 0, f"cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            found = _TOML_LINE.search(str(error))
+            raise TableError(name, int(found[1]) if found else 0, f"no TOML: {error}") from error
+
+    def line(self, path: tuple[str, ...], item: str = "") -> int:
+        """Return the line of a row, or of the string ``item`` in the array that begins there."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        start = self.lines.get(path, 1)
+        if not item:
+            return start
+        return next((n for n in range(start, len(self.rows) + 1) if item in self.rows[n - 1]), start)
+
+    def fail(self, path: tuple[str, ...], text: str, *, item: str = "") -> NoReturn:
+        """Raise TableError at a row, which is named by the last of its path."""
+        raise TableError(self.name, self.line(path, item), f"{path[-1]}: {text}" if path else text)
+
+    def table(self, *path: str) -> dict[str, Any]:
+        """Return the table at a path; TableError where there is none."""
+        found: object = self.data
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            self.fail((), f"expected a table [{'.'.join(path)}]")
+        return found
+
+    def row(self, path: tuple[str, ...], row: object, required: str, optional: str = "") -> dict[str, Any]:
+        """Return a row that has all ``required`` keys (words) and no others but ``optional`` ones."""
+        known = f"{required} {optional}".split()
+        if not isinstance(row, dict):
+            self.fail(path, f"expected the keys {', '.join(required.split())}, not {row!r}")
+        for key in required.split():
+            if key not in row:
+                self.fail(path, f"expected a key {key!r}")
+        for key in row:
+            if key not in known:
+                self.fail(path, f"unknown key {key!r}; expected one of {', '.join(known)}")
+        return row
+
+    def since(self, path: tuple[str, ...], row: dict[str, Any]) -> str:
+        """Return the row's ``since``, one of SINCE."""
+        return self.choice(path, "since", row["since"], SINCE)
+
+    def choice(self, path: tuple[str, ...], key: str, value: object, allowed: tuple[str, ...]) -> str:
+        """Return a value that is one of ``allowed``."""
+        if value not in allowed:
+            self.fail(path, f"{key}: expected one of {', '.join(allowed)}, not {value!r}")
+        return str(value)
+
+    def number(self, path: tuple[str, ...], value: object) -> int:
+        """Return a whole number that fits 64 bits, or -1."""
+        if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < 1 << 64:
+            self.fail(path, f"expected a number of at most 64 bits, not {value!r}")
+        return value
+
+    def flag(self, path: tuple[str, ...], row: dict[str, Any], key: str, *, default: bool) -> bool:
+        """Return a key that is true or false."""
+        value = row.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(path, f"{key}: expected true or false, not {value!r}")
+        return value
+
+    def strings(self, path: tuple[str, ...], key: str, value: object) -> tuple[str, ...]:
+        """Return an array of strings."""
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.fail(path, f"{key}: expected an array of strings")
+        return tuple(value)

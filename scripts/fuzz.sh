@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of tests/fuzz over its corpus, FUZZ_SECONDS each, two at a time.
+# What a target finds is left in .cache/fuzz/TARGET/.
+#
+# usage: scripts/fuzz.sh [TARGET…]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/say.sh
+export PATH=$PWD/.venv/bin:$PATH
+seconds=${FUZZ_SECONDS:-30}
+
+[[ -f build-fuzz/build.ninja ]] ||
+    run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true \
+        -Db_sanitize=address,undefined -Db_lundef=false
+run meson compile -C build-fuzz
+
+fuzz() {
+    local target=$1 found=.cache/fuzz/$1
+    mkdir -p "$found/corpus"
+    build-fuzz/tests/fuzz/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$found/" "$found/corpus" tests/fuzz/corpus/"$target" >"$found/log" 2>&1 ||
+        { tail -n 60 "$found/log"; fail "$target found something: $found"; }
+    grep -E 'stat::number_of_executed_units' "$found/log" | sed "s/^/$target: /"
+}
+
+targets=("$@")
+((${#targets[@]})) || mapfile -t targets < <(cd tests/fuzz && ls -- *.c | sed 's/\.c$//')
+say "$seconds s each: ${targets[*]}"
+running=()
+for target in "${targets[@]}"; do
+    fuzz "$target" &
+    running+=($!)
+    if ((${#running[@]} == 2)); then
+        wait "${running[0]}"
+        running=("${running[@]:1}")
+    fi
+done
+for pid in "${running[@]}"; do wait "$pid"; done

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Makes this checkout ready: missing Debian packages, .venv, p11host built and installed into it.
+# Says what it does before it does it, and does nothing where nothing changed.
+#
+# usage: scripts/setup.sh run|test
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/say.sh
+source scripts/say.sh
+
+what=${1:-run}
+venv=$PWD/.venv
+cache=$PWD/.cache
+
+# --- Debian packages -------------------------------------------------------------------------------------------
+
+# Prints "name why" for each package of $what that is not there.
+missing_packages() {
+    local who name why
+    while read -r who name why; do
+        [[ $who == run || $who == "$what" ]] || continue
+        installed "$name" || printf '%s %s\n' "$name" "$why"
+    done < <(grep -v '^#' scripts/packages.txt)
+}
+
+installed() {
+    # A python3 that is not Debian's brings its own.
+    case $1 in
+    python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null && return ;;
+    python3-dev) [[ $(command -v python3) == /usr/bin/python3 ]] || return 0 ;;
+    esac
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+install_packages() {
+    local missing names
+    command -v dpkg-query >/dev/null || { say "not Debian: see scripts/packages.txt for what is needed"; return 0; }
+    missing=$(missing_packages)
+    [[ -n $missing ]] || return 0
+    mapfile -t names < <(cut -d' ' -f1 <<<"$missing")
+    say "these Debian packages are missing and will be installed with apt-get:"
+    while read -r name why; do printf '    %-20s %s\n' "$name" "$why"; done <<<"$missing"
+    as_root "${names[@]}"
+    no_new_services "${names[@]}"
+    run "${sudo[@]}" apt-get -q update
+    run "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${names[@]}"
+}
+
+# Sets sudo to what makes a command run as root, or ends with the one line to type.
+as_root() {
+    sudo=()
+    [[ $(id -u) -ne 0 ]] || return 0
+    sudo=(sudo)
+    command -v sudo >/dev/null && { [[ -t 0 ]] || sudo -n true 2>/dev/null; } && return
+    fail "this needs root; run:  apt-get install $*"
+}
+
+# The tests start a sshd of their own, for as long as they last. Nobody asked for one that listens to the world.
+no_new_services() {
+    [[ " $* " == *" openssh-server "* ]] || return 0
+    if [[ -d /run/systemd/system && ! -e /etc/systemd/system/ssh.service ]]; then
+        say "ssh.service is masked first, so that no ssh server starts (undo: systemctl unmask ssh.service)"
+        run "${sudo[@]}" systemctl mask ssh.service ssh.socket
+    elif [[ ! -d /run/systemd/system && ! -e /usr/sbin/policy-rc.d ]]; then
+        say "a policy-rc.d is in place for the length of the installation, so that no ssh server starts"
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee /usr/sbin/policy-rc.d >/dev/null
+        trap '"${sudo[@]}" rm -f /usr/sbin/policy-rc.d' EXIT
+        run "${sudo[@]}" chmod +x /usr/sbin/policy-rc.d
+    fi
+}
+
+# --- Python ----------------------------------------------------------------------------------------------------
+
+find_python() {
+    command -v python3 >/dev/null || fail "no python3; run:  apt-get install python3 python3-venv"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "python3 is $(python3 -V | cut -d' ' -f2), 3.11 or later is needed first on PATH"
+}
+
+make_venv() {
+    "$venv/bin/python" -c '' 2>/dev/null && return
+    say "making .venv with $(python3 -V)"
+    run python3 -m venv --clear "$venv"
+}
+
+install_requirements() {
+    fresh requirements pyproject.toml && return
+    say "installing the Python packages that pyproject.toml names"
+    run "$venv/bin/pip" install -q --upgrade 'pip >= 25.1'
+    run "$venv/bin/pip" install -q --group build --group dev
+    mark requirements pyproject.toml
+}
+
+install_p11host() {
+    fresh p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml && return
+    say "building p11host and installing it into .venv"
+    run env PATH="$venv/bin:$PATH" "$venv/bin/pip" install -q --no-build-isolation -Cbuild-dir=build .
+    mark p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml
+}
+
+# The test suite that python-pkcs11 carries in its source distribution, of the version that is installed.
+fetch_suite() {
+    local version
+    version=$("$venv/bin/python" -c 'from importlib.metadata import version; print(version("python-pkcs11"))')
+    [[ -d $cache/python-pkcs11-$version/tests ]] && return
+    say "fetching python-pkcs11 $version's own tests"
+    rm -rf "$cache/sdist" && mkdir -p "$cache/sdist"
+    run "$venv/bin/pip" download -q --no-deps --no-binary :all: -d "$cache/sdist" "python-pkcs11==$version"
+    tar -xzf "$cache"/sdist/python_pkcs11-*.tar.gz -C "$cache/sdist"
+    mv "$cache/sdist/python_pkcs11-$version" "$cache/python-pkcs11-$version"
+}
+
+# --- stamps: a digest over the contents of what a step was made from -------------------------------------------
+
+digest() {
+    { "$venv/bin/python" -V && find "$@" -name __pycache__ -prune -o -type f -print0 | sort -z | xargs -0 sha256sum; } |
+        sha256sum | cut -d' ' -f1
+}
+
+fresh() { [[ $(cat "$venv/stamp-$1" 2>/dev/null) == "$(digest "${@:2}")" ]]; }
+mark() { digest "${@:2}" >"$venv/stamp-$1"; }
+
+install_packages
+find_python
+make_venv
+install_requirements
+install_p11host
+[[ $what != test ]] || fetch_suite

@@ -1,0 +1,253 @@
+#include "attach.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "descriptors.h"
+#include "door.h"
+#include "log.h"
+#include "root.h"
+
+/*
+ * The door to the broker is kept in ordinary memory, so that a child that has since changed its user, root directory or
+ * environment still has it. Changed under root_attach_lock.
+ */
+static int door = -1;
+static struct identity door_identity;
+
+static int known_door(void)
+{
+    return door >= 0 && descriptor_is(door, &door_identity) ? door : -1;
+}
+
+static int new_door(void)
+{
+    if (known_door() >= 0)
+        close(door);
+    door = broker_connect();
+    if (door >= 0 && !descriptor_identify(door, &door_identity)) {
+        close(door);
+        door = -1;
+    }
+    return door;
+}
+
+void attach_close(void)
+{
+    pthread_mutex_lock(root_attach_lock());
+    if (known_door() >= 0)
+        close(door);
+    door = -1;
+    pthread_mutex_unlock(root_attach_lock());
+}
+
+/* ---- a channel that also receives descriptors ---- */
+
+struct control {
+    struct channel *channel;
+    int fds[LIMIT_MODULES];
+    unsigned n_fds, used;
+};
+
+static void keep_descriptors(struct control *control, struct msghdr *message)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, (uint8_t *)c + at, sizeof fd);
+            if (control->n_fds < LIMIT_MODULES)
+                control->fds[control->n_fds++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static long control_receive(void *context, void *bytes, size_t max)
+{
+    struct control *control = context;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(LIMIT_MODULES * sizeof(int))];
+    } ancillary;
+    struct iovec span = {.iov_base = bytes, .iov_len = max};
+    struct msghdr message = {
+        .msg_iov = &span,
+        .msg_iovlen = 1,
+        .msg_control = ancillary.bytes,
+        .msg_controllen = sizeof ancillary.bytes,
+    };
+    ssize_t n;
+    do
+        n = recvmsg(control->channel->fd, &message, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return errno == EAGAIN ? -ETIMEDOUT : -errno;
+    keep_descriptors(control, &message);
+    return n;
+}
+
+static int take_descriptor(struct control *control)
+{
+    return control->used < control->n_fds ? descriptor_raise(control->fds[control->used++]) : -1;
+}
+
+static void close_unused(struct control *control)
+{
+    while (control->used < control->n_fds)
+        close(control->fds[control->used++]);
+}
+
+/* ---- attach and open ---- */
+
+static void write_request(struct writer *w, const char *module)
+{
+    const char *method = module ? "open" : "attach";
+    write_array(w, 4);
+    write_uint(w, 0);
+    write_uint(w, 1);
+    write_str(w, method, strlen(method));
+    write_array(w, 1);
+    write_map(w, module ? 1 : 0);
+    if (module) {
+        write_str(w, "module", 6);
+        write_str(w, module, strlen(module));
+    }
+}
+
+static void read_entry(struct reader *r, struct control *control, struct offer *offer)
+{
+    char key[LIMIT_NAME + 1];
+    read_text(r, key, sizeof key);
+    if (!strcmp(key, "name"))
+        read_text(r, offer->name, sizeof offer->name);
+    else if (!strcmp(key, "error") && read_peek(r) == WIRE_STR)
+        read_text(r, offer->error, sizeof offer->error);
+    else if (!strcmp(key, "short"))
+        offer->short_ms = read_uint(r);
+    else if (!strcmp(key, "long"))
+        offer->long_ms = read_uint(r);
+    else if (!strcmp(key, "door"))
+        offer->door = read_bool(r) ? take_descriptor(control) : -1;
+    else
+        read_skip(r);
+}
+
+static void read_offer(struct reader *r, struct control *control, struct offer *ret_offer)
+{
+    *ret_offer = (struct offer){.door = -1, .short_ms = DEADLINE_SHORT, .long_ms = DEADLINE_LONG};
+    for (size_t n = read_map(r); n && !r->error; n--)
+        read_entry(r, control, ret_offer);
+    if (!r->error && !ret_offer->name[0])
+        reader_fail(r, -EBADMSG);
+    if (r->error && ret_offer->door >= 0)
+        close(ret_offer->door);
+}
+
+static void read_offers(struct reader *r, struct control *control, struct offer *ret_offers, unsigned *ret_count)
+{
+    char key[LIMIT_NAME + 1];
+    for (size_t n = read_map(r); n && !r->error; n--) {
+        read_text(r, key, sizeof key);
+        if (strcmp(key, "modules") != 0) {
+            read_skip(r);
+            continue;
+        }
+        size_t count = read_array(r);
+        if (count > LIMIT_MODULES)
+            reader_fail(r, -EMSGSIZE);
+        for (*ret_count = 0; *ret_count < count && !r->error; ++*ret_count)
+            read_offer(r, control, &ret_offers[*ret_count]);
+    }
+}
+
+static void read_refusal(struct reader *r)
+{
+    char code[LIMIT_NAME + 1], text[256];
+    if (read_array(r) != 2)
+        reader_fail(r, -EBADMSG);
+    read_text(r, code, sizeof code);
+    read_text(r, text, sizeof text);
+    log_event("broker.refused code=%s reason=\"%s\"", code, text);
+    reader_fail(r, -EACCES);
+}
+
+static void read_answer(struct reader *r, struct control *control, struct offer *ret_offers, unsigned *ret_count)
+{
+    struct hello hello;
+    read_hello(r, &hello);
+    if (hello.error[0]) {
+        log_event("broker.refused reason=\"%s\"", hello.error);
+        reader_fail(r, -EPROTO);
+    }
+    reader_begin(r);
+    if (read_array(r) != 4 || read_uint(r) != 1 || read_uint(r) != 1)
+        reader_fail(r, -EBADMSG);
+    if (read_peek(r) == WIRE_NIL)
+        read_nil(r);
+    else
+        read_refusal(r);
+    read_offers(r, control, ret_offers, ret_count);
+}
+
+static int ask(struct control *control, const char *module, struct offer *ret_offers, unsigned *ret_count)
+{
+    struct channel *channel = control->channel;
+    channel_set_tick(channel, DEADLINE_START);
+    channel_set_deadline(channel, DEADLINE_START);
+    channel->in.source = control_receive;
+    channel->in.context = control;
+    write_request(&channel->out, module);
+    int error = channel_send(channel);
+    if (error)
+        return error;
+    read_answer(&channel->in, control, ret_offers, ret_count);
+    return channel->in.error;
+}
+
+static void set_program(struct hello *hello)
+{
+    strncpy(hello->program, program_invocation_short_name, LIMIT_NAME);
+}
+
+/* The kept door first; a new one if nobody is behind it any more. */
+static struct channel *open_control(int *ret_error)
+{
+    struct hello hello = hello_ours();
+    struct channel *channel = NULL;
+    set_program(&hello);
+    pthread_mutex_lock(root_attach_lock());
+    int to = known_door();
+    *ret_error = -EPIPE;
+    if (to >= 0)
+        channel = door_open(to, &hello, ret_error);
+    if (!channel && (to = new_door()) >= 0)
+        channel = door_open(to, &hello, ret_error);
+    pthread_mutex_unlock(root_attach_lock());
+    return channel;
+}
+
+CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
+{
+    int error;
+    struct control control = {.channel = open_control(&error)};
+    *ret_count = 0;
+    if (control.channel)
+        error = ask(&control, module, ret_offers, ret_count);
+    if (control.channel && error) {
+        log_event("broker.failed error=\"%s\"", strerror(-error));
+        for (unsigned i = 0; i < *ret_count; i++)
+            if (ret_offers[i].door >= 0)
+                close(ret_offers[i].door);
+    }
+    close_unused(&control);
+    channel_free(control.channel);
+    return error ? CKR_GENERAL_ERROR : CKR_OK;
+}

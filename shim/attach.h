@@ -1,0 +1,26 @@
+/* The application's side of the control protocol (specs/PROTOCOL.md, section 6): which modules, and their doors. */
+#ifndef P11HOST_ATTACH_H
+#define P11HOST_ATTACH_H
+
+#include <stdint.h>
+
+#include "cryptoki.h"
+#include "limits.h"
+
+struct offer {
+    char name[LIMIT_NAME + 1];
+    char error[256];
+    int door; /* -1 when there is none; else the receiver's to close */
+    uint64_t short_ms, long_ms;
+};
+
+/*
+ * Asks the broker for all modules (`module` NULL) or for a new helper of one. Writes at most LIMIT_MODULES offers.
+ * CKR_OK, or CKR_GENERAL_ERROR when there is no broker or it refused; the log says which.
+ */
+CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count);
+
+/* Closes the door to the broker. */
+void attach_close(void);
+
+#endif

@@ -1,0 +1,51 @@
+/* Where every generated entry point leads: which module a call belongs to. */
+#include "call.h"
+
+#include "exchange.h"
+#include "merge.h"
+#include "root.h"
+
+static CK_RV to_slot(struct call *call)
+{
+    unsigned number;
+    if (!slot_to_server(call->words[0], &number, &call->slot))
+        return CKR_SLOT_ID_INVALID;
+    call->module = state_module_by_number(call->state, number);
+    if (!call->module)
+        return CKR_SLOT_ID_INVALID;
+    if (module_revive(call->module) != CKR_OK)
+        return call->function->absent;
+    call->generation = atomic_load(&call->module->generation);
+    return exchange(call);
+}
+
+static CK_RV to_session(struct call *call)
+{
+    CK_ULONG client = call->words[0];
+    call->generation = handle_generation(client);
+    call->module = state_module_by_generation(call->state, call->generation);
+    if (!call->module || !handle_to_server(&call->module->large, call->generation, client, &call->session))
+        return CKR_SESSION_HANDLE_INVALID;
+    return exchange(call);
+}
+
+static CK_RV dispatch(struct call *call, unsigned fn)
+{
+    switch (fn) {
+    case FN_C_GetInfo: return merge_info(call);
+    case FN_C_GetSlotList: return merge_slots(call);
+    case FN_C_WaitForSlotEvent: return merge_events(call);
+    default: return call->function->args[0].kind == ARG_SLOT ? to_slot(call) : to_session(call);
+    }
+}
+
+CK_RV call(unsigned fn, uintptr_t *words)
+{
+    struct call it = {.function = &functions[fn], .words = words};
+    CK_RV rv = state_enter(&it.state);
+    if (rv != CKR_OK)
+        return rv;
+    rv = dispatch(&it, fn);
+    state_leave();
+    return rv;
+}

@@ -1,0 +1,105 @@
+#include "channel.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static bool keep_waiting(struct channel *channel)
+{
+    if (channel->deadline_ms == 0)
+        return true;
+    channel->waited_ms += channel->tick_ms;
+    return channel->waited_ms < channel->deadline_ms;
+}
+
+/* The reader's source. A system call that times out is one tick of the deadline. */
+static long channel_receive(void *context, void *bytes, size_t max)
+{
+    struct channel *channel = context;
+    for (;;) {
+        ssize_t n = recv(channel->fd, bytes, max, 0);
+        if (n >= 0)
+            return n;
+        if (errno == EAGAIN && !keep_waiting(channel))
+            return -ETIMEDOUT;
+        if (errno != EINTR && errno != EAGAIN)
+            return -errno;
+    }
+}
+
+struct channel *channel_new(int fd)
+{
+    struct channel *channel = mmap(NULL, sizeof *channel, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (channel == MAP_FAILED) {
+        close(fd);
+        return NULL;
+    }
+    channel->fd = fd;
+    reader_init(&channel->in, channel->buffer, channel_receive, channel);
+    if (writer_init(&channel->out) < 0)
+        return channel_free(channel);
+    return channel;
+}
+
+struct channel *channel_free(struct channel *channel)
+{
+    if (!channel)
+        return NULL;
+    close(channel->fd);
+    writer_finish(&channel->out);
+    munmap(channel, sizeof *channel);
+    return NULL;
+}
+
+void channel_set_tick(struct channel *channel, uint32_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+    channel->tick_ms = ms;
+    setsockopt(channel->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    setsockopt(channel->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+}
+
+void channel_set_deadline(struct channel *channel, uint32_t ms)
+{
+    channel->deadline_ms = ms;
+    channel->waited_ms = 0;
+}
+
+/* Takes `sent` bytes off the front of the pieces. */
+static void advance(struct msghdr *message, size_t sent)
+{
+    while (message->msg_iovlen && sent >= message->msg_iov->iov_len) {
+        sent -= message->msg_iov->iov_len;
+        message->msg_iov++;
+        message->msg_iovlen--;
+    }
+    if (message->msg_iovlen) {
+        message->msg_iov->iov_base = (uint8_t *)message->msg_iov->iov_base + sent;
+        message->msg_iov->iov_len -= sent;
+    }
+}
+
+static int send_all(struct channel *channel, struct msghdr *message)
+{
+    while (message->msg_iovlen) {
+        ssize_t n = sendmsg(channel->fd, message, MSG_NOSIGNAL);
+        if (n >= 0)
+            advance(message, (size_t)n);
+        else if (errno == EAGAIN && !keep_waiting(channel))
+            return -ETIMEDOUT;
+        else if (errno != EINTR && errno != EAGAIN)
+            return errno == ECONNRESET ? -EPIPE : -errno;
+    }
+    return 0;
+}
+
+int channel_send(struct channel *channel)
+{
+    struct writer *out = &channel->out;
+    struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
+    int error = out->error ? out->error : send_all(channel, &message);
+    writer_reset(out);
+    return error;
+}

@@ -1,0 +1,42 @@
+/*
+ * A channel: one connected stream socket, with a writer, a reader and deadlines. Both ends use it.
+ *
+ * Knows sockets and messages; knows nothing of Cryptoki. A channel serves one thread at a time.
+ */
+#ifndef P11HOST_CHANNEL_H
+#define P11HOST_CHANNEL_H
+
+#include <stdint.h>
+
+#include "codec.h"
+#include "limits.h"
+
+struct channel {
+    int fd;
+    uint32_t generation;  /* the shim's: the helper's life it belongs to */
+    uint32_t next_id;     /* the shim's: msgid of the next request */
+    uint32_t tick_ms;     /* one system call waits at most this long; 0 for ever */
+    uint32_t deadline_ms; /* all the waiting for one message; 0 for ever */
+    uint32_t waited_ms;
+    struct writer out;
+    struct reader in;
+    uint8_t buffer[READER_BUFFER];
+};
+
+/* Maps memory for a channel on `fd`, which it owns from then on, also on failure. NULL when out of memory. */
+struct channel *channel_new(int fd);
+struct channel *channel_free(struct channel *channel);
+
+/* From now on a system call waits at most `ms`. */
+void channel_set_tick(struct channel *channel, uint32_t ms);
+
+/* Begins to wait for one message for at most `ms` in all (0: for ever), counted in ticks. */
+void channel_set_deadline(struct channel *channel, uint32_t ms);
+
+/*
+ * Sends what the writer holds and forgets it. 0; -EPIPE when the peer is gone, -ETIMEDOUT, -EMSGSIZE or
+ * another negative errno. After an error the channel is of no more use.
+ */
+int channel_send(struct channel *channel);
+
+#endif

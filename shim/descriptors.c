@@ -1,0 +1,82 @@
+#include "descriptors.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "limits.h"
+
+struct entry {
+    _Atomic int number; /* descriptor + 1; 0 is free, -1 is being filled */
+    struct identity identity;
+};
+
+static struct entry entries[2 * LIMIT_CHANNELS];
+
+enum { ENTRIES = sizeof entries / sizeof *entries };
+
+int descriptor_raise(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int raised = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    close(fd);
+    return raised;
+}
+
+bool descriptor_identify(int fd, struct identity *ret_identity)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return false;
+    *ret_identity = (struct identity){.device = st.st_dev, .inode = st.st_ino};
+    return true;
+}
+
+bool descriptor_is(int fd, const struct identity *identity)
+{
+    struct identity now;
+    return descriptor_identify(fd, &now) && now.device == identity->device && now.inode == identity->inode;
+}
+
+void descriptor_remember(int fd)
+{
+    for (unsigned i = 0; i < ENTRIES; i++) {
+        int free = 0;
+        if (!atomic_compare_exchange_strong(&entries[i].number, &free, -1))
+            continue;
+        bool known = descriptor_identify(fd, &entries[i].identity);
+        atomic_store(&entries[i].number, known ? fd + 1 : 0);
+        return;
+    }
+}
+
+void descriptor_forget(int fd)
+{
+    for (unsigned i = 0; i < ENTRIES; i++) {
+        int ours = fd + 1;
+        if (atomic_compare_exchange_strong(&entries[i].number, &ours, 0))
+            return;
+    }
+}
+
+void descriptors_close_inherited(void)
+{
+    for (unsigned i = 0; i < ENTRIES; i++) {
+        int fd = atomic_load(&entries[i].number) - 1;
+        if (fd >= 0 && descriptor_is(fd, &entries[i].identity))
+            close(fd);
+        atomic_store(&entries[i].number, 0);
+    }
+}
+
+void descriptors_shut_down(void)
+{
+    for (unsigned i = 0; i < ENTRIES; i++) {
+        int fd = atomic_load(&entries[i].number) - 1;
+        if (fd >= 0)
+            shutdown(fd, SHUT_RDWR);
+    }
+}

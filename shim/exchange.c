@@ -1,0 +1,143 @@
+#include "exchange.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+
+/* ---- the walker's names ---- */
+
+static bool object_to_wire(void *context, CK_ULONG client, CK_ULONG *ret_server)
+{
+    struct call *call = context;
+    return handle_to_server(&call->module->large, call->generation, client, ret_server);
+}
+
+static CK_ULONG handle_from_wire(void *context, CK_ULONG server)
+{
+    struct call *call = context;
+    return handle_to_client(&call->module->large, call->generation, server);
+}
+
+static CK_ULONG slot_from_wire(void *context, CK_ULONG server)
+{
+    struct call *call = context;
+    return slot_to_client(call->module->number, server);
+}
+
+/* ---- one exchange ---- */
+
+/* A request that may have been executed has an unknown outcome: CKR_DEVICE_ERROR where the function may say so. */
+static CK_RV unknown_outcome(const struct function *function)
+{
+    return function->gone == CKR_GENERAL_ERROR ? CKR_GENERAL_ERROR : CKR_DEVICE_ERROR;
+}
+
+static CK_RV meaning_of(const struct call *call, int error)
+{
+    if (atomic_load(&call->state->ending))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    switch (error) {
+    case -ENODATA:
+    case -EPIPE:
+    case -ECONNRESET: return call->function->gone;
+    case -ENOMEM: return CKR_HOST_MEMORY;
+    default: return unknown_outcome(call->function);
+    }
+}
+
+static CK_RV read_fault(struct call *call, struct reader *r)
+{
+    char code[LIMIT_NAME + 1], text[256];
+    if (read_array(r) != 2)
+        reader_fail(r, -EBADMSG);
+    read_text(r, code, sizeof code);
+    read_text(r, text, sizeof text);
+    read_skip(r);
+    log_event("call.refused function=%s code=%s reason=\"%s\"", call->function->name, code, text);
+    if (!strcmp(code, "unknown"))
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    if (!strcmp(code, "limit") || !strcmp(code, "failed"))
+        return CKR_HOST_MEMORY;
+    return unknown_outcome(call->function);
+}
+
+static CK_RV read_answer(struct call *call, struct walk *walk, uint32_t id)
+{
+    struct reader *r = walk->r;
+    if (read_array(r) != 4 || read_uint(r) != 1 || read_uint(r) != id)
+        reader_fail(r, -EBADMSG);
+    if (read_peek(r) != WIRE_NIL)
+        return read_fault(call, r);
+    read_nil(r);
+    return get_response(walk);
+}
+
+static void write_request(struct channel *channel, struct walk *walk)
+{
+    write_array(walk->w, 4);
+    write_uint(walk->w, 0);
+    write_uint(walk->w, ++channel->next_id);
+    write_str(walk->w, walk->function->name, walk->function->name_len);
+    put_request(walk);
+}
+
+/* What the caller gave cannot be sent: nothing was, and the channel is as before. */
+static CK_RV unsendable(const struct walk *walk)
+{
+    if (walk->refusal != CKR_OK)
+        return walk->refusal;
+    return walk->w->error ? CKR_HOST_MEMORY : CKR_OK;
+}
+
+static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
+{
+    const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
+    struct walk walk = {
+        .function = call->function, .words = call->words, .w = &channel->out, .r = &channel->in,
+        .names = &names, .slot = call->slot, .session = call->session,
+    };
+    write_request(channel, &walk);
+    CK_RV rv = unsendable(&walk);
+    *ret_usable = true;
+    if (rv != CKR_OK) {
+        writer_reset(&channel->out);
+        return rv;
+    }
+    channel_set_deadline(channel, call->module->patience[call->function->patience]);
+    int error = channel_send(channel);
+    if (!error) {
+        channel_set_deadline(channel, call->module->patience[call->function->patience]);
+        reader_begin(&channel->in);
+        rv = read_answer(call, &walk, channel->next_id);
+        error = channel->in.error;
+        reader_wipe(&channel->in);
+    }
+    *ret_usable = error == 0;
+    if (error)
+        log_event("call.failed function=%s module=%s error=\"%s\"", call->function->name, call->module->name, strerror(-error));
+    return error ? meaning_of(call, error) : rv;
+}
+
+/* Nothing was sent. With its helper alive the same call may succeed later. */
+static CK_RV no_channel(const struct call *call)
+{
+    if (atomic_load(&call->state->ending))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    bool alive = call->generation && atomic_load(&call->module->generation) == call->generation;
+    return alive ? CKR_FUNCTION_FAILED : call->function->absent;
+}
+
+CK_RV exchange(struct call *call)
+{
+    bool usable;
+    struct channel *channel = module_take(call->module, call->generation);
+    if (!channel)
+        return no_channel(call);
+    CK_RV rv = converse(call, channel, &usable);
+    if (usable)
+        module_give(call->module, channel);
+    else
+        module_drop(call->module, channel);
+    return rv;
+}

@@ -1,0 +1,280 @@
+/*
+ * p11host-helper: holds one provider for one application.
+ *
+ * Started by the broker with nothing but its door. Takes channels from the door, gives each a thread, and ends when
+ * every process that opened one has gone. It never unloads the provider and never returns from main.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "door.h"
+#include "provider.h"
+#include "serve.h"
+
+enum {
+    EXIT_USAGE = 100,
+    EXIT_SYSTEM = 111,
+    FAREWELL_SECONDS = 2,
+    OWNERS = 256, /* processes that opened a channel and are watched */
+    DOOR = 0,     /* places in the poll set */
+    BELL = 1,
+    FIRST_OWNER = 2,
+};
+
+static struct {
+    const char *module, *path, *reserved;
+    int door;
+    struct provider provider;
+    CK_RV rv; /* of loading */
+    char error[HELLO_ERROR];
+} helper = {.door = -1};
+
+static _Atomic unsigned channels;
+static int bell = -1; /* rung when a channel ends */
+
+/* ---- before anything hostile is in here ---- */
+
+static void usage(void)
+{
+    fputs("usage: p11host-helper [--serialize] [--reserved STRING] --door FD --module NAME PROVIDER.so\n", stderr);
+    _exit(EXIT_USAGE);
+}
+
+static void parse(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"door", required_argument, NULL, 'd'},
+        {"module", required_argument, NULL, 'm'},
+        {"reserved", required_argument, NULL, 'r'},
+        {"serialize", no_argument, NULL, 's'},
+        {0},
+    };
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        switch (c) {
+        case 'd': helper.door = atoi(optarg); break;
+        case 'm': helper.module = optarg; break;
+        case 'r': helper.reserved = optarg; break;
+        case 's': helper.provider.serialize = true; break;
+        default: usage();
+        }
+    }
+    if (optind + 1 != argc || helper.door < 3 || !helper.module || strlen(helper.module) > LIMIT_NAME)
+        usage();
+    helper.path = argv[optind];
+}
+
+/* Nothing gained by exec, nothing read by others of the same user, nothing left in a core file. */
+static void renounce(void)
+{
+    struct rlimit none = {0, 0};
+    bool done = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 &&
+                setrlimit(RLIMIT_CORE, &none) == 0;
+    if (!done) {
+        perror("p11host-helper: cannot give up privileges");
+        _exit(EXIT_SYSTEM);
+    }
+    signal(SIGPIPE, SIG_IGN); /* a provider that writes to a broker that has gone is no reason to die */
+}
+
+/* Keeps stdin, stdout, stderr and the door. */
+static void close_all_else(void)
+{
+    if (helper.door > 3)
+        close_range(3, (unsigned)helper.door - 1, 0);
+    close_range((unsigned)helper.door + 1, ~0U, 0);
+}
+
+static void prepare_door(void)
+{
+    int on = 1;
+    bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (bell < 0 || setsockopt(helper.door, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) {
+        perror("p11host-helper: the door is no socket");
+        _exit(EXIT_SYSTEM);
+    }
+}
+
+/* ---- the end ---- */
+
+/* A card or HSM is left in order, if the provider lets itself be asked: the alarm ends it otherwise. */
+static _Noreturn void leave(void)
+{
+    if (helper.rv == CKR_OK && atomic_load(&channels) == 0 && helper.provider.v2->C_Finalize) {
+        signal(SIGALRM, SIG_DFL);
+        alarm(FAREWELL_SECONDS);
+        helper.provider.v2->C_Finalize(NULL);
+    }
+    _exit(0);
+}
+
+/* ---- channels ---- */
+
+static bool say_hello(struct channel *channel)
+{
+    struct hello hello = hello_ours();
+    hello.pid = (uint64_t)getpid();
+    hello.cryptoki[0] = helper.provider.version.major;
+    hello.cryptoki[1] = helper.provider.version.minor;
+    hello.rv = helper.rv;
+    strncpy(hello.module, helper.module, LIMIT_NAME);
+    memcpy(hello.error, helper.error, sizeof hello.error);
+    write_hello(&channel->out, &hello);
+    return channel_send(channel) == 0 && helper.rv == CKR_OK;
+}
+
+static bool speaks_our_protocol(const struct hello *hello)
+{
+    return hello->protocol == PROTOCOL_VERSION && hello->ulong == sizeof(CK_ULONG);
+}
+
+static void channel_ended(struct channel *channel)
+{
+    uint64_t one = 1;
+    channel_free(channel);
+    atomic_fetch_sub(&channels, 1);
+    if (write(bell, &one, sizeof one) < 0)
+        return; /* rung already */
+}
+
+static void *run_channel(void *argument)
+{
+    struct channel *channel = argument;
+    if (say_hello(channel))
+        serve(channel, &helper.provider);
+    channel_ended(channel);
+    return NULL;
+}
+
+static void start_channel(struct channel *channel)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    atomic_fetch_add(&channels, 1);
+    channel_set_tick(channel, DEADLINE_SHORT);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (pthread_create(&thread, &attributes, run_channel, channel) != 0)
+        channel_ended(channel);
+    pthread_attr_destroy(&attributes);
+}
+
+static void turn_away(struct channel *channel, const char *why)
+{
+    struct hello hello = hello_ours();
+    hello.pid = (uint64_t)getpid();
+    strncpy(hello.error, why, sizeof hello.error - 1);
+    channel_set_tick(channel, DEADLINE_SHORT);
+    channel_set_deadline(channel, DEADLINE_SHORT);
+    write_hello(&channel->out, &hello);
+    channel_send(channel);
+    channel_free(channel);
+}
+
+/* ---- owners: the processes that opened channels ---- */
+
+static struct pollfd watched[FIRST_OWNER + OWNERS];
+static pid_t owners[OWNERS];
+static unsigned n_owners;
+static bool had_owner;
+
+static void watch_owner(pid_t pid)
+{
+    for (unsigned i = 0; i < n_owners; i++)
+        if (owners[i] == pid)
+            return;
+    int fd = pid > 0 && n_owners < OWNERS ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (fd < 0)
+        return; /* of another pid namespace, or gone already: the end of the door and the channels will tell */
+    owners[n_owners] = pid;
+    watched[FIRST_OWNER + n_owners++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    had_owner = true;
+}
+
+static void forget_dead_owners(void)
+{
+    for (unsigned i = 0; i < n_owners;) {
+        if (!watched[FIRST_OWNER + i].revents) {
+            i++;
+            continue;
+        }
+        close(watched[FIRST_OWNER + i].fd);
+        n_owners--;
+        owners[i] = owners[n_owners];
+        watched[FIRST_OWNER + i] = watched[FIRST_OWNER + n_owners];
+    }
+}
+
+/* ---- the door ---- */
+
+static void take_channel(void)
+{
+    struct hello hello;
+    pid_t pid;
+    int error;
+    struct channel *channel = door_receive(helper.door, &hello, &pid, &error);
+    if (error)
+        watched[DOOR].fd = -1;
+    if (!channel)
+        return;
+    watch_owner(pid);
+    if (!speaks_our_protocol(&hello))
+        turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of its own width only");
+    else if (atomic_load(&channels) >= LIMIT_CHANNELS)
+        turn_away(channel, "too many channels");
+    else
+        start_channel(channel);
+}
+
+static bool is_deserted(void)
+{
+    bool owners_gone = had_owner && n_owners == 0;
+    bool channels_gone = watched[DOOR].fd < 0 && atomic_load(&channels) == 0;
+    return owners_gone || channels_gone;
+}
+
+static void receive_channels(void)
+{
+    watched[DOOR] = (struct pollfd){.fd = helper.door, .events = POLLIN};
+    watched[BELL] = (struct pollfd){.fd = bell, .events = POLLIN};
+    while (!is_deserted()) {
+        uint64_t rung;
+        int n = poll(watched, FIRST_OWNER + n_owners, had_owner ? -1 : DEADLINE_START);
+        if (n == 0)
+            return; /* nobody came */
+        if (n < 0)
+            continue;
+        if (watched[BELL].revents && read(bell, &rung, sizeof rung) < 0)
+            continue;
+        if (watched[DOOR].revents)
+            take_channel();
+        else
+            forget_dead_owners();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    parse(argc, argv);
+    renounce();
+    close_all_else();
+    prepare_door();
+    serve_init();
+    helper.rv = provider_load(&helper.provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
+    if (helper.rv != CKR_OK)
+        fprintf(stderr, "%s\n", helper.error);
+    receive_channels();
+    leave();
+}

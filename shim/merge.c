@@ -1,0 +1,125 @@
+#include "merge.h"
+
+#include <string.h>
+#include <time.h>
+
+enum { MODULE_SLOTS = 1024, POLL_MS = 100 };
+
+/* The same call with other arguments to one module. */
+static CK_RV ask(const struct call *call, struct module *module, uintptr_t *words)
+{
+    struct call one = *call;
+    CK_RV rv = module_revive(module);
+    if (rv != CKR_OK)
+        return call->function->absent;
+    one.module = module;
+    one.words = words;
+    one.generation = atomic_load(&module->generation);
+    return exchange(&one);
+}
+
+static CK_RV ask_only(const struct call *call)
+{
+    return ask(call, &call->state->modules[0], call->words);
+}
+
+/* ---- C_GetInfo ---- */
+
+static void pad(CK_UTF8CHAR *field, size_t size, const char *text)
+{
+    memset(field, ' ', size);
+    memcpy(field, text, strlen(text));
+}
+
+/* With one module the provider speaks for itself: some programs compare. */
+CK_RV merge_info(struct call *call)
+{
+    CK_INFO *info = (CK_INFO *)call->words[0];
+    if (call->state->n_modules == 1)
+        return ask_only(call);
+    if (!info)
+        return CKR_ARGUMENTS_BAD;
+    memset(info, 0, sizeof *info);
+    info->cryptokiVersion = (CK_VERSION){3, 2};
+    info->libraryVersion = (CK_VERSION){P11HOST_MAJOR, P11HOST_MINOR};
+    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    pad(info->libraryDescription, sizeof info->libraryDescription, "PKCS#11 modules in helpers");
+    return CKR_OK;
+}
+
+/* ---- C_GetSlotList ---- */
+
+struct slot_list {
+    CK_SLOT_ID *slots; /* NULL when only the count is asked for */
+    CK_ULONG room, count;
+};
+
+static void add_slots(struct slot_list *list, const CK_SLOT_ID *found, CK_ULONG count)
+{
+    for (CK_ULONG i = 0; i < count; i++, list->count++)
+        if (list->slots && list->count < list->room)
+            list->slots[list->count] = found[i];
+}
+
+/* A module that fails is left out: it never hides the others. */
+static void add_module(const struct call *call, struct module *module, struct slot_list *list)
+{
+    CK_SLOT_ID found[MODULE_SLOTS];
+    CK_ULONG count = MODULE_SLOTS;
+    uintptr_t words[] = {call->words[0], list->slots ? (uintptr_t)found : 0, (uintptr_t)&count};
+    if (ask(call, module, words) != CKR_OK)
+        return;
+    if (list->slots)
+        add_slots(list, found, count);
+    else
+        list->count += count;
+}
+
+CK_RV merge_slots(struct call *call)
+{
+    CK_ULONG *count = (CK_ULONG *)call->words[2];
+    if (call->state->n_modules == 1)
+        return ask_only(call);
+    if (!count)
+        return CKR_ARGUMENTS_BAD;
+    struct slot_list list = {.slots = (CK_SLOT_ID *)call->words[1], .room = *count};
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        add_module(call, &call->state->modules[i], &list);
+    *count = list.count;
+    return list.slots && list.count > list.room ? CKR_BUFFER_TOO_SMALL : CKR_OK;
+}
+
+/* ---- C_WaitForSlotEvent ---- */
+
+/* One look at every module. CKR_NO_EVENT if at least one can have events, else what the last one said. */
+static CK_RV look(const struct call *call)
+{
+    CK_RV result = CKR_FUNCTION_NOT_SUPPORTED;
+    bool can_have = false;
+    for (unsigned i = 0; i < call->state->n_modules; i++) {
+        uintptr_t words[] = {call->words[0] | CKF_DONT_BLOCK, call->words[1], call->words[2]};
+        result = ask(call, &call->state->modules[i], words);
+        if (result == CKR_OK || result == CKR_CRYPTOKI_NOT_INITIALIZED)
+            return result;
+        can_have = can_have || result == CKR_NO_EVENT;
+    }
+    return can_have ? CKR_NO_EVENT : result;
+}
+
+static void nap(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+}
+
+CK_RV merge_events(struct call *call)
+{
+    bool blocking = !(call->words[0] & CKF_DONT_BLOCK);
+    if (call->state->n_modules == 1)
+        return ask_only(call);
+    CK_RV rv = look(call);
+    while (blocking && rv == CKR_NO_EVENT) {
+        nap();
+        rv = atomic_load(&call->state->ending) ? CKR_CRYPTOKI_NOT_INITIALIZED : look(call);
+    }
+    return rv;
+}

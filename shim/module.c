@@ -1,0 +1,222 @@
+#include "module.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "door.h"
+#include "log.h"
+
+static void set_patience(struct module *module, const struct offer *offer)
+{
+    module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
+    module->patience[PATIENCE_LONG] = (uint32_t)offer->long_ms;
+    module->patience[PATIENCE_FOREVER] = 0;
+}
+
+static void set_door(struct module *module, int door)
+{
+    struct timeval patience = {.tv_sec = DEADLINE_START / 1000};
+    module->door = door;
+    if (door < 0)
+        return;
+    setsockopt(door, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    descriptor_remember(door);
+}
+
+static void close_door(struct module *module)
+{
+    if (module->door < 0)
+        return;
+    descriptor_forget(module->door);
+    close(module->door);
+    module->door = -1;
+}
+
+void module_init(struct module *module, const struct offer *offer)
+{
+    memcpy(module->name, offer->name, sizeof module->name);
+    module->number = module_number(module->name);
+    set_patience(module, offer);
+    set_door(module, offer->door);
+    if (offer->door < 0)
+        log_event("module.absent module=%s reason=\"%s\"", module->name, offer->error);
+}
+
+static struct channel *free_channel(struct channel *channel)
+{
+    if (channel)
+        descriptor_forget(channel->fd);
+    return channel_free(channel);
+}
+
+static void drop_idle(struct module *module)
+{
+    for (unsigned i = 0; i < IDLE_CHANNELS; i++)
+        free_channel(atomic_exchange(&module->idle[i], NULL));
+}
+
+void module_finish(struct module *module)
+{
+    drop_idle(module);
+    close_door(module);
+    large_handles_finish(&module->large);
+    atomic_store(&module->generation, 0);
+}
+
+/* ---- channels ---- */
+
+/* The smallest of the deadlines: a longer one is that many ticks, and the socket need not be told at each call. */
+static uint32_t tick_of(const struct module *module)
+{
+    uint32_t a = module->patience[PATIENCE_SHORT], b = module->patience[PATIENCE_LONG];
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static struct channel *open_channel(struct module *module)
+{
+    struct hello hello = hello_ours();
+    int error = -EPIPE;
+    strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
+    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, &error) : NULL;
+    if (channel)
+        descriptor_remember(channel->fd);
+    return channel;
+}
+
+/* The helper's hello. CKR_OK when it is ready. */
+static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t within_ms)
+{
+    struct hello hello;
+    channel_set_tick(channel, within_ms);
+    channel_set_deadline(channel, within_ms);
+    read_hello(&channel->in, &hello);
+    if (channel->in.error) {
+        log_event("module.silent module=%s error=\"%s\"", module->name, strerror(-channel->in.error));
+        return CKR_GENERAL_ERROR;
+    }
+    if (hello.error[0] || hello.protocol != PROTOCOL_VERSION || hello.ulong != sizeof(CK_ULONG)) {
+        log_event("module.failed module=%s rv=0x%lx reason=\"%s\"", module->name, (unsigned long)hello.rv, hello.error);
+        return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
+    }
+    channel_set_tick(channel, tick_of(module));
+    return CKR_OK;
+}
+
+struct channel *module_greet(struct module *module)
+{
+    return open_channel(module);
+}
+
+CK_RV module_await(struct module *module, struct channel *greeting, uint32_t within_ms)
+{
+    CK_RV rv = greeting ? hear_hello(module, greeting, within_ms) : CKR_GENERAL_ERROR;
+    if (rv != CKR_OK) {
+        free_channel(greeting);
+        close_door(module);
+        return rv;
+    }
+    greeting->generation = generation_next();
+    atomic_store(&module->generation, greeting->generation);
+    module_give(module, greeting);
+    return CKR_OK;
+}
+
+static CK_RV reopen(struct module *module)
+{
+    struct offer offers[LIMIT_MODULES];
+    unsigned count;
+    CK_RV rv = attach(module->name, offers, &count);
+    if (rv != CKR_OK || count != 1)
+        return CKR_GENERAL_ERROR;
+    drop_idle(module);
+    close_door(module);
+    large_handles_finish(&module->large);
+    module->large.count = 0;
+    set_patience(module, &offers[0]);
+    set_door(module, offers[0].door);
+    return module_await(module, module_greet(module), DEADLINE_START);
+}
+
+CK_RV module_revive(struct module *module)
+{
+    CK_RV rv = CKR_OK;
+    if (atomic_load(&module->generation))
+        return CKR_OK;
+    pthread_mutex_lock(&module->lock);
+    if (!atomic_load(&module->generation))
+        rv = reopen(module);
+    pthread_mutex_unlock(&module->lock);
+    return rv;
+}
+
+static struct channel *take_idle(struct module *module, uint32_t generation)
+{
+    for (unsigned i = 0; i < IDLE_CHANNELS; i++) {
+        if (!atomic_load_explicit(&module->idle[i], memory_order_relaxed))
+            continue;
+        struct channel *channel = atomic_exchange(&module->idle[i], NULL);
+        if (channel && channel->generation == generation)
+            return channel;
+        free_channel(channel);
+    }
+    return NULL;
+}
+
+static struct channel *take_new(struct module *module, uint32_t generation)
+{
+    pthread_mutex_lock(&module->lock);
+    bool current = atomic_load(&module->generation) == generation;
+    struct channel *channel = current ? open_channel(module) : NULL;
+    pthread_mutex_unlock(&module->lock);
+    if (!channel)
+        return NULL;
+    channel->generation = generation;
+    if (hear_hello(module, channel, DEADLINE_START) == CKR_OK)
+        return channel;
+    module_drop(module, channel);
+    return NULL;
+}
+
+struct channel *module_take(struct module *module, uint32_t generation)
+{
+    if (generation == 0 || atomic_load(&module->generation) != generation)
+        return NULL;
+    struct channel *channel = take_idle(module, generation);
+    return channel ? channel : take_new(module, generation);
+}
+
+void module_give(struct module *module, struct channel *channel)
+{
+    bool clean = channel->in.pos == channel->in.end; /* more than one answer to a call is one too many */
+    for (unsigned i = 0; clean && i < IDLE_CHANNELS; i++) {
+        struct channel *none = NULL;
+        if (!atomic_load_explicit(&module->idle[i], memory_order_relaxed) &&
+            atomic_compare_exchange_strong(&module->idle[i], &none, channel))
+            return;
+    }
+    free_channel(channel);
+}
+
+static bool is_hung_up(int door)
+{
+    struct pollfd p = {.fd = door, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
+}
+
+void module_drop(struct module *module, struct channel *channel)
+{
+    uint32_t generation = channel->generation;
+    free_channel(channel);
+    pthread_mutex_lock(&module->lock);
+    if (atomic_load(&module->generation) == generation && module->door >= 0 && is_hung_up(module->door)) {
+        log_event("module.gone module=%s generation=%u", module->name, generation);
+        atomic_store(&module->generation, 0);
+        drop_idle(module);
+    }
+    pthread_mutex_unlock(&module->lock);
+}

@@ -1,0 +1,50 @@
+/*
+ * A module as the application sees it: the door to its helper, the channels that are idle, the generation it is in.
+ *
+ * One thread uses a channel at a time. Idle channels wait in a row of cells and are taken and given by atomic
+ * exchange: no lock is held across a call, and there is none for a vanished thread to have left locked.
+ */
+#ifndef P11HOST_MODULE_H
+#define P11HOST_MODULE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "attach.h"
+#include "channel.h"
+#include "names.h"
+#include "tables.h"
+
+enum { IDLE_CHANNELS = 64 };
+
+struct module {
+    char name[LIMIT_NAME + 1];
+    unsigned number;                /* in names.c */
+    uint32_t patience[3];           /* milliseconds, by enum patience */
+    _Atomic uint32_t generation;    /* 0 when it has no helper */
+    pthread_mutex_t lock;           /* for door and generation to change */
+    int door;                       /* -1 when it has no helper */
+    struct large_handles large;
+    _Atomic(struct channel *) idle[IDLE_CHANNELS];
+};
+
+/* Takes over the descriptor of the offer. */
+void module_init(struct module *module, const struct offer *offer);
+void module_finish(struct module *module);
+
+/* Two steps, so that many helpers start at the same time. The channel is NULL when nobody is behind the door. */
+struct channel *module_greet(struct module *module);
+CK_RV module_await(struct module *module, struct channel *greeting, uint32_t within_ms);
+
+/* Has the module a helper? If not, asks the broker for a new one: a new generation. CKR_OK if it has one then. */
+CK_RV module_revive(struct module *module);
+
+/* A channel of that generation, idle or new. NULL when that life is over or no channel can be opened. */
+struct channel *module_take(struct module *module, uint32_t generation);
+void module_give(struct module *module, struct channel *channel);
+
+/* A channel that is of no more use. If the helper is gone, ends the generation. */
+void module_drop(struct module *module, struct channel *channel);
+
+#endif

@@ -1,0 +1,175 @@
+#include "names.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "limits.h"
+#include "root.h"
+
+/* ---- handles ---- */
+
+enum {
+    WORD_BITS = sizeof(CK_ULONG) * 8,
+    GENERATION_BITS = WORD_BITS / 4,
+    VALUE_BITS = WORD_BITS - GENERATION_BITS - 1,
+    LARGE_RESERVE = LIMIT_ELEMENTS * sizeof(CK_ULONG),
+};
+
+#define GENERATION_MASK (((CK_ULONG)1 << GENERATION_BITS) - 1)
+#define LARGE_FLAG ((CK_ULONG)1 << VALUE_BITS)
+#define VALUE_MASK (LARGE_FLAG - 1)
+
+/* Ordinary memory: a child counts on from where its parent was, so no handle it inherited is ever one of its own. */
+static _Atomic uint32_t last_generation;
+
+uint32_t generation_next(void)
+{
+    uint32_t generation;
+    do
+        generation = (uint32_t)((atomic_fetch_add(&last_generation, 1) + 1) & GENERATION_MASK);
+    while (generation == 0);
+    return generation;
+}
+
+uint32_t handle_generation(CK_ULONG client)
+{
+    return (uint32_t)(client >> (VALUE_BITS + 1));
+}
+
+static CK_ULONG *large_list(struct large_handles *large)
+{
+    return (CK_ULONG *)(void *)large->list.base;
+}
+
+static bool large_get(struct large_handles *large, CK_ULONG place, CK_ULONG *ret_server)
+{
+    pthread_mutex_lock(&large->lock);
+    bool known = place < large->count;
+    if (known)
+        *ret_server = large_list(large)[place];
+    pthread_mutex_unlock(&large->lock);
+    return known;
+}
+
+/* The list's place for a server handle, VALUE_MASK when it is full. */
+static CK_ULONG large_put(struct large_handles *large, CK_ULONG server)
+{
+    CK_ULONG place = 0;
+    pthread_mutex_lock(&large->lock);
+    while (place < large->count && large_list(large)[place] != server)
+        place++;
+    if (place == large->count) {
+        bool room = (large->list.base || arena_init(&large->list, LARGE_RESERVE) == 0) &&
+                    arena_commit(&large->list, (place + 1) * sizeof server);
+        if (room)
+            large_list(large)[large->count++] = server;
+        else
+            place = VALUE_MASK;
+    }
+    pthread_mutex_unlock(&large->lock);
+    return place;
+}
+
+void large_handles_finish(struct large_handles *large)
+{
+    arena_finish(&large->list);
+}
+
+bool handle_to_server(struct large_handles *large, uint32_t generation, CK_ULONG client, CK_ULONG *ret_server)
+{
+    *ret_server = 0;
+    if (client == 0)
+        return true;
+    if (handle_generation(client) != generation)
+        return false;
+    if (client & LARGE_FLAG)
+        return large_get(large, client & VALUE_MASK, ret_server);
+    *ret_server = client & VALUE_MASK;
+    return true;
+}
+
+CK_ULONG handle_to_client(struct large_handles *large, uint32_t generation, CK_ULONG server)
+{
+    CK_ULONG tag = (CK_ULONG)generation << (VALUE_BITS + 1);
+    if (server == 0)
+        return 0;
+    if (server <= VALUE_MASK)
+        return tag | server;
+    return tag | LARGE_FLAG | large_put(large, server);
+}
+
+/* ---- modules and slots ---- */
+
+/*
+ * Read without a lock: an entry is written before the count that includes it. Written under a lock that a child never
+ * inherits locked; an entry half written when a process forked is simply not there in the child.
+ */
+static char module_names[LIMIT_MODULES][LIMIT_NAME + 1];
+static _Atomic unsigned module_count;
+
+static struct slot {
+    unsigned module;
+    CK_ULONG server;
+} slots[LIMIT_SLOTS];
+static _Atomic unsigned slot_count;
+
+static unsigned find_module(const char *name)
+{
+    unsigned n = atomic_load(&module_count);
+    for (unsigned i = 0; i < n; i++)
+        if (!strcmp(module_names[i], name))
+            return i;
+    return LIMIT_MODULES;
+}
+
+unsigned module_number(const char *name)
+{
+    pthread_mutex_t *lock = root_names_lock();
+    pthread_mutex_lock(lock);
+    unsigned number = find_module(name);
+    unsigned n = atomic_load(&module_count);
+    if (number == LIMIT_MODULES && n < LIMIT_MODULES) {
+        strncpy(module_names[n], name, LIMIT_NAME);
+        atomic_store(&module_count, n + 1);
+        number = n;
+    }
+    pthread_mutex_unlock(lock);
+    return number;
+}
+
+static CK_ULONG find_slot(unsigned module, CK_ULONG server)
+{
+    unsigned n = atomic_load(&slot_count);
+    for (unsigned i = 0; i < n; i++)
+        if (slots[i].module == module && slots[i].server == server)
+            return i + FIRST_SLOT_ID;
+    return CK_UNAVAILABLE_INFORMATION;
+}
+
+CK_ULONG slot_to_client(unsigned module, CK_ULONG server)
+{
+    CK_ULONG id = find_slot(module, server);
+    if (id != CK_UNAVAILABLE_INFORMATION)
+        return id;
+    pthread_mutex_t *lock = root_names_lock();
+    pthread_mutex_lock(lock);
+    unsigned n = atomic_load(&slot_count);
+    id = find_slot(module, server);
+    if (id == CK_UNAVAILABLE_INFORMATION && n < LIMIT_SLOTS) {
+        slots[n] = (struct slot){.module = module, .server = server};
+        atomic_store(&slot_count, n + 1);
+        id = n + FIRST_SLOT_ID;
+    }
+    pthread_mutex_unlock(lock);
+    return id;
+}
+
+bool slot_to_server(CK_ULONG client, unsigned *ret_module, CK_ULONG *ret_server)
+{
+    CK_ULONG place = client - FIRST_SLOT_ID;
+    if (place >= atomic_load(&slot_count))
+        return false;
+    *ret_module = slots[place].module;
+    *ret_server = slots[place].server;
+    return true;
+}

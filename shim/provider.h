@@ -1,0 +1,29 @@
+/* The provider a helper holds: hostile code, from the moment it is loaded. */
+#ifndef P11HOST_PROVIDER_H
+#define P11HOST_PROVIDER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cryptoki.h"
+
+struct provider {
+    CK_FUNCTION_LIST *v2;      /* functions 0 to 67 */
+    CK_FUNCTION_LIST_3_0 *v3;  /* 68 to 91; NULL where lacking */
+    CK_FUNCTION_LIST_3_2 *v32; /* 92 to 103; NULL where lacking */
+    CK_VERSION version;        /* of the best of them */
+    bool serialize;            /* one call at a time: it cannot be used by threads */
+    pthread_mutex_t turn;
+};
+
+/*
+ * Loads the library at `path` and initialises it, with `reserved` (may be NULL) as pReserved. CKR_OK, or why not, with
+ * a sentence for people in ret_error.
+ */
+CK_RV provider_load(struct provider *provider, const char *path, const char *reserved, char *ret_error, size_t size);
+
+/* Calls functions[fn], in turn where the provider wants that. */
+CK_RV provider_call(struct provider *provider, unsigned fn, uintptr_t *words);
+
+#endif

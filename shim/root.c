@@ -1,0 +1,191 @@
+#include "root.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "state.h"
+
+enum { PAGE = 4096 };
+
+/* All zero is its beginning: glibc's and musl's mutexes are unlocked then. */
+struct root {
+    _Atomic(struct state *) state;
+    _Atomic(struct state *) retired; /* finalized, but somebody may still be inside */
+    _Atomic unsigned users;          /* threads inside a call */
+    pthread_mutex_t lock;            /* one thread at a time builds or ends the state */
+    pthread_mutex_t names_lock;
+    pthread_mutex_t attach_lock;
+    bool cleaned;                    /* the descriptors inherited from the parent are closed */
+    _Atomic pid_t owner;             /* 0 where the page is wiped: then nobody need ask */
+};
+
+/*
+ * Ordinary memory, inherited by a child: where the page is, and whether the program wants to be initialised, that is,
+ * has called C_Initialize and not C_Finalize, here or in an ancestor.
+ */
+static _Atomic(struct root *) the_root;
+static _Atomic bool wanted;
+
+/* A kernel or emulator that takes advice it cannot know only pretends. */
+static bool wipes_on_fork(void *page)
+{
+    const char *detection = secure_getenv("P11HOST_FORK_DETECTION");
+    if (detection && !strcmp(detection, "pid"))
+        return false;
+    return madvise(page, PAGE, -1) == -1 && errno == EINVAL && madvise(page, PAGE, MADV_WIPEONFORK) == 0;
+}
+
+static struct root *map_root(void)
+{
+    struct root *root = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (root == MAP_FAILED)
+        return NULL;
+    if (!wipes_on_fork(root))
+        atomic_store(&root->owner, getpid());
+    return root;
+}
+
+static bool is_ours(struct root *root)
+{
+    pid_t owner = atomic_load_explicit(&root->owner, memory_order_relaxed);
+    return owner == 0 || owner == getpid();
+}
+
+/* The root of this process; NULL if there never was one here and `create` is false, or out of memory. */
+static struct root *find_root(bool create)
+{
+    struct root *root = atomic_load_explicit(&the_root, memory_order_acquire);
+    if (root && is_ours(root))
+        return root;
+    if (!root && !create)
+        return NULL;
+    struct root *fresh = map_root();
+    if (!fresh)
+        return NULL;
+    /* The old one, if any, is the parent's: left as it is. */
+    if (atomic_compare_exchange_strong(&the_root, &root, fresh))
+        return fresh;
+    munmap(fresh, PAGE);
+    return atomic_load(&the_root);
+}
+
+pthread_mutex_t *root_names_lock(void)
+{
+    return &atomic_load(&the_root)->names_lock;
+}
+
+pthread_mutex_t *root_attach_lock(void)
+{
+    return &atomic_load(&the_root)->attach_lock;
+}
+
+static void leave(struct root *root)
+{
+    /* Taken while still counted: nobody inside can hold it without being counted too. */
+    struct state *retired = atomic_exchange(&root->retired, NULL);
+    if (atomic_fetch_sub(&root->users, 1) == 1) {
+        state_free(retired);
+        return;
+    }
+    struct state *none = NULL;
+    if (retired && !atomic_compare_exchange_strong(&root->retired, &none, retired))
+        state_leak(retired); /* a second one was retired meanwhile */
+}
+
+void state_leave(void)
+{
+    leave(atomic_load_explicit(&the_root, memory_order_relaxed));
+}
+
+/* Under root->lock. The state is published complete or not at all. */
+static CK_RV build(struct root *root, bool lazy)
+{
+    if (!root->cleaned)
+        descriptors_close_inherited();
+    root->cleaned = true;
+    struct state *state;
+    CK_RV rv = state_new(lazy, &state);
+    if (rv == CKR_OK)
+        atomic_store(&root->state, state);
+    return rv;
+}
+
+/* The first call in a child. */
+static CK_RV build_lazily(struct root *root)
+{
+    CK_RV rv = CKR_OK;
+    pthread_mutex_lock(&root->lock);
+    if (!atomic_load(&wanted))
+        rv = CKR_CRYPTOKI_NOT_INITIALIZED;
+    else if (!atomic_load(&root->state))
+        rv = build(root, true);
+    pthread_mutex_unlock(&root->lock);
+    return rv;
+}
+
+CK_RV state_enter(struct state **ret_state)
+{
+    struct root *root = find_root(false);
+    if (!root)
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    for (;;) {
+        atomic_fetch_add(&root->users, 1);
+        *ret_state = atomic_load(&root->state);
+        if (*ret_state)
+            return CKR_OK;
+        leave(root);
+        CK_RV rv = atomic_load(&wanted) ? build_lazily(root) : CKR_CRYPTOKI_NOT_INITIALIZED;
+        if (rv != CKR_OK)
+            return rv;
+    }
+}
+
+CK_RV state_initialize(void)
+{
+    struct root *root = find_root(true);
+    if (!root)
+        return CKR_HOST_MEMORY;
+    CK_RV rv = CKR_OK;
+    pthread_mutex_lock(&root->lock);
+    struct state *state = atomic_load(&root->state);
+    if (!state)
+        rv = build(root, false);
+    else if (!state_claim(state))
+        rv = CKR_CRYPTOKI_ALREADY_INITIALIZED;
+    if (rv == CKR_OK)
+        atomic_store(&wanted, true);
+    pthread_mutex_unlock(&root->lock);
+    return rv;
+}
+
+/* Threads that wait for an answer are woken; the last one to leave frees the state. */
+static void retire(struct root *root, struct state *state)
+{
+    atomic_fetch_add(&root->users, 1);
+    atomic_store(&root->state, NULL);
+    state_end(state);
+    struct state *other = atomic_exchange(&root->retired, state);
+    if (other)
+        state_leak(other);
+    leave(root);
+}
+
+/* A child that never used us does nothing at all here: its parent's state is not its own to end. */
+CK_RV state_finalize(void)
+{
+    struct root *root = find_root(false);
+    if (!root || !atomic_load(&wanted))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    pthread_mutex_lock(&root->lock);
+    bool was_wanted = atomic_exchange(&wanted, false);
+    struct state *state = atomic_load(&root->state);
+    if (state)
+        retire(root, state);
+    pthread_mutex_unlock(&root->lock);
+    return was_wanted ? CKR_OK : CKR_CRYPTOKI_NOT_INITIALIZED;
+}

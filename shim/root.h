@@ -1,0 +1,33 @@
+/*
+ * The root: one page, wiped in every forked child, from which everything this library knows hangs.
+ *
+ * In a child the page reads zero: no state, no locks held, nobody inside. So a child needs no lock that a vanished
+ * thread may hold, and nothing has to run at fork. Where the kernel cannot wipe a page (or only says that it does), the
+ * root remembers whose it is, and a process that finds another's takes a new one.
+ */
+#ifndef P11HOST_ROOT_H
+#define P11HOST_ROOT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "cryptoki.h"
+
+struct state;
+
+/*
+ * The state, held until state_leave: it is not freed before then. CKR_CRYPTOKI_NOT_INITIALIZED if there is none and
+ * none is wanted. In a child whose parent was initialised the first call builds it.
+ */
+CK_RV state_enter(struct state **ret_state);
+void state_leave(void);
+
+/* C_Initialize and C_Finalize. */
+CK_RV state_initialize(void);
+CK_RV state_finalize(void);
+
+/* The locks under which the tables in names.c grow, and under which attach.c looks for the broker. */
+pthread_mutex_t *root_names_lock(void);
+pthread_mutex_t *root_attach_lock(void);
+
+#endif

@@ -1,0 +1,160 @@
+#include "serve.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "walk.h"
+
+enum {
+    MAX_WORDS = 16,
+    NAME_SLOTS = 512, /* a power of two, several times the number of functions */
+    ARENA_RESERVE_BITS = sizeof(void *) == 8 ? 32 : 26,
+};
+
+/* ---- functions by name ---- */
+
+static uint8_t by_name[NAME_SLOTS]; /* index + 1 */
+
+static unsigned hash(const char *name)
+{
+    unsigned h = 2166136261U;
+    while (*name)
+        h = (h ^ (uint8_t)*name++) * 16777619U;
+    return h % NAME_SLOTS;
+}
+
+void serve_init(void)
+{
+    for (unsigned i = 0; i < FUNCTION_COUNT; i++) {
+        unsigned at = hash(functions[i].name);
+        while (by_name[at])
+            at = (at + 1) % NAME_SLOTS;
+        by_name[at] = (uint8_t)(i + 1);
+    }
+}
+
+static const struct function *find_function(const char *name)
+{
+    for (unsigned at = hash(name); by_name[at]; at = (at + 1) % NAME_SLOTS) {
+        const struct function *f = &functions[by_name[at] - 1];
+        if (!strcmp(f->name, name))
+            return f->local ? NULL : f;
+    }
+    return NULL;
+}
+
+/* ---- one request ---- */
+
+static void write_head(struct writer *w, uint64_t id)
+{
+    write_array(w, 4);
+    write_uint(w, 1);
+    write_uint(w, id);
+}
+
+static void write_fault(struct writer *w, uint64_t id, const char *code, const char *text)
+{
+    write_head(w, id);
+    write_array(w, 2);
+    write_str(w, code, strlen(code));
+    write_str(w, text, strlen(text));
+    write_nil(w);
+}
+
+static void write_reader_fault(struct writer *w, uint64_t id, int error)
+{
+    if (error == -EMSGSIZE)
+        write_fault(w, id, "limit", "over a limit of specs/limits.toml");
+    else if (error == -ENOMEM)
+        write_fault(w, id, "failed", "out of memory");
+    else
+        write_fault(w, id, "malformed", "the request does not fit the tables");
+}
+
+struct request {
+    struct channel *channel;
+    struct provider *provider;
+    struct arena arena;
+    uint64_t id;
+    char method[LIMIT_NAME + 1];
+};
+
+static void read_head(struct request *request)
+{
+    struct reader *r = &request->channel->in;
+    request->id = 0;
+    if (read_array(r) != 4 || read_uint(r) != 0)
+        reader_fail(r, -EBADMSG);
+    request->id = read_uint(r);
+    if (request->id > UINT32_MAX)
+        reader_fail(r, -EBADMSG);
+    read_text(r, request->method, sizeof request->method);
+}
+
+/* The caller's arguments to the provider, what it answers to the caller. False when the channel is of no more use. */
+static bool perform(struct request *request, const struct function *function)
+{
+    uintptr_t words[MAX_WORDS] = {0};
+    struct writer *w = &request->channel->out;
+    struct walk walk = {
+        .function = function, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
+    };
+    get_request(&walk);
+    if (walk.r->error)
+        return false;
+    CK_RV rv = provider_call(request->provider, (unsigned)(function - functions), words);
+    write_head(w, request->id);
+    write_nil(w);
+    put_response(&walk, rv);
+    if (w->error) {
+        writer_reset(w);
+        write_fault(w, request->id, "limit", "the response is over a limit of specs/limits.toml");
+    }
+    return true;
+}
+
+static bool answer(struct request *request)
+{
+    struct reader *r = &request->channel->in;
+    read_head(request);
+    const struct function *function = r->error ? NULL : find_function(request->method);
+    if (function)
+        return perform(request, function);
+    read_skip(r);
+    if (!r->error)
+        write_fault(&request->channel->out, request->id, "unknown", "no such function");
+    return r->error == 0;
+}
+
+static bool is_secret(const struct request *request)
+{
+    const struct function *function = find_function(request->method);
+    return function && function->secret;
+}
+
+static bool send_answer(struct request *request, bool understood)
+{
+    struct channel *channel = request->channel;
+    int error = channel->in.error;
+    if (!understood && (error == -ENODATA || error == -ECONNRESET))
+        return false;
+    if (!understood)
+        write_reader_fault(&channel->out, request->id, error);
+    channel_set_deadline(channel, DEADLINE_SHORT);
+    return channel_send(channel) == 0 && understood;
+}
+
+void serve(struct channel *channel, struct provider *provider)
+{
+    struct request request = {.channel = channel, .provider = provider};
+    bool usable = arena_init(&request.arena, (size_t)1 << ARENA_RESERVE_BITS) == 0;
+    while (usable) {
+        channel_set_deadline(channel, 0);
+        reader_begin(&channel->in);
+        bool understood = answer(&request);
+        usable = send_answer(&request, understood);
+        arena_reset(&request.arena, is_secret(&request));
+        reader_wipe(&channel->in);
+    }
+    arena_finish(&request.arena);
+}

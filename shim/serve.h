@@ -1,0 +1,14 @@
+/* A helper's channel: one thread that reads requests, calls the provider, writes responses. */
+#ifndef P11HOST_SERVE_H
+#define P11HOST_SERVE_H
+
+#include "channel.h"
+#include "provider.h"
+
+/* Builds what all channels share. Once, before any of them. */
+void serve_init(void);
+
+/* Serves until the peer closes the channel or breaks the protocol. The channel stays the caller's. */
+void serve(struct channel *channel, struct provider *provider);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * The state of an initialised application: its modules. One life of the process: from C_Initialize, or from a child's
+ * first call, to C_Finalize.
+ */
+#ifndef P11HOST_STATE_H
+#define P11HOST_STATE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "cryptoki.h"
+#include "limits.h"
+#include "module.h"
+
+struct state {
+    _Atomic bool lazy;   /* built by a child's first call: C_Initialize has yet to be called */
+    _Atomic bool ending; /* C_Finalize has begun */
+    unsigned n_modules;
+    struct module modules[LIMIT_MODULES];
+};
+
+/* Asks the broker and waits until the helpers are ready. CKR_OK if at least one is, or none is configured. */
+CK_RV state_new(bool lazy, struct state **ret_state);
+
+/* An explicit C_Initialize finds a state: true if a child's first call had built it and this is the first. */
+bool state_claim(struct state *state);
+
+/* Tells every thread inside to leave. */
+void state_end(struct state *state);
+void state_free(struct state *state);
+
+/* Gives up a state without freeing it. */
+void state_leak(struct state *state);
+
+/* NULL when there is none of that generation. */
+struct module *state_module_by_generation(struct state *state, uint32_t generation);
+struct module *state_module_by_number(struct state *state, unsigned number);
+
+#endif

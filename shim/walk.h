@@ -1,0 +1,93 @@
+/*
+ * The walker: carries the arguments of any Cryptoki function over the wire and its results back, by the tables.
+ *
+ * Four directions, two for each end:
+ *     shim:    put_request   caller's memory  -> wire       get_response  wire -> caller's memory
+ *     helper:  get_request   wire -> arena                  put_response  arena -> wire
+ * A function is its row in `functions`; its C arguments are words in an array. Nothing here knows one call.
+ */
+#ifndef P11HOST_WALK_H
+#define P11HOST_WALK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "codec.h"
+#include "tables.h"
+
+/* How the shim renames handles and slots. The helper has none: names on the wire are the provider's. */
+struct names {
+    void *context;
+    bool (*object_to_wire)(void *context, CK_ULONG client, CK_ULONG *ret_server);
+    CK_ULONG (*object_from_wire)(void *context, CK_ULONG server);
+    CK_ULONG (*session_from_wire)(void *context, CK_ULONG server);
+    CK_ULONG (*slot_from_wire)(void *context, CK_ULONG server);
+};
+
+struct walk {
+    const struct function *function;
+    uintptr_t *words; /* the C arguments */
+    struct writer *w;
+    struct reader *r;
+
+    /* The shim's: */
+    const struct names *names;
+    CK_ULONG slot, session; /* the provider's own, for the argument that says where the call goes */
+
+    /* The helper's: */
+    struct arena *arena;   /* everything the provider is given points into it */
+    size_t image_from;     /* the mechanism's parameter lies in the arena from here */
+    size_t image_to;       /* to here, */
+    const uint8_t *image;  /* and this is how it was before the call; NULL if there is none */
+    const struct layout *layout; /* the struct the request named for it, NULL if it is none */
+
+    unsigned nesting;
+    CK_RV refusal; /* why the shim cannot send this call, or cannot believe the answer; CKR_OK if it can */
+};
+
+/* After these, look at walk.refusal and at the writer's or reader's error. */
+void put_request(struct walk *walk);              /* `[args…]` */
+void get_request(struct walk *walk);
+void put_response(struct walk *walk, CK_RV rv);   /* `[rv, out…]` */
+CK_RV get_response(struct walk *walk);
+
+/* ---- between the walker's own files ---- */
+
+/* What a cell or buffer in the arena holds until the provider writes it. */
+enum { UNWRITTEN = 0xa5 };
+
+void refuse(struct walk *walk, CK_RV why);
+bool nest(struct walk *walk); /* one level deeper; false when too deep */
+void *take(struct walk *walk, size_t size);        /* from the arena; NULL sets the reader's error */
+void *take_unwritten(struct walk *walk, size_t size);
+
+void write_number(struct writer *w, CK_ULONG value);
+CK_ULONG read_number(struct reader *r);
+void write_byte_bool(struct writer *w, uint8_t value);
+uint8_t read_byte_bool(struct reader *r);
+void *get_bytes(struct walk *walk, CK_ULONG *ret_len); /* bin, or the number that stands for NULL */
+
+enum value_kind attribute_kind(CK_ATTRIBUTE_TYPE type);
+void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
+CK_ATTRIBUTE *get_template(struct walk *walk, CK_ULONG *ret_count);
+void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
+CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count);
+void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
+void get_template_answer(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count);
+
+void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism);
+CK_MECHANISM *get_mechanism(struct walk *walk);
+void put_mechanism_changes(struct walk *walk);
+void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism);
+
+/* A direction of its own: a fixed struct the standard fills, every field of it. */
+enum { DIR_WHOLE = 7 };
+
+void put_fields(struct walk *walk, const struct layout *layout, const uint8_t *base, const uint8_t *parent, uint8_t dir);
+void get_fields(struct walk *walk, const struct layout *layout, uint8_t *base, uint8_t dir);
+void settle_fields(struct walk *walk, const struct layout *layout, uint8_t *base, const uint8_t *parent, uint8_t dir);
+void put_changes(struct walk *walk, const struct layout *layout, const uint8_t *live, const uint8_t *parent, uint8_t dir);
+void get_changes(struct walk *walk, const struct layout *layout, uint8_t *base, const uint8_t *parent, uint8_t dir);
+
+#endif

@@ -1,0 +1,278 @@
+/* The walker over mechanisms: which struct a parameter is, and what of it comes back (4.4 of the protocol). */
+#include "walk.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const char number_name[] = "CK_ULONG", object_name[] = "CK_OBJECT_HANDLE";
+
+static const struct mechanism *find_mechanism(CK_MECHANISM_TYPE type)
+{
+    unsigned low = 0, high = mechanism_count;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (mechanisms[middle].value < type)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < mechanism_count && mechanisms[low].value == type ? &mechanisms[low] : NULL;
+}
+
+static bool fits(const struct choice *choice, uint8_t context, const void *parameter, CK_ULONG len)
+{
+    if (choice->context != CONTEXT_ANY && choice->context != context)
+        return false;
+    if (choice->kind == VALUE_NONE)
+        return len == 0;
+    if (choice->kind == VALUE_STRUCT && len != layouts[choice->type].size)
+        return false;
+    if (choice->probe_max == 0)
+        return true;
+    CK_ULONG probe;
+    memcpy(&probe, (const uint8_t *)parameter + choice->probe, sizeof probe);
+    return probe <= choice->probe_max;
+}
+
+/* The layout by (mechanism, function, length); NULL when the tables know of none. */
+static const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    const struct mechanism *row = find_mechanism(mechanism->mechanism);
+    for (unsigned i = 0; row && i < row->n_choices; i++) {
+        const struct choice *choice = &choices[row->choices + i];
+        if (fits(choice, walk->function->context, mechanism->pParameter, mechanism->ulParameterLen))
+            return choice;
+    }
+    return NULL;
+}
+
+static const struct layout *find_layout(const char *name)
+{
+    for (unsigned i = 0; i < layout_count; i++)
+        if (!strcmp(layouts[i].name, name))
+            return &layouts[i];
+    return NULL;
+}
+
+/* ---- shim: request ---- */
+
+static void put_named(struct writer *w, const char *name, size_t len)
+{
+    write_array(w, 2);
+    write_str(w, name, len);
+}
+
+static void put_number_parameter(struct walk *walk, const struct choice *choice, CK_ULONG value)
+{
+    bool is_object = choice->kind == VALUE_OBJECT;
+    if (is_object && !walk->names->object_to_wire(walk->names->context, value, &value))
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+    if (is_object)
+        put_named(walk->w, object_name, sizeof object_name - 1);
+    else
+        put_named(walk->w, number_name, sizeof number_name - 1);
+    write_number(walk->w, value);
+}
+
+static void put_described(struct walk *walk, const struct choice *choice, const CK_MECHANISM *mechanism)
+{
+    CK_ULONG len = mechanism->ulParameterLen, number;
+    if (choice->kind == VALUE_STRUCT) {
+        const struct layout *layout = &layouts[choice->type];
+        put_named(walk->w, layout->name, layout->name_len);
+        put_fields(walk, layout, mechanism->pParameter, NULL, DIR_IN);
+    } else if ((choice->kind == VALUE_NUMBER || choice->kind == VALUE_OBJECT) && len == sizeof number) {
+        memcpy(&number, mechanism->pParameter, sizeof number);
+        put_number_parameter(walk, choice, number);
+    } else if (len > LIMIT_BYTES) {
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+    } else {
+        write_bin(walk->w, mechanism->pParameter, len);
+    }
+}
+
+static void put_parameter(struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    CK_ULONG len = mechanism->ulParameterLen;
+    const struct choice *choice;
+    if (!mechanism->pParameter && len == 0)
+        write_nil(walk->w);
+    else if (!mechanism->pParameter)
+        write_number(walk->w, len);
+    else if (len == 0)
+        write_bin(walk->w, "", 0);
+    else if ((choice = choose(walk, mechanism)))
+        put_described(walk, choice, mechanism);
+    else
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+}
+
+void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    if (!mechanism) {
+        write_nil(walk->w);
+        return;
+    }
+    if (!nest(walk)) {
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        return;
+    }
+    write_array(walk->w, 2);
+    write_number(walk->w, mechanism->mechanism);
+    put_parameter(walk, mechanism);
+    walk->nesting--;
+}
+
+/* ---- helper: request ---- */
+
+static void get_number_parameter(struct walk *walk, CK_MECHANISM *mechanism)
+{
+    CK_ULONG *cell = take(walk, sizeof *cell);
+    if (cell)
+        *cell = read_number(walk->r);
+    mechanism->pParameter = cell;
+    mechanism->ulParameterLen = sizeof *cell;
+}
+
+static void get_struct_parameter(struct walk *walk, const char *name, CK_MECHANISM *mechanism)
+{
+    const struct layout *layout = find_layout(name);
+    if (!layout) {
+        reader_fail(walk->r, -EBADMSG);
+        return;
+    }
+    uint8_t *base = take(walk, layout->size);
+    if (!base)
+        return;
+    memset(base, 0, layout->size);
+    get_fields(walk, layout, base, DIR_IN);
+    settle_fields(walk, layout, base, NULL, DIR_IN);
+    mechanism->pParameter = base;
+    mechanism->ulParameterLen = layout->size;
+    if (walk->nesting == 1)
+        walk->layout = layout;
+}
+
+static void get_parameter(struct walk *walk, CK_MECHANISM *mechanism)
+{
+    struct reader *r = walk->r;
+    char name[LIMIT_NAME + 1];
+    switch (read_peek(r)) {
+    case WIRE_NIL:
+        read_nil(r);
+        return;
+    case WIRE_ARRAY:
+        if (read_array(r) != 2)
+            reader_fail(r, -EBADMSG);
+        read_text(r, name, sizeof name);
+        if (!strcmp(name, number_name) || !strcmp(name, object_name))
+            get_number_parameter(walk, mechanism);
+        else
+            get_struct_parameter(walk, name, mechanism);
+        return;
+    default: mechanism->pParameter = get_bytes(walk, &mechanism->ulParameterLen);
+    }
+}
+
+static CK_MECHANISM *get_any_mechanism(struct walk *walk)
+{
+    struct reader *r = walk->r;
+    if (read_peek(r) == WIRE_NIL) {
+        read_nil(r);
+        return NULL;
+    }
+    if (!nest(walk))
+        reader_fail(r, -EMSGSIZE);
+    CK_MECHANISM *mechanism = take(walk, sizeof *mechanism);
+    if (!mechanism)
+        return NULL;
+    *mechanism = (CK_MECHANISM){0};
+    if (read_array(r) != 2)
+        reader_fail(r, -EBADMSG);
+    mechanism->mechanism = read_number(r);
+    get_parameter(walk, mechanism);
+    walk->nesting--;
+    return mechanism;
+}
+
+/* The argument itself: remembers how the provider got it, so that only what it changed goes back. */
+CK_MECHANISM *get_mechanism(struct walk *walk)
+{
+    if (walk->nesting)
+        return get_any_mechanism(walk);
+    walk->image_from = walk->arena->used;
+    CK_MECHANISM *mechanism = get_any_mechanism(walk);
+    walk->image_to = walk->arena->used;
+    if (!mechanism || !mechanism->pParameter || walk->r->error)
+        return mechanism;
+    uint8_t *image = take(walk, walk->image_to - walk->image_from);
+    if (image)
+        memcpy(image, walk->arena->base + walk->image_from, walk->image_to - walk->image_from);
+    walk->image = image;
+    return mechanism;
+}
+
+/* ---- helper: response ---- */
+
+static const uint8_t *image_of(const struct walk *walk, const void *live)
+{
+    size_t at = (size_t)((const uint8_t *)live - walk->arena->base);
+    return walk->image + (at - walk->image_from);
+}
+
+static bool is_unchanged(const struct walk *walk)
+{
+    return !walk->image ||
+           !memcmp(walk->image, walk->arena->base + walk->image_from, walk->image_to - walk->image_from);
+}
+
+/* The mechanism stands first in its part of the arena, behind the allocation's header. */
+static const CK_MECHANISM *mechanism_image(const struct walk *walk)
+{
+    for (unsigned i = 0; i < walk->function->n_args; i++)
+        if (walk->function->args[i].kind == ARG_MECHANISM)
+            return (const CK_MECHANISM *)(const void *)image_of(walk, (void *)walk->words[walk->function->args[i].pos]);
+    return NULL;
+}
+
+/* By the struct the request named: the memory was laid out by it and by nothing else. */
+static void put_parameter_changes(struct walk *walk, const CK_MECHANISM *before)
+{
+    const struct choice *choice = walk->layout ? NULL : choose(walk, before);
+    if (walk->layout)
+        put_changes(walk, walk->layout, before->pParameter, NULL, DIR_IN);
+    else if (choice && choice->kind == VALUE_BYTES && choice->output)
+        write_bin(walk->w, before->pParameter, before->ulParameterLen);
+    else
+        write_nil(walk->w);
+}
+
+void put_mechanism_changes(struct walk *walk)
+{
+    const CK_MECHANISM *before = is_unchanged(walk) ? NULL : mechanism_image(walk);
+    if (before)
+        put_parameter_changes(walk, before);
+    else
+        write_nil(walk->w);
+}
+
+/* ---- shim: response ---- */
+
+void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    struct reader *r = walk->r;
+    if (read_peek(r) == WIRE_NIL) {
+        read_nil(r);
+        return;
+    }
+    const struct choice *choice = mechanism && mechanism->pParameter ? choose(walk, mechanism) : NULL;
+    if (choice && choice->kind == VALUE_STRUCT) {
+        get_changes(walk, &layouts[choice->type], mechanism->pParameter, NULL, DIR_IN);
+    } else if (choice && choice->kind == VALUE_BYTES && choice->output) {
+        if (read_bin(r) != mechanism->ulParameterLen)
+            reader_fail(r, -EBADMSG);
+        read_raw(r, mechanism->pParameter, mechanism->ulParameterLen);
+    } else {
+        reader_fail(r, -EBADMSG);
+    }
+}

@@ -1,0 +1,330 @@
+/* The walker over templates: CK_ATTRIBUTE arrays, given (4.2 of the protocol) and asked for (4.3). */
+#include "walk.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum value_kind attribute_kind(CK_ATTRIBUTE_TYPE type)
+{
+    unsigned low = 0, high = attribute_count;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (attributes[middle].value < type)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < attribute_count && attributes[low].value == type ? attributes[low].kind : VALUE_BYTES;
+}
+
+static bool is_list(enum value_kind kind)
+{
+    return kind == VALUE_NUMBERS || kind == VALUE_TEMPLATE;
+}
+
+/* ---- values, both ways ---- */
+
+/* Values of attributes may lie at any address: number by number, by memcpy. */
+static void put_number_list(struct writer *w, const uint8_t *bytes, CK_ULONG len)
+{
+    write_array(w, len / sizeof(CK_ULONG));
+    for (CK_ULONG at = 0; at < len; at += sizeof(CK_ULONG)) {
+        CK_ULONG value;
+        memcpy(&value, bytes + at, sizeof value);
+        write_number(w, value);
+    }
+}
+
+/* All but templates. */
+static void put_plain_value(struct writer *w, enum value_kind kind, const void *bytes, CK_ULONG len)
+{
+    CK_ULONG number;
+    if (kind == VALUE_NUMBER && len == sizeof number) {
+        memcpy(&number, bytes, sizeof number);
+        write_number(w, number);
+    } else if (kind == VALUE_BOOL && len == 1 && *(const uint8_t *)bytes <= 1) {
+        write_bool(w, *(const uint8_t *)bytes);
+    } else if (kind == VALUE_NUMBERS && len % sizeof number == 0) {
+        put_number_list(w, bytes, len);
+    } else {
+        write_bin(w, bytes, len);
+    }
+}
+
+static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
+{
+    enum value_kind kind = attribute_kind(attribute->type);
+    CK_ULONG len = attribute->ulValueLen;
+    if (!attribute->pValue) {
+        if (len && is_list(kind))
+            refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
+        else if (len)
+            write_array(walk->w, 1), write_number(walk->w, len);
+        else
+            write_nil(walk->w);
+    } else if (len > LIMIT_BYTES) {
+        refuse(walk, CKR_ARGUMENTS_BAD);
+    } else if (kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) == 0) {
+        put_template(walk, attribute->pValue, len / sizeof(CK_ATTRIBUTE));
+    } else {
+        put_plain_value(walk->w, kind, attribute->pValue, len);
+    }
+}
+
+void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (!template) {
+        write_number(walk->w, count);
+        return;
+    }
+    if (count > LIMIT_ELEMENTS || !nest(walk)) {
+        refuse(walk, CKR_ARGUMENTS_BAD);
+        return;
+    }
+    write_array(walk->w, count);
+    for (CK_ULONG i = 0; i < count && walk->refusal == CKR_OK; i++) {
+        write_array(walk->w, 2);
+        write_number(walk->w, template[i].type);
+        put_value(walk, &template[i]);
+    }
+    walk->nesting--;
+}
+
+static void get_number_value(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    CK_ULONG *cell = take(walk, sizeof *cell);
+    if (cell)
+        *cell = read_number(walk->r);
+    attribute->pValue = cell;
+    attribute->ulValueLen = sizeof *cell;
+}
+
+static void get_bool_value(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    CK_BBOOL *cell = take(walk, sizeof *cell);
+    if (cell)
+        *cell = read_bool(walk->r);
+    attribute->pValue = cell;
+    attribute->ulValueLen = sizeof *cell;
+}
+
+static void get_number_list(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    size_t count = read_array(walk->r);
+    CK_ULONG *list = take(walk, count * sizeof *list);
+    for (size_t i = 0; list && i < count && !walk->r->error; i++)
+        list[i] = read_number(walk->r);
+    attribute->pValue = list;
+    attribute->ulValueLen = count * sizeof *list;
+}
+
+static void get_template_value(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    CK_ULONG count;
+    attribute->pValue = get_template(walk, &count);
+    attribute->ulValueLen = count * sizeof(CK_ATTRIBUTE);
+}
+
+/* A NULL pointer with a length. */
+static void get_absent_value(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    if (read_array(walk->r) != 1)
+        reader_fail(walk->r, -EBADMSG);
+    attribute->ulValueLen = read_number(walk->r);
+}
+
+static void get_value(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    enum value_kind kind = attribute_kind(attribute->type);
+    enum wire_type type = read_peek(walk->r);
+    if (type == WIRE_NIL)
+        read_nil(walk->r);
+    else if (type == WIRE_BIN)
+        attribute->pValue = get_bytes(walk, &attribute->ulValueLen);
+    else if (type == WIRE_BOOL && kind == VALUE_BOOL)
+        get_bool_value(walk, attribute);
+    else if (type == WIRE_ARRAY && kind == VALUE_NUMBERS)
+        get_number_list(walk, attribute);
+    else if (type == WIRE_ARRAY && kind == VALUE_TEMPLATE)
+        get_template_value(walk, attribute);
+    else if (type == WIRE_ARRAY)
+        get_absent_value(walk, attribute);
+    else if (kind == VALUE_NUMBER)
+        get_number_value(walk, attribute);
+    else
+        reader_fail(walk->r, -EBADMSG);
+}
+
+CK_ATTRIBUTE *get_template(struct walk *walk, CK_ULONG *ret_count)
+{
+    struct reader *r = walk->r;
+    if (read_peek(r) != WIRE_ARRAY) {
+        *ret_count = read_number(r);
+        return NULL;
+    }
+    size_t count = read_array(r);
+    if (!nest(walk))
+        reader_fail(r, -EMSGSIZE);
+    CK_ATTRIBUTE *template = take(walk, count * sizeof *template);
+    for (size_t i = 0; i < count && !r->error; i++) {
+        if (read_array(r) != 2)
+            reader_fail(r, -EBADMSG);
+        template[i] = (CK_ATTRIBUTE){.type = read_number(r)};
+        get_value(walk, &template[i]);
+    }
+    walk->nesting--;
+    *ret_count = count;
+    return template;
+}
+
+/* ---- C_GetAttributeValue: what is asked for ---- */
+
+void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (!template) {
+        write_number(walk->w, count);
+        return;
+    }
+    if (count > LIMIT_ELEMENTS || !nest(walk)) {
+        refuse(walk, CKR_ARGUMENTS_BAD);
+        return;
+    }
+    write_array(walk->w, count);
+    for (CK_ULONG i = 0; i < count && walk->refusal == CKR_OK; i++) {
+        const CK_ATTRIBUTE *a = &template[i];
+        write_array(walk->w, 3);
+        write_number(walk->w, a->type);
+        if (a->pValue && attribute_kind(a->type) == VALUE_TEMPLATE)
+            put_template_query(walk, a->pValue, a->ulValueLen / sizeof *a);
+        else
+            write_bool(walk->w, a->pValue != NULL);
+        write_number(walk->w, a->ulValueLen);
+    }
+    walk->nesting--;
+}
+
+static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    struct reader *r = walk->r;
+    CK_ULONG count = 0;
+    bool buffer = false, nested = false;
+    if (read_array(r) != 3)
+        reader_fail(r, -EBADMSG);
+    attribute->type = read_number(r);
+    if ((nested = read_peek(r) == WIRE_ARRAY))
+        attribute->pValue = get_template_query(walk, &count);
+    else
+        buffer = read_bool(r);
+    attribute->ulValueLen = read_number(r);
+    if (nested && (attribute_kind(attribute->type) != VALUE_TEMPLATE || count != attribute->ulValueLen / sizeof *attribute))
+        reader_fail(r, -EBADMSG);
+    if (!buffer)
+        return;
+    if (attribute->ulValueLen > LIMIT_BYTES)
+        attribute->ulValueLen = LIMIT_BYTES;
+    attribute->pValue = take(walk, attribute->ulValueLen);
+}
+
+/* Two copies: one for the provider, and behind it one that says where the buffers are and what room they have. */
+CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
+{
+    struct reader *r = walk->r;
+    if (read_peek(r) != WIRE_ARRAY) {
+        *ret_count = read_number(r);
+        return NULL;
+    }
+    size_t count = read_array(r);
+    if (!nest(walk))
+        reader_fail(r, -EMSGSIZE);
+    CK_ATTRIBUTE *template = take(walk, 2 * count * sizeof *template);
+    for (size_t i = 0; i < count && !r->error; i++) {
+        template[i] = (CK_ATTRIBUTE){0};
+        get_query(walk, &template[i]);
+        template[count + i] = template[i];
+    }
+    walk->nesting--;
+    *ret_count = count;
+    return template;
+}
+
+/* ---- C_GetAttributeValue: what is answered ---- */
+
+static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room)
+{
+    enum value_kind kind = attribute_kind(room->type);
+    CK_ULONG len = answer->ulValueLen;
+    write_array(walk->w, 3);
+    write_number(walk->w, answer->type);
+    write_number(walk->w, len);
+    if (!room->pValue || len == CK_UNAVAILABLE_INFORMATION || len > room->ulValueLen)
+        write_nil(walk->w);
+    else if (kind == VALUE_TEMPLATE)
+        put_template_answer(walk, room->pValue, room->ulValueLen / sizeof *room);
+    else
+        put_plain_value(walk->w, kind, room->pValue, len);
+}
+
+/* A template of the arena: its second copy follows the first. */
+void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    write_array(walk->w, count);
+    for (CK_ULONG i = 0; i < count; i++)
+        put_answer(walk, &template[i], &template[count + i]);
+}
+
+/* Into the caller's buffer of `room` bytes: exactly `len`, or the channel ends. */
+static void get_plain_value(struct walk *walk, enum value_kind kind, uint8_t *buffer, CK_ULONG len)
+{
+    struct reader *r = walk->r;
+    enum wire_type type = read_peek(r);
+    if (type == WIRE_BIN) {
+        if (read_bin(r) != len)
+            reader_fail(r, -EBADMSG);
+        read_raw(r, buffer, len);
+    } else if (type == WIRE_BOOL && kind == VALUE_BOOL && len == 1) {
+        buffer[0] = read_bool(r);
+    } else if (type == WIRE_ARRAY && kind == VALUE_NUMBERS && read_array(r) == len / sizeof(CK_ULONG)) {
+        for (CK_ULONG at = 0; at + sizeof(CK_ULONG) <= len && !r->error; at += sizeof(CK_ULONG)) {
+            CK_ULONG value = read_number(r);
+            memcpy(buffer + at, &value, sizeof value);
+        }
+    } else if (kind == VALUE_NUMBER && len == sizeof(CK_ULONG)) {
+        CK_ULONG value = read_number(r);
+        memcpy(buffer, &value, sizeof value);
+    } else {
+        reader_fail(r, -EBADMSG);
+    }
+}
+
+static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
+{
+    struct reader *r = walk->r;
+    enum value_kind kind = attribute_kind(attribute->type);
+    CK_ULONG room = attribute->ulValueLen;
+    if (read_array(r) != 3)
+        reader_fail(r, -EBADMSG);
+    CK_ATTRIBUTE_TYPE type = read_number(r);
+    CK_ULONG len = read_number(r);
+    if (read_peek(r) == WIRE_NIL)
+        read_nil(r);
+    else if (!attribute->pValue || len > room)
+        reader_fail(r, -EBADMSG);
+    else if (kind == VALUE_TEMPLATE)
+        get_template_answer(walk, attribute->pValue, room / sizeof *attribute);
+    else
+        get_plain_value(walk, kind, attribute->pValue, len);
+    if (r->error)
+        return;
+    /* In a nested template the type is an output (C_GetAttributeValue, section 5.7 of the standard). */
+    attribute->type = walk->nesting > 1 ? type : attribute->type;
+    attribute->ulValueLen = len;
+}
+
+void get_template_answer(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (!nest(walk) || !template || read_array(walk->r) != count)
+        reader_fail(walk->r, -EBADMSG);
+    for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
+        get_answer(walk, &template[i]);
+    walk->nesting--;
+}

@@ -1,0 +1,176 @@
+/*
+ * A provider with one token whose C_GenerateRandom takes a millisecond and no processor time, as one operation of
+ * a card or a network HSM does. For the benchmark: it shows whether calls of many threads run at the same time.
+ * The bytes it makes are zeros: it is of no other use.
+ */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <time.h>
+
+#include "cryptoki.h"
+
+enum { SLOT = 0, MILLISECOND = 1000000 };
+
+static atomic_ulong next_session = 1;
+
+static void pad(CK_UTF8CHAR *field, size_t size, const char *text)
+{
+    memset(field, ' ', size);
+    memcpy(field, text, strlen(text));
+}
+
+static CK_RV initialize(void *args)
+{
+    (void)args;
+    return CKR_OK;
+}
+
+static CK_RV finalize(void *reserved)
+{
+    (void)reserved;
+    return CKR_OK;
+}
+
+static CK_RV not_supported(void)
+{
+    return CKR_FUNCTION_NOT_SUPPORTED;
+}
+
+static CK_RV get_info(CK_INFO *info)
+{
+    memset(info, 0, sizeof *info);
+    info->cryptokiVersion = (CK_VERSION){2, 40};
+    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    pad(info->libraryDescription, sizeof info->libraryDescription, "sleepy");
+    return CKR_OK;
+}
+
+static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
+{
+    (void)present;
+    if (slots != NULL && *count < 1)
+        return CKR_BUFFER_TOO_SMALL;
+    if (slots != NULL)
+        slots[0] = SLOT;
+    *count = 1;
+    return CKR_OK;
+}
+
+static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
+{
+    if (slot != SLOT)
+        return CKR_SLOT_ID_INVALID;
+    memset(info, 0, sizeof *info);
+    pad(info->slotDescription, sizeof info->slotDescription, "sleepy");
+    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    info->flags = CKF_TOKEN_PRESENT;
+    return CKR_OK;
+}
+
+static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    if (slot != SLOT)
+        return CKR_SLOT_ID_INVALID;
+    memset(info, 0, sizeof *info);
+    pad(info->label, sizeof info->label, "sleepy");
+    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    pad(info->model, sizeof info->model, "sleepy");
+    pad(info->serialNumber, sizeof info->serialNumber, "1");
+    info->flags = CKF_RNG | CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED;
+    pad(info->utcTime, sizeof info->utcTime, "");
+    return CKR_OK;
+}
+
+static CK_RV get_mechanism_list(CK_SLOT_ID slot, CK_MECHANISM_TYPE *list, CK_ULONG *count)
+{
+    (void)list;
+    *count = 0;
+    return slot == SLOT ? CKR_OK : CKR_SLOT_ID_INVALID;
+}
+
+static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify,
+                          CK_SESSION_HANDLE *session)
+{
+    (void)flags, (void)application, (void)notify;
+    if (slot != SLOT)
+        return CKR_SLOT_ID_INVALID;
+    *session = atomic_fetch_add(&next_session, 1);
+    return CKR_OK;
+}
+
+static CK_RV get_session_info(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
+{
+    (void)session;
+    *info = (CK_SESSION_INFO){SLOT, CKS_RW_USER_FUNCTIONS, CKF_SERIAL_SESSION | CKF_RW_SESSION, 0};
+    return CKR_OK;
+}
+
+static CK_RV close_session(CK_SESSION_HANDLE session)
+{
+    (void)session;
+    return CKR_OK;
+}
+
+static CK_RV close_all_sessions(CK_SLOT_ID slot)
+{
+    return slot == SLOT ? CKR_OK : CKR_SLOT_ID_INVALID;
+}
+
+static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
+{
+    (void)session, (void)user, (void)pin, (void)len;
+    return CKR_OK;
+}
+
+static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG count)
+{
+    struct timespec millisecond = {0, MILLISECOND};
+    (void)session;
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &millisecond, NULL);
+    memset(bytes, 0, count);
+    return CKR_OK;
+}
+
+/* Every entry must be there (section 5.4 of the standard): all others answer without a look at their arguments. */
+typedef CK_RV (*entry)(void);
+
+enum { ENTRIES = (sizeof(CK_FUNCTION_LIST) - offsetof(CK_FUNCTION_LIST, C_Initialize)) / sizeof(entry) };
+
+static union {
+    CK_FUNCTION_LIST list;
+    struct {
+        CK_VERSION version;
+        entry entries[ENTRIES];
+    } all;
+} functions = {.all.version = {2, 40}};
+
+static void fill(CK_FUNCTION_LIST *list)
+{
+    for (size_t i = 0; i < ENTRIES; i++)
+        functions.all.entries[i] = not_supported;
+    list->C_Initialize = initialize;
+    list->C_Finalize = finalize;
+    list->C_GetInfo = get_info;
+    list->C_GetFunctionList = C_GetFunctionList;
+    list->C_GetSlotList = get_slot_list;
+    list->C_GetSlotInfo = get_slot_info;
+    list->C_GetTokenInfo = get_token_info;
+    list->C_GetMechanismList = get_mechanism_list;
+    list->C_OpenSession = open_session;
+    list->C_CloseSession = close_session;
+    list->C_CloseAllSessions = close_all_sessions;
+    list->C_GetSessionInfo = get_session_info;
+    list->C_Login = login;
+    list->C_Logout = close_session;
+    list->C_GenerateRandom = generate_random;
+}
+
+__attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
+{
+    if (list == NULL)
+        return CKR_ARGUMENTS_BAD;
+    fill(&functions.list);
+    *list = &functions.list;
+    return CKR_OK;
+}

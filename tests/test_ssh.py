@@ -1,0 +1,155 @@
+"""OpenSSH: its tools find the keys of the token, and one of them opens a login at a local sshd."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from reach import Reach
+
+PATIENCE_S = 60
+
+
+@pytest.fixture(params=["rsa:2048", "EC:prime256v1"], ids=["rsa", "ecdsa"])
+def key_line(request: pytest.FixtureRequest, reach: Reach) -> str:
+    """Make a key pair on the token; return its public half as ssh-keygen prints it."""
+    reach.user_tool("--keypairgen", "--key-type", request.param, "--id", "01", "--label", "login")
+    return reach.run("ssh-keygen", "-D", reach.module, "-e").stdout
+
+
+def test_public_key_is_printed(key_line: str) -> None:
+    """`ssh-keygen -D` prints the public key with its label, in one line."""
+    kind, _, label = key_line.split()
+
+    assert kind in ("ssh-rsa", "ecdsa-sha2-nistp256")
+    assert "login" == label
+
+
+def test_login_with_key_on_token(reach: Reach, work: Path, key_line: str) -> None:
+    """ssh logs in at a local sshd with the key on the token, and runs a command there."""
+    with sshd(work, authorized=key_line) as port:
+        done = reach.run(*ssh(reach, work, port), "echo", "logged", "in", env=askpass(reach, work))
+
+    assert "logged in\n" == done.stdout
+
+
+def test_login_is_refused_to_another_key(reach: Reach, work: Path, key_line: str) -> None:
+    """A key that the server does not know opens nothing: the login above was the token's doing."""
+    stranger = work / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True, timeout=PATIENCE_S)
+    assert "login" in key_line
+
+    with sshd(work, authorized=stranger.with_suffix(".pub").read_text()) as port:
+        done = reach.run(*ssh(reach, work, port), "true", env=askpass(reach, work), status=255)
+
+    assert "Permission denied" in done.stderr
+
+
+def test_agent_signs_for_a_login(reach: Reach, work: Path, key_line: str) -> None:
+    """ssh-agent loads the library into its own helper, which then signs for the login."""
+    agent = {"SSH_AUTH_SOCK": str(work / "agent")}
+    command = ["ssh-agent", "-D", "-P", str(reach.module.resolve()), "-a", agent["SSH_AUTH_SOCK"]]
+    with sshd(work, authorized=key_line) as port, running(command, reach.environ):
+        reach.run("ssh-add", "-s", reach.module, env=askpass(reach, work) | agent)
+        done = reach.run(*ssh(reach, work, port, agent=True), "echo", "by", "agent", env=agent)
+
+    assert "by agent\n" == done.stdout
+
+
+def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False) -> list[str]:
+    """Return the command line of a client that knows nothing but the token's keys, or the agent's."""
+    options = {
+        "BatchMode": "yes" if agent else "no",
+        "ConnectTimeout": "20",
+        "HostKeyAlgorithms": "ssh-ed25519",
+        "IdentityAgent": "SSH_AUTH_SOCK" if agent else "none",
+        "IdentityFile": "none",
+        "PKCS11Provider": "none" if agent else str(reach.module),
+        "PreferredAuthentications": "publickey",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(work / "known_hosts"),
+    }
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    return ["ssh", "-F", "none", "-p", str(port), *words, f"{getpass.getuser()}@127.0.0.1"]
+
+
+def askpass(reach: Reach, work: Path) -> dict[str, str]:
+    """Return an environment in which OpenSSH's tools are told the PIN."""
+    script = work / "askpass"
+    script.write_text(f"#!/bin/sh\necho {reach.token.pin}\n")
+    script.chmod(0o700)
+    return {"SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":0"}
+
+
+@contextmanager
+def sshd(work: Path, authorized: str) -> Iterator[int]:
+    """Serve one login on a loopback port, with a sshd that lives no longer than its connection."""
+    config = configure_sshd(work, authorized)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        public = (work / "host_key.pub").read_text()
+        (work / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        thread = threading.Thread(target=serve_one, args=(listener, config, work / "sshd.log"))
+        thread.start()
+        try:
+            yield port
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE_S)
+
+
+def serve_one(listener: socket.socket, config: Path, log: Path) -> None:
+    """Accept one connection and give it to a sshd, as inetd would."""
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return
+    command = [shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd", "-i", "-f", config, "-E", log]
+    with connection:
+        sshd = subprocess.Popen(command, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL)
+    try:
+        sshd.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        sshd.kill()
+        sshd.wait()
+
+
+def configure_sshd(work: Path, authorized: str) -> Path:
+    """Write the configuration of a server that knows one key, and make its host key."""
+    if os.geteuid() == 0:
+        # Where sshd confines its unprivileged part; the package's service makes it at boot.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    host_key = work / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key], check=True, timeout=PATIENCE_S)
+    (work / "authorized_keys").write_text(authorized)
+    config = work / "sshd_config"
+    config.write_text(
+        f"HostKey {host_key}\n"
+        f"AuthorizedKeysFile {work / 'authorized_keys'}\n"
+        "StrictModes no\n"
+        "UsePAM no\n"
+        "PermitRootLogin yes\n"
+        "PubkeyAuthentication yes\n"
+        "PasswordAuthentication no\n"
+        "KbdInteractiveAuthentication no\n"
+        "LogLevel VERBOSE\n"
+    )
+    return config
+
+
+@contextmanager
+def running(command: list[str], environ: dict[str, str]) -> Iterator[None]:
+    """Run the agent until the end of the `with`; it is ready when it has said how to reach it."""
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            assert b"SSH_AUTH_SOCK" in process.stdout.readline()
+            yield
+        finally:
+            process.kill()
