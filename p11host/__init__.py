@@ -5,7 +5,8 @@
     library = p11host.lib()
     token = library.get_token(token_label="mine")
 
-Knows where its own shim and helper are. Importing it costs nothing: whatever is heavy is imported when it is used.
+Knows where its own shim and helper are. Importing it costs nothing: whatever is heavy is imported when it is
+used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from p11host.errors import P11HostError
 
 if TYPE_CHECKING:
-    import pkcs11
+    from pkcs11 import _pkcs11
 
 __all__ = ["P11HostError", "__version__", "helper_path", "lib", "shim_path"]
 
@@ -34,13 +35,13 @@ def helper_path() -> Path:
     return _installed("p11host-helper", "P11HOST_HELPER")
 
 
-def lib(config: str | os.PathLike[str] | None = None) -> pkcs11.lib:
-    """Return python-pkcs11's `lib` on the shim, initialised: every module of the configuration, all slots merged.
+def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:
+    """Return python-pkcs11's `lib` on the shim, initialised: the slots of all modules, merged.
 
-    The broker of this user serves it, and is started where none runs. With `config`, the path of a configuration
-    file, a broker of this process's own serves it, which ends with this process and with the children that it forks;
-    that broker is then the one of this process, so there is one `config` in a process's life. Raises P11HostError for
-    what is ours, `pkcs11.PKCS11Error` for what the modules say.
+    The broker of this user serves it, and is started where none runs. With `config`, the path of a
+    configuration file, a broker of this process's own serves it; that broker ends with this process and the
+    children that it forks, and there is one `config` in a process's life. Raises P11HostError for what is ours
+    and `pkcs11.PKCS11Error` for what the modules say.
     """
     import pkcs11  # noqa: PLC0415
 

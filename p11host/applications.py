@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from p11host.errors import P11HostError
 
-#: Helpers of one module for one application that may be alive at once: the present one, and old ones on their way out.
+#: Helpers of one module for one application that may be alive at once: the present one, and old ones on their
+#: way out.
 GENERATIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A process that opened a channel. `door` tells it from a later process with its pid; pid 0 is unknown."""
+    """A process that opened a channel. `door` tells it from a later one with its pid; pid 0 is unknown."""
 
     door: int
     pid: int
@@ -25,7 +26,7 @@ class Caller:
 
     @property
     def key(self) -> tuple[int, int]:
-        """Return what all channels of one process share. Of unknown processes each channel counts for itself."""
+        """Return what all channels of a process share. Of an unknown process each channel stands alone."""
         return self.door, self.pid or -self.channel
 
 
@@ -60,7 +61,9 @@ class Applications:
         application = self._known.get(caller.key)
         alive = Counter(helper.module for helper in application.helpers)[module] if application else 0
         if alive >= GENERATIONS:
-            raise P11HostError(f"{alive} helpers of module {module} still run for process {caller.pid}; end some of them")
+            raise P11HostError(
+                f"{alive} helpers of module {module} still run for process {caller.pid}; end some of them"
+            )
 
     def add(self, caller: Caller, helper: Running) -> None:
         """Note that `helper` was started for `caller`."""

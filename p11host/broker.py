@@ -1,7 +1,7 @@
 """The broker: accepts doors, serves the channels opened through them, starts helpers and sees them end.
 
-Knows who owns what: a task group owns the doors, each door's owns its channels, another owns the helpers. Must not see
-a Cryptoki call, nor end a helper.
+Knows who owns what: a task group owns the doors, each door's owns its channels, another owns the helpers.
+Must not see a Cryptoki call, nor end a helper.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from p11host.listen import Listener
 from p11host.provider import CheckedProviders
 from p11host.readiness import readable
 from p11host.reload import Configuration
-from p11host.wire import PROTOCOL, Fault, Hello, RemoteError, Request, Response, short_text
+from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
 #: Descriptors that a door, a channel and a helper cost the broker.
 DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 3
@@ -40,7 +40,7 @@ ACCEPT_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a broker was started. `idle_ends`: it ends when it has had no application for the configured time."""
+    """How a broker was started. `idle_ends`: it ends when it had no application for the configured time."""
 
     helper: Path
     everybody: bool = False
@@ -85,7 +85,7 @@ class Broker:
         return self._configuration.current()
 
     def applications(self, caller: Caller) -> list[Application]:
-        """Return the applications `caller` may know of: its user's own, or all of them for the broker's user."""
+        """Return the applications `caller` may know of: its user's own, or all for the broker's user."""
         return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
 
     async def start(self, caller: Caller, module: Module) -> socket.socket:
@@ -116,7 +116,7 @@ class Broker:
             log.info("broker.idle", doors=self._open_doors)
 
     async def _idle(self) -> None:
-        """Return when there has been no application for the configured time; never where that does not end us."""
+        """Return after the configured time without applications; never where that does not end us."""
         while True:
             await self._empty.wait()
             with suppress(TimeoutError):
@@ -153,7 +153,9 @@ class Broker:
         pid, uid, _ = peer_credentials(sock)
         allowed = self._settings.everybody or uid in (0, os.geteuid())
         if not allowed or not self._quota.take(uid, DOOR_COST):
-            log.warning("door.refused", pid=pid, uid=uid, reason="share is used up" if allowed else "another user")
+            log.warning(
+                "door.refused", pid=pid, uid=uid, reason="share is used up" if allowed else "another user"
+            )
             sock.close()
             return
         self._open_doors += 1
@@ -207,9 +209,8 @@ class Broker:
             await _greet(channel, hello)
             control = Control(self, caller)
             while (message := await channel.receive()) is not None:
-                if isinstance(message, Response):
-                    raise RemoteError("malformed", "an answer to no question")
-                if isinstance(message, Request):
+                # A notification wants no answer, and none that a broker knows asks for anything.
+                if not isinstance(message, Notification):
                     await _answer(channel, control, message)
         except RemoteError as error:
             log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
@@ -249,7 +250,9 @@ async def _greet(channel: Channel, hello: Hello) -> None:
     raise ConnectionAbortedError(error)
 
 
-async def _answer(channel: Channel, control: Control, request: Request) -> None:
+async def _answer(channel: Channel, control: Control, request: Request | Response) -> None:
+    if isinstance(request, Response):
+        raise RemoteError("malformed", "an answer to no question")
     with ExitStack() as doors:
         answer = await control.answer(request)
         doors.callback(answer.close)
@@ -263,7 +266,7 @@ def _log_dropped(door: int, uid: int, count: int, error: RemoteError) -> None:
 
 
 def raise_descriptor_limit() -> tuple[int, int]:
-    """Let this process have as many descriptors as the system grants it; return what helpers should inherit."""
+    """Let this process have as many descriptors as it is granted; return the limit helpers should inherit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))

@@ -36,7 +36,9 @@ class Channel:
     async def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send `message`, with `descriptors` at its first byte. TimeoutError if the peer does not read."""
         left = memoryview(encode(message, report_frame()))
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
         async with asyncio.timeout(PATIENCE):
             while left:
                 try:

@@ -1,7 +1,7 @@
 """A synchronous peer of brokers and helpers, for tools and tests: doors, channels, calls.
 
-Knows sockets, descriptors and deadlines. Must not know what a method means beyond `attach`, whose answer carries
-the descriptors of doors.
+Knows sockets, descriptors and deadlines. Must not know what a method means beyond `attach`, whose answer
+carries the descriptors of doors.
 """
 
 import array
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from p11host.errors import BrokerError
 from p11host.limits import deadlines, limits
@@ -28,6 +28,7 @@ from p11host.wire import (
     RemoteError,
     Request,
     Response,
+    Value,
     encode,
 )
 
@@ -63,7 +64,7 @@ class Door:
 
     @classmethod
     def of_broker(cls, path: Path, timeout: float = 10.0) -> Self:
-        """Connect to the broker that listens at `path`, if it is our own or root's. Raises OSError or BrokerError."""
+        """Connect to the broker at `path`, if it is our own or root's. Raises OSError or BrokerError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(timeout)
@@ -77,8 +78,8 @@ class Door:
     def open(self, program: str = "p11host", timeout: float | None = None) -> "Channel":
         """Open a channel and wait, at most `timeout` seconds, for the peer's hello.
 
-        For a helper hello means that its provider is ready; without a timeout the start deadline of limits.toml
-        holds. RemoteError if the peer says hello with an error, TimeoutError if it says nothing.
+        For a helper hello means that its provider is ready; without a timeout the start deadline of
+        limits.toml holds. RemoteError if the peer says hello with an error, TimeoutError if it says nothing.
         """
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         channel = Channel(mine, self._frame)
@@ -99,7 +100,9 @@ class Door:
         """Return the door itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         """Close the door."""
         self.close()
 
@@ -130,20 +133,20 @@ class Channel:
         if self.hello.protocol != PROTOCOL:
             raise RemoteError("failed", f"the peer speaks protocol {self.hello.protocol}, this is {PROTOCOL}")
 
-    def call(self, method: str, params: Sequence[Any] = (), timeout: float | None = None) -> Any:
+    def call(self, method: str, params: Sequence[Value] = (), timeout: float | None = None) -> Value:
         """Return the result of `method`. Without a timeout in seconds the deadline for long calls holds.
 
-        LocalError, RemoteError or RefusedError as section 7 says; TimeoutError when nothing came in time, after
-        which the channel is closed: an answer that comes late belongs to nobody.
+        LocalError, RemoteError or RefusedError as section 7 says; TimeoutError when nothing came in time,
+        after which the channel is closed: an answer that comes late belongs to nobody.
         """
         result, descriptors = self.call_with_descriptors(method, params, timeout)
         _close_all(descriptors)
         return result
 
     def call_with_descriptors(
-        self, method: str, params: Sequence[Any] = (), timeout: float | None = None
-    ) -> tuple[Any, list[int]]:
-        """Do as `call`, and return as well the descriptors that came with the answer, for the caller to close."""
+        self, method: str, params: Sequence[Value] = (), timeout: float | None = None
+    ) -> tuple[Value, list[int]]:
+        """Do as `call`, and return as well the descriptors that came along, for the caller to close."""
         timeout = deadlines().long / 1000 if timeout is None else timeout
         self._msgid += 1
         data = encode(Request(self._msgid, method, list(params)), self._frame)
@@ -176,21 +179,20 @@ class Channel:
         """Return the channel itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         """Close the channel."""
         self.close()
 
-    def _result_of(self, response: Message) -> tuple[Any, list[int]]:
+    def _result_of(self, response: Message) -> tuple[Value, list[int]]:
         descriptors, self._descriptors = self._descriptors, []
-        try:
-            if isinstance(response, Response) and response.error is not None:
-                raise response.error.exception()
-            if not isinstance(response, Response) or response.msgid != self._msgid:
-                raise RemoteError("malformed", "an answer to no question")
-        except BaseException:
-            _close_all(descriptors)
-            raise
-        return response.result, descriptors
+        if isinstance(response, Response) and response.error is None and response.msgid == self._msgid:
+            return response.result, descriptors
+        _close_all(descriptors)
+        if isinstance(response, Response) and response.error is not None:
+            raise response.error.exception()
+        raise RemoteError("malformed", "an answer to no question")
 
     def _receive(self, timeout: float) -> Message:
         end = time.monotonic() + timeout
@@ -224,20 +226,21 @@ def descriptors_of(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _modules_of(result: Any, descriptors: list[int]) -> list[Attached]:
-    """Pair the modules of an answer with the doors that came with it; close all of them if they do not fit."""
+def _modules_of(result: Value, descriptors: list[int]) -> list[Attached]:
+    """Pair the modules of an answer with the doors that came with it; close all if they do not fit."""
     left = list(descriptors)
     try:
         modules = [_attached(module, left.pop(0) if module["door"] else None) for module in result["modules"]]
-        if left or not modules:
-            raise RemoteError("malformed", "more doors than modules")
-    except (KeyError, IndexError, TypeError, RemoteError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         _close_all(descriptors)
-        raise RemoteError("malformed", f"modules and doors that do not fit: {error}") from error
+        raise RemoteError("malformed", f"no modules with their doors: {error!r}") from error
+    if left:
+        _close_all(descriptors)
+        raise RemoteError("malformed", "more doors than modules")
     return modules
 
 
-def _attached(module: dict[str, Any], door: int | None) -> Attached:
+def _attached(module: dict[str, Value], door: int | None) -> Attached:
     error = module.get("error")
     return Attached(module["name"], door, error, module["fork"], module["short"], module["long"])
 
@@ -246,7 +249,9 @@ def _check_owner(sock: socket.socket, path: Path) -> None:
     """Refuse a broker of somebody else: it would be given PINs."""
     _, uid, _ = peer_credentials(sock)
     if uid not in (0, os.geteuid()):
-        raise BrokerError(f"{path}: the broker there runs as uid {uid}, neither yours nor root; set P11HOST_SOCKET")
+        raise BrokerError(
+            f"{path}: the broker there runs as uid {uid}, neither yours nor root; set P11HOST_SOCKET"
+        )
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

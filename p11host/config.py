@@ -1,7 +1,7 @@
 """The configuration: which providers there are, under which names, and how they are run.
 
-Knows TOML files and how several make one configuration; what may stand in one is config_schema's. Must not know
-sockets or processes, and never opens a provider.
+Knows TOML files and how several make one configuration; what may stand in one is config_schema's. Must not
+know sockets or processes, and never opens a provider.
 """
 
 import os
@@ -25,7 +25,7 @@ IDLE = 300
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in milliseconds, 0 for none."""
+    """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in ms, 0 for none."""
 
     name: str
     path: Path
@@ -95,13 +95,13 @@ def choose(path: Path | None = None, environ: Mapping[str, str] | None = None) -
 def load(choice: Choice) -> Config:
     """Return what the chosen files say together, or raise ConfigError with every fault of every file.
 
-    Of two modules with one name the earlier file's counts. Modules come by priority, the highest first, and where
-    that is equal as they are written, the earlier file's first.
+    Of two modules with one name the earlier file's counts. Modules come by priority, the highest first, and
+    where that is equal as they are written, the earlier file's first.
     """
     from p11host.config_schema import check  # noqa: PLC0415 (pydantic: 20 ms that `p11host path` need not pay)
 
     problems: list[str] = []
-    sources = [source for path in choice.paths if (source := _read(path, problems, choice)) is not None]
+    sources = [source for path in choice.paths if (source := read(path, problems, choice)) is not None]
     files = [file for source in sources if (file := check(source, problems)) is not None]
     if problems:
         raise ConfigError(problems)
@@ -132,7 +132,7 @@ def _no_modules(choice: Choice, config: Config) -> str:
     return f"no configuration: neither {' nor '.join(map(str, choice.paths))} exists; {what_to_do}"
 
 
-def _read(path: Path, problems: list[str], choice: Choice) -> Source | None:
+def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
     """Return the file, or None after noting in `problems` why it cannot be used."""
     try:
         text = _text(path)
@@ -152,7 +152,7 @@ def _read(path: Path, problems: list[str], choice: Choice) -> Source | None:
 
 
 def _text(path: Path) -> str:
-    """Return the content of a regular file that not everybody may write: who writes it decides what is loaded."""
+    """Return the text of a regular file that not everybody may write: its writer decides what is loaded."""
     # A pipe or a device in its place must not make us wait for it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode

@@ -74,39 +74,49 @@ class Table(BaseModel):
 class DeadlinesTable(Table):
     """`deadlines = {short = …, long = …}`."""
 
-    short: Milliseconds | None = Field(None, description="milliseconds (0 for no deadline)")
-    long: Milliseconds | None = Field(None, description="milliseconds (0 for no deadline)")
+    short: Milliseconds | None = Field(default=None, description="milliseconds (0 for no deadline)")
+    long: Milliseconds | None = Field(default=None, description="milliseconds (0 for no deadline)")
 
 
 class ModuleTable(Table):
     """`[module.NAME]`. A description says what is expected, in the words of an error."""
 
-    path: Annotated[str, AfterValidator(_absolute)] = Field(description="the absolute path of a provider's .so")
-    env: dict[Variable, Text] = Field({}, description='environment variables and strings, { NAME = "value" }')
-    fork: Fork = Field("reinit", description='"reinit", "inherit" or "strict"')
-    threads: Literal[1] | None = Field(None, description="1, or no such key")
-    priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
-        0, description="a whole number, higher first"
+    path: Annotated[str, AfterValidator(_absolute)] = Field(
+        description="the absolute path of a provider's .so"
     )
-    reserved: Text | None = Field(None, description="a string for C_Initialize")
+    env: dict[Variable, Text] = Field(
+        default={}, description='environment variables and strings, { NAME = "value" }'
+    )
+    fork: Fork = Field(default="reinit", description='"reinit", "inherit" or "strict"')
+    threads: Literal[1] | None = Field(default=None, description="1, or no such key")
+    priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
+        default=0, description="a whole number, higher first"
+    )
+    reserved: Text | None = Field(default=None, description="a string for C_Initialize")
     enabled: bool = Field(default=True, description="true or false")
-    deadlines: DeadlinesTable = Field(DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }")
+    deadlines: DeadlinesTable = Field(
+        default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"
+    )
 
 
 class BrokerTable(Table):
     """`[broker]`."""
 
     socket: Annotated[str, AfterValidator(_socket)] | None = Field(
-        None, description=f"an absolute path of at most {SOCKET_PATH_BYTES} bytes"
+        default=None, description=f"an absolute path of at most {SOCKET_PATH_BYTES} bytes"
     )
-    idle: Annotated[int, Field(ge=0, le=_DEADLINE_MOST)] | None = Field(None, description="whole seconds")
+    idle: Annotated[int, Field(ge=0, le=_DEADLINE_MOST)] | None = Field(
+        default=None, description="whole seconds"
+    )
 
 
 class FileTable(Table):
     """The whole file."""
 
-    module: dict[Annotated[str, AfterValidator(_name)], ModuleTable] = Field({}, description="tables [module.NAME]")
-    broker: BrokerTable = Field(BrokerTable(), description="a table [broker]")
+    module: dict[Annotated[str, AfterValidator(_name)], ModuleTable] = Field(
+        default={}, description="tables [module.NAME]"
+    )
+    broker: BrokerTable = Field(default=BrokerTable(), description="a table [broker]")
 
 
 def check(source: Source, problems: list[str]) -> File | None:
@@ -118,7 +128,9 @@ def check(source: Source, problems: list[str]) -> File | None:
         return None
     too_many = len(table.module) - limits().modules
     if too_many > 0:
-        problems.append(f"{source.path}: {len(table.module)} modules; remove {too_many}, {limits().modules} are allowed")
+        problems.append(
+            f"{source.path}: {len(table.module)} modules; remove {too_many}, {limits().modules} are allowed"
+        )
     broker = table.broker
     return File(
         path=source.path,
@@ -148,7 +160,7 @@ def _module(name: str, table: ModuleTable, file: Path) -> Module:
 def _describe_all(source: Source, errors: Sequence[ErrorDetails]) -> Iterator[str]:
     """Yield each fault as `file:line: key: what is wrong`, in the order of the lines."""
     lines = locate(source.text)
-    faults = {}
+    faults: dict[Location, str] = {}
     for error in errors:
         location = tuple(str(part) for part in error["loc"] if part != "[key]")
         faults.setdefault(location, _describe(error, location))
@@ -197,7 +209,14 @@ def _table_at(location: Location) -> type[Table]:
 
 def _shown(value: object, location: Location) -> str:
     """Return the faulty value for people; of what may hold a secret only its type."""
-    kinds = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", dict: "a table", list: "an array"}
+    kinds = {
+        bool: "a boolean",
+        int: "an integer",
+        float: "a float",
+        str: "a string",
+        dict: "a table",
+        list: "an array",
+    }
     kind = kinds.get(type(value), "a date or time")
     if {"env", "reserved"} & set(location) or isinstance(value, dict | list):
         return kind
@@ -214,5 +233,3 @@ def _line(lines: Mapping[Location, int], location: Location) -> int:
 
 def _dotted(location: Location) -> str:
     return ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in location)
-
-

@@ -1,7 +1,7 @@
 """The methods a broker serves: PROTOCOL.md section 6, as functions from a request to an answer.
 
-Knows methods, parameters and what an answer holds. Must not know sockets of callers: doors of helpers pass through as
-they are.
+Knows methods, parameters and what an answer holds. Must not know sockets of callers: doors of helpers pass
+through as they are.
 """
 
 import asyncio
@@ -57,11 +57,12 @@ class Control:
         }
 
     async def answer(self, request: Request) -> Answer:
-        """Return the answer to `request`. RemoteError if its parameters are malformed: the channel is to close."""
+        """Return the answer to `request`; RemoteError, which ends the channel, if its params are malformed."""
         answer = Answer(Response(request.msgid, None, None))
         method = self._methods.get(request.method)
         if method is None:
-            return self._fault(answer, "unknown", f"no method {request.method!r}; known are {', '.join(self._methods)}")
+            text = f"no method {request.method!r}; known are {', '.join(self._methods)}"
+            return self._fault(answer, "unknown", text)
         try:
             result = await method(map_of(request.params), answer)
         except (RemoteError, asyncio.CancelledError):
@@ -101,7 +102,9 @@ class Control:
         modules = {module.name: module for module in self._host.config().modules}
         module = modules.get(name)
         if module is None:
-            raise RefusedError("refused", f"no [module.{name}] in the configuration; known are {', '.join(modules)}")
+            raise RefusedError(
+                "refused", f"no [module.{name}] in the configuration; known are {', '.join(modules)}"
+            )
         if not module.enabled:
             raise RefusedError("refused", f"{module.file}: module.{name}.enabled is false")
         return module

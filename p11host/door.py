@@ -42,7 +42,7 @@ class Door:
         self._socket = sock
 
     async def receive(self) -> Opened | None:
-        """Return the next channel, None at the end. RemoteError, after which the door stays usable, if it is none."""
+        """Return the next channel, None at the end. RemoteError if it is none; the door stays usable."""
         while True:
             await readable(self._socket.fileno())
             try:
@@ -62,7 +62,7 @@ class Door:
 
 
 def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened:
-    """Return the channel that a message hands over. RemoteError, its descriptors closed, if it hands over none."""
+    """Return the channel that a message hands over; if none, RemoteError, and its descriptors closed."""
     descriptors = descriptors_of(ancillary)
     try:
         if flags & socket.MSG_TRUNC:

@@ -1,7 +1,7 @@
 """A helper's life as the broker sees it: spawned, listened to on its standard error, reaped.
 
-Knows command line, environment and descriptors of a helper. Must not know applications, nor end a helper: that is for
-the helper itself, when its owners have gone.
+Knows command line, environment and descriptors of a helper. Must not know applications, nor end a helper:
+that is for the helper itself, when its owners have gone.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from p11host.readiness import readable
 DOOR = 3
 #: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
-#: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the pipe.
+#: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
+#: pipe.
 CHUNK = 1 << 14
 PAUSE = 0.01
 #: Seconds in which a dead helper's last words are read, while a child of it may hold the pipe open.
@@ -54,13 +55,13 @@ def command(program: Path, module: Module) -> list[str]:
 
 
 def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a helper's environment: what it needs of the broker's, and what the module's configuration says."""
+    """Return a helper's environment: what it needs of the broker's, and what the module's table says."""
     kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
     return kept | dict(module.env)
 
 
 def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
-    """Start a helper: a session of its own, default signals, its door and standard error its only descriptors.
+    """Start a helper: a session of its own, default signals, no descriptors but its door and standard error.
 
     `nofile` is the limit of descriptors it is given, for the broker raised its own.
     """
@@ -75,7 +76,9 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
             with _descriptor_limit(nofile):
                 pid = _posix_spawn(program, module, helper_door.fileno(), helper_stderr)
         except OSError as error:
-            raise P11HostError(f"{program}: cannot be started: {error.strerror}; install p11host again") from error
+            raise P11HostError(
+                f"{program}: cannot be started: {error.strerror}; install p11host again"
+            ) from error
         spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr)
         failed.pop_all()
     return spawned

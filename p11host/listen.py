@@ -1,6 +1,7 @@
 """The socket a broker listens on: made by us beside a lock, or handed over by systemd.
 
-Knows directories, owners, modes, locks and the systemd protocol of passing sockets. Must not know what is said on it.
+Knows directories, owners, modes, locks and the systemd protocol of passing sockets. Must not know what is
+said on it.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ class Listener:
         self._identity = None if path is None else _identity(path)
         # Inherited by the sockets that are accepted, so that not even a first message comes without.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        sock.setblocking(False)
+        sock.settimeout(0)
 
     @property
     def path(self) -> str:
@@ -58,7 +59,7 @@ class Listener:
 
 
 def passed_by_systemd(environ: MutableMapping[str, str]) -> Listener | None:
-    """Return the socket that systemd listens on for us, None if there is none, and take the word of it away."""
+    """Return the socket that systemd listens on for us, None if there is none; forget that it said so."""
     mine = environ.get("LISTEN_PID") == str(os.getpid())
     count = environ.get("LISTEN_FDS", "0")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -84,7 +85,7 @@ def listen(path: Path, *, everybody: bool = False) -> Listener:
 
 
 def prepare_directory(directory: Path, *, everybody: bool = False) -> None:
-    """Create the directory of a socket if need be; refuse one in which somebody else could put a socket."""
+    """Create the directory of a socket if need be; refuse one where somebody else could put a socket."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o755 if everybody else 0o700, exist_ok=True)
@@ -95,7 +96,8 @@ def prepare_directory(directory: Path, *, everybody: bool = False) -> None:
         raise BrokerError(f"{directory}: not a directory; remove it, or set P11HOST_SOCKET")
     if found.st_uid != os.geteuid():
         raise BrokerError(
-            f"{directory}: belongs to uid {found.st_uid}, not to uid {os.geteuid()}; remove it, or set P11HOST_SOCKET"
+            f"{directory}: belongs to uid {found.st_uid}, not to you (uid {os.geteuid()}); "
+            "remove it, or set P11HOST_SOCKET"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise BrokerError(f"{directory}: others may write to it; run: chmod go-w {directory}")
@@ -108,7 +110,9 @@ def _seqpacket(descriptor: int) -> socket.socket:
         raise BrokerError(f"systemd passed descriptor {descriptor}, which is no socket") from error
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET or not listens:
-        raise BrokerError("systemd passed a socket of another kind; use ListenSequentialPacket= in the .socket unit")
+        raise BrokerError(
+            "systemd passed a socket of another kind; use ListenSequentialPacket= in the .socket unit"
+        )
     sock.set_inheritable(False)
     return sock
 
@@ -119,13 +123,17 @@ def _take_lock(path: Path) -> int:
     try:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise BrokerError(f"{name}: cannot be opened: {error.strerror}; remove it, or set P11HOST_SOCKET") from error
+        raise BrokerError(
+            f"{name}: cannot be opened: {error.strerror}; remove it, or set P11HOST_SOCKET"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         pid = os.pread(lock, 32, 0).decode(errors="replace").strip()
         os.close(lock)
-        raise BusyError(f"{path}: a broker runs there already (pid {pid}); stop it, or name another --socket") from error
+        raise BusyError(
+            f"{path}: a broker runs there already (pid {pid}); stop it, or name another --socket"
+        ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     return lock
@@ -147,7 +155,7 @@ def _remove_stale(path: Path) -> None:
 def _answers(path: Path) -> bool:
     """Tell whether somebody listens at `path`, with a socket of whatever type."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
+        probe.settimeout(0)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):

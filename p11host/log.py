@@ -37,7 +37,7 @@ def error(event: str, **fields: object) -> None:
 
 
 def configure(form: Format = "text", level: str = "info") -> None:
-    """Send events of `level` and above to standard error, as `key=value` text or as one JSON object a line."""
+    """Send events of `level` and above to standard error, as `key=value` text or as JSON, one a line."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     _logger.handlers = [handler]
@@ -48,7 +48,7 @@ def configure(form: Format = "text", level: str = "info") -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z info helper.ended module=softhsm pid=12`; the journal adds the time itself."""
+    """`2026-01-31T12:00:00.000Z info helper.ended module=softhsm pid=12`; the journal has its own time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def quote(value: object) -> str:
-    """Return `value` bare if it is one plain word, else as a JSON string: a line cannot be forged by a value."""
+    """Return `value` bare if it is one plain word, else as a JSON string: no value can forge a line."""
     text = str(value)
     plain = text.isascii() and text.isprintable() and not set(text) & set(" \"'=\\")
     return text if plain and text else json.dumps(text)

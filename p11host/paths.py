@@ -19,14 +19,16 @@ def socket_path(environ: Mapping[str, str] | None = None, uid: int | None = None
     """Return where the broker of user `uid` listens. The shim follows the same rules, in this order.
 
     `$P11HOST_SOCKET`; `$XDG_RUNTIME_DIR/p11host/broker.sock`; `/run/user/UID/p11host/broker.sock` where
-    `/run/user/UID` exists; for root `/run/p11host/broker.sock`; `/tmp/p11host-UID/broker.sock`. An empty or relative
-    value counts as none.
+    `/run/user/UID` exists; for root `/run/p11host/broker.sock`; `/tmp/p11host-UID/broker.sock`. An empty or
+    relative value counts as none.
     """
     environ = os.environ if environ is None else environ
     uid = os.geteuid() if uid is None else uid
     path = _by_environment(environ) or _by_user(uid)
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-        raise BrokerError(f"{path}: longer than a socket's path may be ({SOCKET_PATH_BYTES} bytes); set P11HOST_SOCKET")
+        raise BrokerError(
+            f"{path}: longer than a socket's path may be ({SOCKET_PATH_BYTES} bytes); set P11HOST_SOCKET"
+        )
     return path
 
 
@@ -34,7 +36,7 @@ def user_config(environ: Mapping[str, str]) -> Path:
     """Return where a user's own configuration is: below `$XDG_CONFIG_HOME`, by default `~/.config`."""
     base = environ.get("XDG_CONFIG_HOME", "")
     if not base.startswith("/"):
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+        base = f"{environ.get('HOME') or Path.home()}/.config"
     return Path(base) / "p11host" / "p11host.toml"
 
 

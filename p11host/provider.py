@@ -1,7 +1,7 @@
 """Is this file a provider? Answered from its bytes, before anything of it runs.
 
-Knows ELF as pyelftools tells it. Never maps the file: a library's constructors run when it is loaded, so loading is
-for the helper alone, which checks again for itself.
+Knows ELF as pyelftools tells it. Never maps the file: a library's constructors run when it is loaded, so
+loading is for the helper alone, which checks again for itself.
 """
 
 import os
@@ -9,9 +9,14 @@ import stat
 import sys
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from p11host.errors import ProviderError
+
+if TYPE_CHECKING:
+    from elftools.elf.dynamic import DynamicSegment
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import Symbol
 
 ENTRY = "C_GetFunctionList"
 _DEFINES = {"STT_FUNC", "STT_GNU_IFUNC", "STT_NOTYPE"}
@@ -72,7 +77,9 @@ def _check_library(file: IO[bytes], path: Path) -> None:
         found = _defines_entry(elf)
     # The file is somebody else's bytes and the library's errors on broken ones are of every kind.
     except Exception as error:
-        raise ProviderError(f"{path}: a damaged ELF file ({type(error).__name__}); install the provider anew") from error
+        raise ProviderError(
+            f"{path}: a damaged ELF file ({type(error).__name__}); install the provider anew"
+        ) from error
     bits, little, machine = _own_shape()
     if shape[:3] != (bits, little, machine):
         raise ProviderError(
@@ -82,7 +89,9 @@ def _check_library(file: IO[bytes], path: Path) -> None:
     if shape[3] != "ET_DYN":
         raise ProviderError(f"{path}: an ELF file but no shared library; name the provider's .so itself")
     if not found:
-        raise ProviderError(f"{path}: not a PKCS#11 library: it does not define {ENTRY}; name the provider's .so itself")
+        raise ProviderError(
+            f"{path}: not a PKCS#11 library: it does not define {ENTRY}; name the provider's .so itself"
+        )
 
 
 @cache
@@ -99,16 +108,16 @@ def _machine(name: object) -> str:
     return str(name).removeprefix("EM_").lower().replace("_", "-")
 
 
-def _defines_entry(elf: Any) -> bool:
-    """Tell whether the dynamic symbols hold a definition of C_GetFunctionList, as the loader would look it up."""
-    dynamic = next((segment for segment in elf.iter_segments() if segment["p_type"] == "PT_DYNAMIC"), None)
-    if dynamic is None:
-        return False
-    return any(_is_definition(symbol) for symbol in _named_entry(elf, dynamic))
+def _defines_entry(elf: "ELFFile") -> bool:
+    """Tell whether the dynamic symbols define C_GetFunctionList, as the loader would look it up."""
+    from elftools.elf.dynamic import DynamicSegment  # noqa: PLC0415
+
+    dynamic = next((segment for segment in elf.iter_segments() if isinstance(segment, DynamicSegment)), None)
+    return dynamic is not None and any(map(_is_definition, _named_entry(elf, dynamic)))
 
 
-def _named_entry(elf: Any, dynamic: Any) -> list[Any]:
-    """Return the dynamic symbols of that name: by the hash table where there is one, for a library may have many."""
+def _named_entry(elf: "ELFFile", dynamic: "DynamicSegment") -> "list[Symbol]":
+    """Return the dynamic symbols of that name: by the hash table if there is one, for there may be many."""
     from elftools.elf.hash import GNUHashTable  # noqa: PLC0415
 
     _, offset = dynamic.get_table_offset("DT_GNU_HASH")
@@ -118,7 +127,7 @@ def _named_entry(elf: Any, dynamic: Any) -> list[Any]:
     return dynamic.get_symbol_by_name(ENTRY) or []
 
 
-def _is_definition(symbol: Any) -> bool:
+def _is_definition(symbol: "Symbol") -> bool:
     entry = symbol.entry
     bound = entry["st_info"]["bind"] in ("STB_GLOBAL", "STB_WEAK") and entry["st_info"]["type"] in _DEFINES
     return bound and entry["st_shndx"] != "SHN_UNDEF"

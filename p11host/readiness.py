@@ -1,7 +1,7 @@
 """Waiting for descriptors in asyncio without transports, for sockets somebody else may hold too.
 
-A peer that kept a copy of a descriptor can make it blocking again, so nothing here relies on O_NONBLOCK: callers
-wait, then use MSG_DONTWAIT. Knows the event loop alone.
+A peer that kept a copy of a descriptor can make it blocking again, so nothing here relies on O_NONBLOCK:
+callers wait, then use MSG_DONTWAIT. Knows the event loop alone.
 """
 
 import asyncio

@@ -3,7 +3,6 @@
 Knows when files change. A change that is wrong is reported and does not count.
 """
 
-import os
 from pathlib import Path
 
 from p11host import log
@@ -43,7 +42,7 @@ class Configuration:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return what changes when a file does, () where there is none."""
     try:
-        now = os.stat(path)
+        now = path.stat()
     except OSError:
         return ()
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_mode

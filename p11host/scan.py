@@ -132,7 +132,7 @@ class Scanner:
         }
 
     def advance(self, data: bytes | bytearray | memoryview) -> int | None:
-        """Walk on through `data`, which begins where the message begins. Return its length once it is whole."""
+        """Walk on through `data`, which begins where the message does. Return its length once it is whole."""
         while self._left:
             if self._left[-1] == 0:
                 self._left.pop()
@@ -141,7 +141,7 @@ class Scanner:
         return self._position
 
     def _step(self, data: bytes | bytearray | memoryview) -> bool:
-        """Walk over one value, or over the head of one that holds others. Return False to wait for more bytes."""
+        """Walk over one value, or the head of one that holds others. Return False to wait for more bytes."""
         start = self._position
         if start >= len(data):
             return False

@@ -14,6 +14,8 @@ from p11host.limits import limits
 from p11host.scan import Frame, FrameError, Scanner
 
 PROTOCOL = 1
+#: What MessagePack can say: None, bool, int, str, bytes, and lists and dicts of these.
+Value = Any
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 #: Bytes of a text for people that every peer has room for.
 TEXT = 255
@@ -55,7 +57,7 @@ class Request:
 
     msgid: int
     method: str
-    params: list[Any]
+    params: list[Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Response:
 
     msgid: int
     error: Fault | None
-    result: Any
+    result: Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Notification:
     """A message that is not answered."""
 
     method: str
-    params: list[Any]
+    params: list[Value]
 
 
 Message = Request | Response | Notification
@@ -109,7 +111,9 @@ def decode(data: bytes, frame: Frame) -> Message:
     decoder.feed(data)
     message = decoder.next_message()
     if message is None or decoder.pending:
-        raise RemoteError("malformed", "a message cut short" if message is None else "bytes after the message")
+        raise RemoteError(
+            "malformed", "a message cut short" if message is None else "bytes after the message"
+        )
     return message
 
 
@@ -131,7 +135,7 @@ class Decoder:
         self._buffer += data
 
     def next_message(self) -> Message | None:
-        """Return the next whole message, None if more bytes are needed, or raise RemoteError for ever after."""
+        """Return the next whole message, None if more bytes are needed; RemoteError, then and ever after."""
         try:
             end = self._scanner.advance(self._buffer)
         except FrameError as error:
@@ -186,7 +190,7 @@ class Hello:
         return cls(**known)
 
 
-def map_of(params: list[Any]) -> Mapping[str, Any]:
+def map_of(params: list[Value]) -> Mapping[str, Value]:
     """Return the one map that `params` of a control method or a hello holds; RemoteError if it does not."""
     if len(params) != 1 or not isinstance(params[0], dict):
         raise RemoteError("malformed", "params must hold one map")
@@ -200,7 +204,7 @@ def short_text(text: str) -> str:
 
 
 def is_number(value: object, end: int = _WORDS) -> bool:
-    """Tell whether `value` is an unsigned integer below `end`: a bool, which Python counts as one, is none."""
+    """Tell whether `value` is an unsigned integer below `end`; a bool, for Python a number, is none."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
 
 
@@ -230,7 +234,7 @@ _HELLO = {
 }
 
 
-def _unpack(data: memoryview) -> Any:
+def _unpack(data: memoryview) -> Value:
     """Return the value of bytes that the scanner found whole and within the limits."""
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
@@ -254,7 +258,7 @@ def _array_of(message: Message) -> list[Any]:
     return array
 
 
-def _message_of(value: Any) -> Message:
+def _message_of(value: Value) -> Message:
     """Return the message that a decoded value is."""
     match value:
         case [bool(), *_]:  # which Python counts as 0 and 1
@@ -270,13 +274,13 @@ def _message_of(value: Any) -> Message:
     raise RemoteError("malformed", "not a message of MessagePack-RPC")
 
 
-def _msgid(value: Any) -> int:
+def _msgid(value: Value) -> int:
     if not is_number(value, _MSGIDS):
         raise RemoteError("malformed", "a msgid that is no unsigned integer below 2^32")
     return int(value)
 
 
-def _check_call(method: Any, params: Any) -> None:
+def _check_call(method: Value, params: Value) -> None:
     if not isinstance(method, str):
         raise RemoteError("malformed", "a method that is no string")
     if not is_name(method):
@@ -285,7 +289,7 @@ def _check_call(method: Any, params: Any) -> None:
         raise RemoteError("malformed", "params that are no array")
 
 
-def _fault_of(value: Any) -> Fault | None:
+def _fault_of(value: Value) -> Fault | None:
     match value:
         case None:
             return None

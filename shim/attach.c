@@ -227,9 +227,9 @@ static struct channel *open_control(int *ret_error)
     int to = known_door();
     *ret_error = -EPIPE;
     if (to >= 0)
-        channel = door_open(to, &hello, ret_error);
+        channel = door_open(to, &hello, false, ret_error);
     if (!channel && (to = new_door()) >= 0)
-        channel = door_open(to, &hello, ret_error);
+        channel = door_open(to, &hello, false, ret_error);
     pthread_mutex_unlock(root_attach_lock());
     return channel;
 }

@@ -25,7 +25,7 @@ static bool is_directory(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Where this user's broker listens. The same rule stands in p11host/paths.py. */
+/* Where this user's broker listens; a relative path counts as none. The same rule stands in p11host/paths.py. */
 static void user_socket(char *path, size_t size)
 {
     const char *given = secure_getenv("P11HOST_SOCKET");
@@ -33,7 +33,7 @@ static void user_socket(char *path, size_t size)
     char directory[64];
     unsigned uid = geteuid();
     snprintf(directory, sizeof directory, "/run/user/%u", uid);
-    if (given)
+    if (given && given[0] == '/')
         snprintf(path, size, "%s", given);
     else if (runtime && runtime[0] == '/')
         snprintf(path, size, "%s/p11host/broker.sock", runtime);

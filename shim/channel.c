@@ -14,10 +14,9 @@ static bool keep_waiting(struct channel *channel)
     return channel->waited_ms < channel->deadline_ms;
 }
 
-/* The reader's source. A system call that times out is one tick of the deadline. */
-static long channel_receive(void *context, void *bytes, size_t max)
+/* A system call that times out is one tick of the deadline. */
+static long receive(struct channel *channel, void *bytes, size_t max)
 {
-    struct channel *channel = context;
     for (;;) {
         ssize_t n = recv(channel->fd, bytes, max, 0);
         if (n >= 0)
@@ -27,6 +26,20 @@ static long channel_receive(void *context, void *bytes, size_t max)
         if (errno != EINTR && errno != EAGAIN)
             return -errno;
     }
+}
+
+/* The reader's source. */
+static long channel_receive(void *context, void *bytes, size_t max)
+{
+    struct channel *channel = context;
+    if (!channel->between)
+        return receive(channel, bytes, max);
+    bell_await(&channel->bell, channel->asked);
+    long n = receive(channel, bytes, max);
+    if (n > 0)
+        bell_answered(&channel->bell);
+    channel->between = false;
+    return n;
 }
 
 struct channel *channel_new(int fd)
@@ -48,6 +61,7 @@ struct channel *channel_free(struct channel *channel)
     if (!channel)
         return NULL;
     close(channel->fd);
+    bell_finish(&channel->bell);
     writer_finish(&channel->out);
     munmap(channel, sizeof *channel);
     return NULL;
@@ -65,6 +79,19 @@ void channel_set_deadline(struct channel *channel, uint32_t ms)
 {
     channel->deadline_ms = ms;
     channel->waited_ms = 0;
+}
+
+void channel_use_shelf(struct channel *channel)
+{
+    channel->out.shelf = channel->bell.shelf;
+    channel->in.shelf = channel->bell.shelf;
+}
+
+void channel_begin(struct channel *channel, uint64_t asked)
+{
+    reader_begin(&channel->in);
+    channel->asked = asked;
+    channel->between = true;
 }
 
 /* Takes `sent` bytes off the front of the pieces. */
@@ -100,6 +127,8 @@ int channel_send(struct channel *channel)
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
     int error = out->error ? out->error : send_all(channel, &message);
+    channel->sent = out->total + out->shelved;
+    bell_ring(&channel->bell);
     writer_reset(out);
     return error;
 }

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "bell.h"
 #include "codec.h"
 #include "limits.h"
 
@@ -18,6 +19,10 @@ struct channel {
     uint32_t tick_ms;     /* one system call waits at most this long; 0 for ever */
     uint32_t deadline_ms; /* all the waiting for one message; 0 for ever */
     uint32_t waited_ms;
+    struct bell bell;
+    uint64_t sent;  /* bytes of the last message, those on the shelf included */
+    uint64_t asked; /* see channel_begin */
+    bool between;  /* waiting for the first byte of a message */
     struct writer out;
     struct reader in;
     uint8_t buffer[READER_BUFFER];
@@ -32,6 +37,12 @@ void channel_set_tick(struct channel *channel, uint32_t ms);
 
 /* Begins to wait for one message for at most `ms` in all (0: for ever), counted in ticks. */
 void channel_set_deadline(struct channel *channel, uint32_t ms);
+
+/* After the bell was made or hung: its shelf is the writer's and reader's from now on. */
+void channel_use_shelf(struct channel *channel);
+
+/* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */
+void channel_begin(struct channel *channel, uint64_t asked);
 
 /*
  * Sends what the writer holds and forgets it. 0; -EPIPE when the peer is gone, -ETIMEDOUT, -EMSGSIZE or

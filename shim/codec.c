@@ -5,7 +5,12 @@
 
 #include "limits.h"
 
-enum { WRITER_RESERVE = LIMIT_MESSAGE - LIMIT_BYTES };
+enum {
+    WRITER_RESERVE = LIMIT_MESSAGE - LIMIT_BYTES,
+    EXTENSION = 0xd8, /* fixext 16 */
+    SHELVED = 1,      /* our only extension type: offset and length of a byte string on the shelf */
+    SHELF_ALIGN = 64,
+};
 
 /* ---- writer ---- */
 
@@ -27,6 +32,7 @@ void writer_reset(struct writer *w)
     w->open = 0;
     w->total = 0;
     w->error = 0;
+    w->shelved = 0;
 }
 
 static void writer_fail(struct writer *w, int error)
@@ -157,12 +163,41 @@ static void put_by_reference(struct writer *w, const void *bytes, size_t len)
     add_span(w, (void *)(uintptr_t)bytes, len);
 }
 
+static bool lies_on(const struct shelf *shelf, const uint8_t *bytes)
+{
+    return shelf->base && bytes >= shelf->base && bytes < shelf->base + shelf->size;
+}
+
+/* Puts the bytes on the shelf, unless they are there already. False when there is no room. */
+static bool shelve(struct writer *w, const uint8_t *bytes, size_t len)
+{
+    size_t at = w->shelved;
+    if (lies_on(&w->shelf, bytes)) {
+        at = (size_t)(bytes - w->shelf.base);
+    } else if (len <= w->shelf.size - at) {
+        memcpy(w->shelf.base + at, bytes, len);
+        w->shelved = (at + len + SHELF_ALIGN - 1) & ~(size_t)(SHELF_ALIGN - 1);
+        if (w->shelved > w->shelf.size)
+            w->shelved = w->shelf.size;
+    } else {
+        return false;
+    }
+    put_byte(w, EXTENSION);
+    put_head(w, SHELVED, at, 8);
+    uint8_t *size = extend(w, 8);
+    for (unsigned i = 0; size && i < 8; i++)
+        size[i] = (uint8_t)((uint64_t)len >> (56 - 8 * i));
+    return true;
+}
+
 void write_bin(struct writer *w, const void *bytes, size_t len)
 {
     if (len > LIMIT_BYTES) {
         writer_fail(w, -EMSGSIZE);
         return;
     }
+    if (len >= WRITER_BY_REFERENCE && w->shelf.base && shelve(w, bytes, len))
+        return;
     if (len <= UINT8_MAX)
         put_head(w, 0xc4, len, 1);
     else if (len <= UINT16_MAX)
@@ -190,6 +225,8 @@ void reader_begin(struct reader *r)
 {
     r->left = LIMIT_MESSAGE;
     r->error = 0;
+    r->parcel = NULL;
+    r->shelved = 0;
     if (r->pos == r->end)
         r->pos = r->end = 0;
 }
@@ -282,11 +319,11 @@ static enum wire_type type_of(uint8_t head)
         return WIRE_NIL;
     if (head == 0xc2 || head == 0xc3)
         return WIRE_BOOL;
-    if (head >= 0xc4 && head <= 0xc6)
+    if ((head >= 0xc4 && head <= 0xc6) || head == EXTENSION)
         return WIRE_BIN;
     if (head >= 0xe0 || (head >= 0xd0 && head <= 0xd3))
         return WIRE_INT;
-    return WIRE_BAD; /* extension types, floating point */
+    return WIRE_BAD; /* other extension types, floating point */
 }
 
 enum wire_type read_peek(struct reader *r)
@@ -359,8 +396,34 @@ size_t read_map(struct reader *r)
     return bounded(r, take_count(r, 0x80, 0x0f, 0xde, 2, 2), LIMIT_ELEMENTS);
 }
 
+/* The head of a byte string on the shelf has been taken. */
+static size_t find_parcel(struct reader *r)
+{
+    uint8_t type = take_byte(r);
+    uint64_t at = take_number(r, 8), len = take_number(r, 8);
+    if (type != SHELVED || !r->shelf.base || at > r->shelf.size || len > r->shelf.size - at)
+        reader_fail(r, -EBADMSG);
+    if (r->error)
+        return 0;
+    r->parcel = len ? r->shelf.base + at : NULL;
+    if (at + len > r->shelved)
+        r->shelved = (size_t)(at + len);
+    return (size_t)len;
+}
+
+void *read_in_place(struct reader *r)
+{
+    const uint8_t *parcel = r->parcel;
+    r->parcel = NULL;
+    return (void *)(uintptr_t)parcel;
+}
+
 size_t read_bin(struct reader *r)
 {
+    if (peek_byte(r) == EXTENSION) {
+        take_byte(r);
+        return find_parcel(r);
+    }
     return bounded(r, take_count(r, 0, 0, 0xc4, 1, 3), LIMIT_BYTES);
 }
 
@@ -371,6 +434,11 @@ size_t read_str(struct reader *r)
 
 void read_raw(struct reader *r, void *bytes, size_t len)
 {
+    const uint8_t *parcel = r->error ? NULL : read_in_place(r);
+    if (parcel) {
+        memcpy(bytes, parcel, len);
+        return;
+    }
     if (!spend(r, len))
         return;
     size_t ready = r->end - r->pos < len ? r->end - r->pos : len;
@@ -385,6 +453,8 @@ void read_raw(struct reader *r, void *bytes, size_t len)
 
 static void skip_raw(struct reader *r, size_t len)
 {
+    if (read_in_place(r))
+        return;
     uint8_t sink[256];
     while (len && !r->error) {
         size_t n = len < sizeof sink ? len : sizeof sink;

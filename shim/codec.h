@@ -2,7 +2,8 @@
  * MessagePack, as much of it as the protocol uses: one writer and one reader.
  *
  * Both keep their first error and do nothing after it, so a caller checks once, at the end. Neither knows Cryptoki.
- * The writer gathers: short values go into its buffer, long byte strings are sent from where they lie. The reader
+ * A shelf is memory both ends share: a long byte string may lie there, and only where travels in the message. The
+ * writer gathers: short values go into its buffer, long byte strings are sent from where they lie. The reader
  * pulls: a long byte string is received straight into its destination.
  */
 #ifndef P11HOST_CODEC_H
@@ -14,6 +15,11 @@
 #include <sys/uio.h>
 
 #include "arena.h"
+
+struct shelf {
+    uint8_t *base; /* NULL: there is none */
+    size_t size;
+};
 
 enum {
     WRITER_SPANS = 32,          /* pieces of one message */
@@ -28,6 +34,8 @@ struct writer {
     size_t open;
     size_t total; /* bytes in finished pieces */
     int error;    /* 0 or negative errno */
+    struct shelf shelf;
+    size_t shelved; /* bytes of it this message uses, from its beginning */
 };
 
 int writer_init(struct writer *w);
@@ -59,6 +67,9 @@ struct reader {
     uint64_t left; /* bytes this message may still have */
     reader_source *source;
     void *context;
+    struct shelf shelf;
+    const uint8_t *parcel; /* what read_bin found on the shelf and read_raw has still to fetch */
+    size_t shelved;        /* bytes of the shelf this message uses, from its beginning */
     int error; /* 0, -EBADMSG malformed, -EMSGSIZE over a limit, -ENODATA end, else from the source */
 };
 
@@ -82,6 +93,10 @@ size_t read_map(struct reader *r);
 size_t read_bin(struct reader *r);      /* length; read_raw must follow */
 size_t read_str(struct reader *r);      /* length; read_raw must follow */
 void read_raw(struct reader *r, void *bytes, size_t len);
+
+/* Instead of read_raw: where on the shelf the bytes lie, NULL if they do not. The peer can still change them. */
+void *read_in_place(struct reader *r);
+
 void read_skip(struct reader *r);       /* one value of any kind */
 
 /* A string of at most `size` - 1 bytes, NUL-terminated; longer or with a NUL inside is an error. */

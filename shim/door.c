@@ -118,30 +118,47 @@ void read_hello(struct reader *r, struct hello *ret_hello)
 
 /* ---- the caller's side ---- */
 
-static int send_end(int door, int end, struct writer *body)
+enum { MOST_FDS = 2 }; /* a channel, a bell */
+
+union ancillary {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(4 * sizeof(int))];
+};
+
+static int send_ends(int door, const int *fds, size_t n_fds, struct writer *body)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
+    union ancillary control = {0};
     struct msghdr message = {
         .msg_iov = body->spans,
         .msg_iovlen = writer_seal(body),
         .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes,
+        .msg_controllen = CMSG_SPACE(n_fds * sizeof *fds),
     };
     struct cmsghdr *c = CMSG_FIRSTHDR(&message);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof end);
-    memcpy(CMSG_DATA(c), &end, sizeof end);
+    c->cmsg_len = CMSG_LEN(n_fds * sizeof *fds);
+    memcpy(CMSG_DATA(c), fds, n_fds * sizeof *fds);
     while (sendmsg(door, &message, MSG_NOSIGNAL) < 0)
         if (errno != EINTR)
             return errno == ECONNRESET ? -EPIPE : -errno;
     return 0;
 }
 
-struct channel *door_open(int door, const struct hello *hello, int *ret_error)
+/* Says hello through the door with the far end, which stays the caller's, and a bell if there is one. */
+static int introduce(int door, struct channel *channel, int far_end, const struct hello *hello, bool with_bell)
+{
+    int fds[MOST_FDS] = {far_end, with_bell ? bell_make(&channel->bell) : -1};
+    write_hello(&channel->out, hello);
+    int error = send_ends(door, fds, fds[1] < 0 ? 1 : 2, &channel->out);
+    writer_reset(&channel->out);
+    channel_use_shelf(channel);
+    if (fds[1] >= 0)
+        close(fds[1]);
+    return error;
+}
+
+struct channel *door_open(int door, const struct hello *hello, bool with_bell, int *ret_error)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
@@ -149,46 +166,51 @@ struct channel *door_open(int door, const struct hello *hello, int *ret_error)
         return NULL;
     }
     struct channel *channel = channel_new(ends[0]);
-    *ret_error = channel ? 0 : -ENOMEM;
-    if (channel) {
-        write_hello(&channel->out, hello);
-        *ret_error = send_end(door, ends[1], &channel->out);
-        writer_reset(&channel->out);
-    }
+    *ret_error = channel ? introduce(door, channel, ends[1], hello, with_bell) : -ENOMEM;
     close(ends[1]);
     return *ret_error ? channel_free(channel) : channel;
 }
 
 /* ---- the receiver's side ---- */
 
-/* What came along: the sender's pid, and exactly one descriptor or -1. All others are closed. */
-static int take_control(struct msghdr *message, pid_t *ret_pid)
+static unsigned take_descriptors(const struct cmsghdr *c, int *fds, unsigned taken)
 {
-    int taken = -1;
-    unsigned count = 0;
+    for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int), taken++) {
+        int fd;
+        memcpy(&fd, (const uint8_t *)c + at, sizeof fd);
+        if (taken < MOST_FDS)
+            fds[taken] = fd;
+        else
+            close(fd);
+    }
+    return taken;
+}
+
+static void close_both(const int fds[MOST_FDS])
+{
+    for (unsigned i = 0; i < MOST_FDS; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+/* What came along: the sender's pid, a channel, perhaps a bell. False, with all of it closed, if it is anything else. */
+static bool take_control(struct msghdr *message, pid_t *ret_pid, int fds[MOST_FDS])
+{
+    unsigned taken = 0;
+    fds[0] = fds[1] = -1;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
             struct ucred sender;
             memcpy(&sender, CMSG_DATA(c), sizeof sender);
             *ret_pid = sender.pid;
-        }
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int), count++) {
-            int fd;
-            memcpy(&fd, (uint8_t *)c + at, sizeof fd);
-            if (count == 0)
-                taken = fd;
-            else
-                close(fd);
+        } else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+            taken = take_descriptors(c, fds, taken);
         }
     }
-    if (count > 1 || (message->msg_flags & (MSG_CTRUNC | MSG_TRUNC))) {
-        if (taken >= 0)
-            close(taken);
-        return -1;
-    }
-    return taken;
+    if (taken > 0 && taken <= MOST_FDS && !(message->msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
+        return true;
+    close_both(fds);
+    return false;
 }
 
 static long no_more(void *context, void *bytes, size_t max)
@@ -213,13 +235,22 @@ static bool is_stream(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
 }
 
+static struct channel *channel_with(int fds[MOST_FDS])
+{
+    struct channel *channel = channel_new(fds[0]);
+    if (channel && fds[1] >= 0) {
+        bell_hang(&channel->bell, fds[1]);
+        channel_use_shelf(channel);
+    }
+    if (fds[1] >= 0)
+        close(fds[1]);
+    return channel;
+}
+
 struct channel *door_receive(int door, struct hello *ret_hello, pid_t *ret_pid, int *ret_error)
 {
     uint8_t body[LIMIT_HELLO];
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(4 * sizeof(int))];
-    } control;
+    union ancillary control;
     struct iovec span = {.iov_base = body, .iov_len = sizeof body};
     struct msghdr message = {
         .msg_iov = &span,
@@ -227,6 +258,7 @@ struct channel *door_receive(int door, struct hello *ret_hello, pid_t *ret_pid, 
         .msg_control = control.bytes,
         .msg_controllen = sizeof control.bytes,
     };
+    int fds[MOST_FDS];
     *ret_pid = 0;
     *ret_error = 0;
     ssize_t n = recvmsg(door, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -236,14 +268,13 @@ struct channel *door_receive(int door, struct hello *ret_hello, pid_t *ret_pid, 
         *ret_error = -errno;
         return NULL;
     }
-    int fd = take_control(&message, ret_pid);
-    if (n == 0 && fd < 0) {
+    bool complete = take_control(&message, ret_pid, fds);
+    if (n == 0 && !complete)
         *ret_error = -ENODATA;
+    if (!complete)
         return NULL;
-    }
-    if (fd >= 0 && is_stream(fd) && parse_hello(body, (size_t)n, ret_hello))
-        return channel_new(fd);
-    if (fd >= 0)
-        close(fd);
+    if (is_stream(fds[0]) && parse_hello(body, (size_t)n, ret_hello))
+        return channel_with(fds);
+    close_both(fds);
     return NULL;
 }

@@ -34,9 +34,9 @@ void read_hello(struct reader *r, struct hello *ret_hello);
 
 /*
  * Sends one end of a new channel through `door` with our hello and gives the other. NULL with a negative errno in
- * *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read.
+ * *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read. `with_bell`: a bell goes along.
  */
-struct channel *door_open(int door, const struct hello *hello, int *ret_error);
+struct channel *door_open(int door, const struct hello *hello, bool with_bell, int *ret_error);
 
 /*
  * The other side: takes one message from `door`. A channel and the sender's pid, or NULL with *ret_error 0 for a

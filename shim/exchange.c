@@ -90,6 +90,16 @@ static CK_RV unsendable(const struct walk *walk)
     return walk->w->error ? CKR_HOST_MEMORY : CKR_OK;
 }
 
+/* What went through buffers of ours; the shelf, if a call with keys or PINs put anything there. */
+static void wipe(const struct call *call, struct channel *channel, size_t shelved)
+{
+    const struct shelf *shelf = &channel->bell.shelf;
+    reader_wipe(&channel->in);
+    if (!call->function->secret || !(shelved || channel->in.shelved))
+        return;
+    explicit_bzero(shelf->base, shelf->size);
+}
+
 static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
 {
     const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
@@ -105,13 +115,14 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         return rv;
     }
     channel_set_deadline(channel, call->module->patience[call->function->patience]);
+    size_t shelved = channel->out.shelved;
     int error = channel_send(channel);
     if (!error) {
         channel_set_deadline(channel, call->module->patience[call->function->patience]);
-        reader_begin(&channel->in);
+        channel_begin(channel, channel->sent);
         rv = read_answer(call, &walk, channel->next_id);
         error = channel->in.error;
-        reader_wipe(&channel->in);
+        wipe(call, channel, shelved);
     }
     *ret_usable = error == 0;
     if (error)

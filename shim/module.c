@@ -82,7 +82,7 @@ static struct channel *open_channel(struct module *module)
     struct hello hello = hello_ours();
     int error = -EPIPE;
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
-    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, &error) : NULL;
+    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, true, &error) : NULL;
     if (channel)
         descriptor_remember(channel->fd);
     return channel;
@@ -94,6 +94,7 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
     struct hello hello;
     channel_set_tick(channel, within_ms);
     channel_set_deadline(channel, within_ms);
+    channel_begin(channel, 0);
     read_hello(&channel->in, &hello);
     if (channel->in.error) {
         log_event("module.silent module=%s error=\"%s\"", module->name, strerror(-channel->in.error));

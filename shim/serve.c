@@ -150,7 +150,7 @@ void serve(struct channel *channel, struct provider *provider)
     bool usable = arena_init(&request.arena, (size_t)1 << ARENA_RESERVE_BITS) == 0;
     while (usable) {
         channel_set_deadline(channel, 0);
-        reader_begin(&channel->in);
+        channel_begin(channel, 0);
         bool understood = answer(&request);
         usable = send_answer(&request, understood);
         arena_reset(&request.arena, is_secret(&request));

@@ -85,6 +85,23 @@ void *get_bytes(struct walk *walk, CK_ULONG *ret_len)
     return bytes;
 }
 
+/* A long byte string is given to the provider where the caller put it. */
+static void *get_long_bytes(struct walk *walk, CK_ULONG *ret_len)
+{
+    struct reader *r = walk->r;
+    *ret_len = 0;
+    if (read_peek(r) != WIRE_BIN) {
+        *ret_len = read_number(r);
+        return NULL;
+    }
+    size_t len = read_bin(r);
+    void *bytes = read_in_place(r);
+    if (!bytes && (bytes = take(walk, len)))
+        read_raw(r, bytes, len);
+    *ret_len = len;
+    return bytes;
+}
+
 static bool expect_array(struct reader *r, size_t count)
 {
     if (read_array(r) != count)
@@ -192,6 +209,21 @@ static CK_ULONG at_most(CK_ULONG value, CK_ULONG limit)
     return value < limit ? value : limit;
 }
 
+/* The length a caller gave for its buffer, for the provider to change, and behind it the room there really is. */
+struct room {
+    CK_ULONG length, room;
+};
+
+/* From the end of the shelf, which the caller fills from the beginning; else from the arena. */
+static void *take_buffer(struct walk *walk, size_t size)
+{
+    const struct shelf *shelf = &walk->r->shelf;
+    bool is_long = size >= WRITER_BY_REFERENCE && shelf->base;
+    if (is_long && size <= shelf->size - walk->r->shelved)
+        return shelf->base + (shelf->size - size);
+    return take(walk, size);
+}
+
 /* `[buffer, length]`: a length cell, unless nil, and a buffer of that many elements of `size` bytes. */
 static void get_capacity(struct walk *walk, const struct arg *arg, size_t size, CK_ULONG limit)
 {
@@ -199,14 +231,16 @@ static void get_capacity(struct walk *walk, const struct arg *arg, size_t size, 
     if (!expect_array(r, 2))
         return;
     bool buffer = read_bool(r);
-    CK_ULONG *cell = NULL;
-    if (read_peek(r) == WIRE_NIL)
+    struct room *cell = NULL;
+    if (read_peek(r) == WIRE_NIL) {
         read_nil(r);
-    else if ((cell = take(walk, sizeof *cell)))
-        *cell = at_most(read_number(r), limit);
+    } else if ((cell = take(walk, sizeof *cell))) {
+        cell->length = at_most(read_number(r), limit);
+        cell->room = cell->length;
+    }
     walk->words[arg->len] = (uintptr_t)cell;
     if (buffer)
-        walk->words[arg->pos] = (uintptr_t)take(walk, cell ? *cell * size : 0);
+        walk->words[arg->pos] = (uintptr_t)take_buffer(walk, cell ? cell->room * size : 0);
 }
 
 static void get_exact(struct walk *walk, const struct arg *arg)
@@ -289,7 +323,7 @@ static void get_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_SESSION:
     case ARG_OBJECT: *word = read_number(walk->r); break;
     case ARG_BOOL: *word = read_byte_bool(walk->r); break;
-    case ARG_BYTES: *word = (uintptr_t)get_bytes(walk, &len), walk->words[arg->len] = len; break;
+    case ARG_BYTES: *word = (uintptr_t)get_long_bytes(walk, &len), walk->words[arg->len] = len; break;
     case ARG_FIXED: *word = (uintptr_t)get_fixed(walk, arg->type); break;
     case ARG_STRING: *word = (uintptr_t)get_string(walk); break;
     case ARG_TEMPLATE: *word = (uintptr_t)get_template(walk, &len), walk->words[arg->len] = len; break;
@@ -355,18 +389,18 @@ static void put_numbers(struct writer *w, const CK_ULONG *numbers, CK_ULONG coun
 static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_t size)
 {
     const void *buffer = pointer(walk, arg->pos);
-    const CK_ULONG *cell = pointer(walk, arg->len);
+    const struct room *cell = pointer(walk, arg->len);
     write_array(walk->w, 2);
     if (cell)
-        write_number(walk->w, *cell);
+        write_number(walk->w, cell->length);
     else
         write_nil(walk->w);
-    if (rv != CKR_OK || !buffer || !cell || *cell > arena_size(buffer) / size)
+    if (rv != CKR_OK || !buffer || !cell || cell->length > cell->room)
         write_nil(walk->w);
     else if (size == 1)
-        write_bin(walk->w, buffer, *cell);
+        write_bin(walk->w, buffer, cell->length);
     else
-        put_numbers(walk->w, buffer, *cell);
+        put_numbers(walk->w, buffer, cell->length);
 }
 
 static void put_objects(struct walk *walk, const struct arg *arg, CK_RV rv)

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from emit.calls import entries_c, entries_h, invoke_c, invoke_h
-from emit.checks import layouts_check_c
-from emit.header import cryptoki_h, layouts_h, limits_h
-from emit.tables import tables_c
+HERE = Path(__file__).resolve().parent
+# The tree that this file is in, whatever else is installed.
+sys.path.insert(0, str(HERE.parent))
 
-from p11host.tables import TableError, Tables, load
+from p11host.tables import TableError, Tables, load  # noqa: E402
+from specs.emit.calls import entries_c, entries_h, invoke_c, invoke_h  # noqa: E402
+from specs.emit.checks import layouts_check_c  # noqa: E402
+from specs.emit.header import cryptoki_h, layouts_h, limits_h  # noqa: E402
+from specs.emit.tables import tables_c  # noqa: E402
 
 FILES: dict[str, Callable[[Tables], str]] = {
     "cryptoki.h": cryptoki_h,
@@ -46,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) not in (1, 2):
         print("usage: generate.py OUTDIR [SPECS]", file=sys.stderr)
         return 2
-    specs = Path(arguments[1]) if len(arguments) > 1 else Path(__file__).resolve().parent
+    specs = Path(arguments[1]) if len(arguments) > 1 else HERE
     try:
         generate(Path(arguments[0]), specs)
     except TableError as error:

@@ -8,7 +8,7 @@ from reach import Reach
 URL = "pkcs11:token=throwaway"
 
 
-def p11tool(reach: Reach, *arguments: str | Path, status: int = 0) -> str:
+def p11tool(reach: Reach, *arguments: str | Path, status: int | None = 0) -> str:
     """Run p11tool, which takes the PIN from its environment; return all that it printed."""
     options = ["--batch", "--provider", reach.module]
     done = reach.run("p11tool", *options, *arguments, status=status, env={"GNUTLS_PIN": reach.token.pin})
@@ -53,7 +53,7 @@ def test_all_objects_are_listed_and_deleted(reach: Reach) -> None:
 
     assert "Type: Private key (RSA-2048)" in before
     assert "Type: Public key (RSA-2048)" in before
-    assert "No matching objects found" in p11tool(reach, "--login", "--list-all", URL, status=1)
+    assert "No matching objects found" in p11tool(reach, "--login", "--list-all", URL, status=None)
 
 
 def test_mechanisms_are_listed(reach: Reach) -> None:

@@ -35,11 +35,11 @@ class TableError(Exception):
         self.text = text
 
 
-def _index(text: str) -> dict[tuple[str, ...], int]:
+def _index(rows: tuple[str, ...]) -> dict[tuple[str, ...], int]:
     """Return the line of each table and key by its path of names. One row, one line: so specs/ is written."""
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(rows, 1):
         if found := _TABLE.match(line):
             table = tuple(found[1].split("."))
             lines.setdefault(table, number)
@@ -65,12 +65,14 @@ class Source:
         name = f"{path.parent.name}/{path.name}"
         try:
             text = path.read_text(encoding="utf-8")
-            return cls(name, tomllib.loads(text), tuple(text.splitlines()), _index(text))
         except (OSError, UnicodeDecodeError) as error:
             raise TableError(name, 0, f"cannot be read: {error}") from error
+        rows = tuple(text.splitlines())
+        try:
+            return cls(name, tomllib.loads(text), rows, _index(rows))
         except tomllib.TOMLDecodeError as error:
             found = _TOML_LINE.search(str(error))
-            raise TableError(name, int(found[1]) if found else 0, f"no TOML: {error}") from error
+            raise TableError(name, int(found[1]) if found else len(rows), f"no TOML: {error}") from error
 
     def line(self, path: tuple[str, ...], item: str = "") -> int:
         """Return the line of a row, or of the string ``item`` in the array that begins there."""

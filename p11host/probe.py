@@ -1,0 +1,79 @@
+"""What one module says for itself: its helper asked directly, as any Python program can ask it.
+
+Knows three functions of Cryptoki by their rows in specs/functions.toml. Must not know the shim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p11host.client import Attached, Channel, Door
+from p11host.limits import limits
+from p11host.wire import Value, WireError
+
+_CKR_OK = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """CK_INFO of a provider."""
+
+    manufacturer: str
+    description: str
+    version: str
+    cryptoki: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A module's answer, or its `error` in a line. `slots` are the descriptions of its slots, in order."""
+
+    name: str
+    error: str | None
+    library: Library | None
+    slots: tuple[str, ...]
+
+
+def probe(module: Attached) -> Probe:
+    """Ask the helper of an attached module, whose door this closes."""
+    if module.door is None:
+        return Probe(module.name, module.error or "the broker gave no door", None, ())
+    try:
+        with Door.of_helper(module.door) as door, door.open("p11host list") as channel:
+            return Probe(module.name, None, _library(channel, module), tuple(_slots(channel, module)))
+    except WireError as error:
+        return Probe(module.name, error.text, None, ())
+    except OSError as error:
+        return Probe(module.name, str(error), None, ())
+
+
+def _library(channel: Channel, module: Attached) -> Library:
+    (cryptoki, manufacturer, _, description, version) = _call(channel, module, "C_GetInfo", [True])
+    return Library(_text(manufacturer), _text(description), _version(version), _version(cryptoki))
+
+
+def _slots(channel: Channel, module: Attached) -> Sequence[str]:
+    _, numbers = _call(channel, module, "C_GetSlotList", [False, [True, limits().slots]])
+    return [_text(_call(channel, module, "C_GetSlotInfo", [number, True])[0]) for number in numbers]
+
+
+def _call(channel: Channel, module: Attached, function: str, params: Sequence[Value]) -> Value:
+    """Return the one output of a function, or raise WireError with the name of its CK_RV."""
+    rv, *outputs = channel.call(function, params, timeout=module.short / 1000 or None)
+    if rv != _CKR_OK:
+        raise WireError("failed", f"{function}: {_ckr(rv)}")
+    return outputs[0]
+
+
+def _ckr(rv: int) -> str:
+    from p11host.tables import tables  # noqa: PLC0415 (a tenth of a second, for a name)
+
+    constant = tables().constant("ckr", rv)
+    return constant.name if constant else f"CK_RV {rv:#x}"
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").rstrip("\0 ")
+
+
+def _version(parts: Sequence[int]) -> str:
+    return ".".join(map(str, parts))

@@ -1,0 +1,157 @@
+#include "bell.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "limits.h"
+
+enum {
+    PAGE = 4096,
+    WHOLE = PAGE + LIMIT_SHELF,
+    LINE = 64,         /* each end writes to a cache line of its own */
+    LOOK_NS = 50000,   /* about what it costs to be woken */
+    LOOK_MOST_NS = 2000000,
+    LOOKS = 32,        /* between two looks at the clock */
+    PATIENT = 3,       /* misses before the first rest */
+    LONGEST_REST = 10, /* 2^n messages */
+};
+
+struct bell_page {
+    _Atomic uint32_t maker __attribute__((aligned(LINE)));
+    _Atomic uint32_t hanger __attribute__((aligned(LINE)));
+};
+
+static bool has_company(void)
+{
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
+
+static bool map(struct bell *bell, int fd)
+{
+    uint8_t *whole = mmap(NULL, WHOLE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    *bell = (struct bell){0};
+    if (whole == MAP_FAILED)
+        return false;
+    bell->page = (struct bell_page *)(void *)whole;
+    bell->shelf = (struct shelf){.base = whole + PAGE, .size = LIMIT_SHELF};
+    return true;
+}
+
+int bell_make(struct bell *bell)
+{
+    *bell = (struct bell){0};
+    int fd = memfd_create("p11host-bell", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, WHOLE) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 || !map(bell, fd)) {
+        close(fd);
+        return -1;
+    }
+    bell->ours = &bell->page->hanger;
+    bell->theirs = &bell->page->maker;
+    bell->deaf = !has_company();
+    return fd;
+}
+
+/* A file that can shrink would kill its reader. */
+static bool is_steady(int fd)
+{
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 && st.st_size >= WHOLE;
+}
+
+void bell_hang(struct bell *bell, int fd)
+{
+    *bell = (struct bell){0};
+    if (!is_steady(fd) || !map(bell, fd))
+        return;
+    bell->ours = &bell->page->maker;
+    bell->theirs = &bell->page->hanger;
+    bell->deaf = !has_company();
+}
+
+void bell_finish(struct bell *bell)
+{
+    if (bell->page)
+        munmap(bell->page, WHOLE);
+    *bell = (struct bell){0};
+}
+
+void bell_ring(struct bell *bell)
+{
+    if (bell->page)
+        atomic_store_explicit(bell->theirs, ++bell->sent, memory_order_release);
+}
+
+static void pause_briefly(void)
+{
+#if defined __x86_64__ || defined __i386__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#endif
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static bool has_rung(const struct bell *bell)
+{
+    return (int32_t)(atomic_load_explicit(bell->ours, memory_order_acquire) - bell->received) > 0;
+}
+
+/* A nanosecond for each byte: a digest or a cipher takes about that. */
+static uint64_t look_ns(uint64_t bytes)
+{
+    return bytes < LOOK_MOST_NS - LOOK_NS ? LOOK_NS + bytes : (uint64_t)LOOK_MOST_NS;
+}
+
+static bool look(const struct bell *bell, uint64_t ns)
+{
+    uint64_t end = now_ns() + ns;
+    do
+        for (int i = 0; i < LOOKS; i++) {
+            if (has_rung(bell))
+                return true;
+            pause_briefly();
+        }
+    while (now_ns() < end);
+    return false;
+}
+
+/* Slow peers and busy machines are not looked at for long: the rests grow with every miss. */
+static void miss(struct bell *bell)
+{
+    bell->misses++;
+    if (bell->misses >= PATIENT) {
+        uint32_t excess = bell->misses - PATIENT;
+        bell->rest = 1U << (excess < LONGEST_REST ? excess : LONGEST_REST);
+    }
+}
+
+void bell_await(struct bell *bell, uint64_t bytes)
+{
+    if (!bell->page || bell->deaf || has_rung(bell))
+        return;
+    if (bell->rest)
+        bell->rest--;
+    else if (look(bell, look_ns(bytes)))
+        bell->misses = 0;
+    else
+        miss(bell);
+}
+
+void bell_answered(struct bell *bell)
+{
+    bell->received++;
+}

@@ -1,0 +1,1 @@
+"""The tables, and the generator that makes C of them. Used by the build; not installed as a package."""

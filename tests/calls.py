@@ -1,0 +1,345 @@
+"""Random calls for Hypothesis, in the form that caller.py reads.
+
+Every argument is drawn by its kind in the tables, every mechanism's parameter by the tables' row. What is left out is
+what would crash a provider directly (a length for a NULL value) and what p11host refuses by its own promise
+(parameters the tables do not describe).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptoki import constant, functions
+from hypothesis import strategies as st
+
+from p11host.tables import Arg, Choice, Field, Function, Mechanism, tables
+
+ULONG_BYTES = 8
+PIN = b"123456"
+CURVE = bytes.fromhex("06082a8648ce3d030107")  # P-256
+NO_HANDLE = [0, 0xFFFF_FFFF_0000_0002, (1 << 64) - 1]
+SESSIONS = ("rw", "ro")
+#: Not called: they would end the library, change the token or its PINs for good, or start and end what a run begins.
+LEFT_OUT = frozenset(
+    "C_Initialize C_Finalize C_GetFunctionList C_InitToken C_InitPIN C_SetPIN C_OpenSession C_CloseSession "
+    "C_CloseAllSessions C_WaitForSlotEvent C_GetInfo".split()
+)
+#: What a provider chooses at random, of a random length too, so that no two runs are alike.
+UNLIKE = "CKM_RSA_PKCS_KEY_PAIR_GEN CKM_RSA_X9_31_KEY_PAIR_GEN CKM_DSA_KEY_PAIR_GEN CKM_DH_PKCS_KEY_PAIR_GEN".split()
+OPERATIONS = {
+    "Encrypt": "CKM_AES_ECB CKM_AES_CBC CKM_AES_CBC_PAD CKM_AES_CTR CKM_AES_GCM CKM_RSA_PKCS CKM_RSA_PKCS_OAEP",
+    "Decrypt": "CKM_AES_ECB CKM_AES_CBC CKM_AES_CBC_PAD CKM_AES_CTR CKM_AES_GCM CKM_RSA_PKCS CKM_RSA_PKCS_OAEP",
+    "Sign": "CKM_RSA_PKCS CKM_SHA256_RSA_PKCS CKM_RSA_PKCS_PSS CKM_SHA256_HMAC CKM_ECDSA CKM_AES_CMAC",
+    "Verify": "CKM_RSA_PKCS CKM_SHA256_RSA_PKCS CKM_RSA_PKCS_PSS CKM_SHA256_HMAC CKM_ECDSA CKM_AES_CMAC",
+    "Digest": "CKM_MD5 CKM_SHA_1 CKM_SHA256 CKM_SHA512",
+}
+KEYS = {"CKM_AES": ["aes"], "CKM_RSA": ["rsa", "rsa public"], "CKM_EC": ["ec", "ec public"], "CKM_SHA256_H": ["hmac"]}
+
+Call = list[Any]
+
+
+def ulong(value: int) -> bytes:
+    """Return a CK_ULONG as an attribute holds it."""
+    return value.to_bytes(ULONG_BYTES, "little")
+
+
+def integer(value: int) -> bytes:
+    """Return a big integer as an attribute holds it."""
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def template(**values: str | int | bool | bytes) -> list[list[Any]]:
+    """Return a template: `CLASS="CKO_DATA"` is the attribute CKA_CLASS with that constant."""
+    return [[constant(f"CKA_{name}"), encode(value)] for name, value in values.items()]
+
+
+def encode(value: str | int | bool | bytes) -> bytes:
+    """Return the bytes of an attribute's value."""
+    if isinstance(value, bool):
+        return bytes([value])
+    if isinstance(value, bytes):
+        return value
+    return ulong(constant(value) if isinstance(value, str) else value)
+
+
+# ---- the objects every run begins with ----
+
+
+def objects() -> Mapping[str, list[list[Any]]]:
+    """Return the templates of session objects of every kind, with keys that are the same for every way."""
+    aes = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", VALUE=bytes(range(16)), SENSITIVE=False)
+    hmac = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_GENERIC_SECRET", VALUE=bytes(32), SENSITIVE=False)
+    uses = template(ENCRYPT=True, DECRYPT=True, SIGN=True, VERIFY=True, WRAP=True, UNWRAP=True, EXTRACTABLE=True)
+    data = template(CLASS="CKO_DATA", LABEL=b"letter", APPLICATION=b"post", VALUE=bytes(range(256)) * 8)
+    pairs = {**_rsa_pair(), **_ec_pair()}
+    return {"aes": aes + uses, "hmac": hmac + uses, "data": data, **pairs}
+
+
+def _rsa_pair() -> dict[str, list[list[Any]]]:
+    key = rsa.generate_private_key(65537, 2048).private_numbers()
+    public = {
+        "MODULUS": integer(key.public_numbers.n),
+        "PUBLIC_EXPONENT": integer(key.public_numbers.e),
+    }
+    secret = {
+        "PRIVATE_EXPONENT": integer(key.d),
+        "PRIME_1": integer(key.p),
+        "PRIME_2": integer(key.q),
+        "EXPONENT_1": integer(key.dmp1),
+        "EXPONENT_2": integer(key.dmq1),
+        "COEFFICIENT": integer(key.iqmp),
+    }
+    return {
+        "rsa": template(CLASS="CKO_PRIVATE_KEY", KEY_TYPE="CKK_RSA", SIGN=True, DECRYPT=True, **public, **secret),
+        "rsa public": template(CLASS="CKO_PUBLIC_KEY", KEY_TYPE="CKK_RSA", VERIFY=True, ENCRYPT=True, **public),
+    }
+
+
+def _ec_pair() -> dict[str, list[list[Any]]]:
+    key = ec.generate_private_key(ec.SECP256R1()).private_numbers()
+    point = b"\x04\x41\x04" + b"".join(n.to_bytes(32, "big") for n in (key.public_numbers.x, key.public_numbers.y))
+    secret = template(CLASS="CKO_PRIVATE_KEY", KEY_TYPE="CKK_EC", SIGN=True, DERIVE=True, EC_PARAMS=CURVE)
+    public = template(CLASS="CKO_PUBLIC_KEY", KEY_TYPE="CKK_EC", VERIFY=True, EC_PARAMS=CURVE, EC_POINT=point)
+    return {"ec": secret + template(VALUE=key.private_value.to_bytes(32, "big")), "ec public": public}
+
+
+OBJECTS = objects()
+
+
+def beginning() -> list[Call]:
+    """Return the calls that every run begins with: sessions, login and objects."""
+    rw, ro = constant("CKF_SERIAL_SESSION") | constant("CKF_RW_SESSION"), constant("CKF_SERIAL_SESSION")
+    opened = [["C_OpenSession", ["slot", flags, None, None, name]] for name, flags in zip(SESSIONS, (rw, ro))]
+    login = ["C_Login", ["rw", constant("CKU_USER"), PIN]]
+    return [*opened, login, *(["C_CreateObject", ["rw", row, name]] for name, row in OBJECTS.items())]
+
+
+# ---- arguments, by the kind the tables give them ----
+
+
+def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any], odds: int = 9) -> st.SearchStrategy[Any]:
+    """Draw from `usual` so many times for one time from `other`."""
+    return st.integers(0, odds).flatmap(lambda n: other if n == odds else usual)
+
+
+sizes = st.sampled_from([0, 1, 8, 15, 16, 17, 31, 32, 33, 64, 255, 256, 257, 1000, 5000])
+texts = st.one_of(st.binary(max_size=40), sizes.map(lambda size: bytes(i % 256 for i in range(size))))
+lengths = st.one_of(sizes, st.integers(0, 300))
+numbers = st.one_of(st.integers(0, 4), st.sampled_from([(1 << 32) - 1, (1 << 64) - 1]))
+sessions = mostly(st.sampled_from(SESSIONS), st.sampled_from(NO_HANDLE))
+slots = st.sampled_from([*["slot"] * 8, "free", 0xFFFF_0000])
+base_objects = tuple(OBJECTS)
+handles = mostly(st.sampled_from([*base_objects, "new"]), st.sampled_from(NO_HANDLE))
+attribute_types = mostly(
+    st.sampled_from(sorted({kind for row in OBJECTS.values() for kind, _ in row})),
+    st.sampled_from([attribute.value for attribute in tables().attributes.values()]),
+    odds=3,
+)
+
+
+@st.composite
+def attribute_values(draw: st.DrawFn, kind: int) -> Any:
+    """Draw a value that suits the attribute, or one of a wrong length."""
+    row = tables().attribute(kind)
+    shapes: dict[str, st.SearchStrategy[bytes]] = {
+        "bool": st.booleans().map(lambda value: bytes([value])),
+        "ulong": st.integers(0, 40).map(ulong),
+        "ulongs": st.lists(st.integers(0, 40), max_size=3).map(lambda all_: b"".join(map(ulong, all_))),
+    }
+    shape = shapes.get(row.kind, texts) if row else texts
+    if row and row.kind == "template":
+        return b""
+    return draw(mostly(shape, texts, odds=4))
+
+
+@st.composite
+def templates(draw: st.DrawFn, *bases: list[list[Any]]) -> Any:
+    """Draw a template: one that is right, changed in up to two places; sometimes NULL."""
+    rows = list(draw(st.sampled_from(bases or [[], *OBJECTS.values()])))
+    for _ in range(draw(mostly(st.just(0), st.integers(1, 2), odds=1))):
+        kind = draw(attribute_types)
+        rows.insert(draw(st.integers(0, len(rows))), [kind, draw(attribute_values(kind))])
+    if rows and draw(mostly(st.just(value=False), st.just(value=True), odds=3)):
+        rows.pop(draw(st.integers(0, len(rows) - 1)))
+    token = constant("CKA_TOKEN")
+    return draw(mostly(st.just([row for row in rows if row[0] != token]), st.none(), odds=19))
+
+
+no_buffer = st.sampled_from([0, 8, 300]).map(lambda length: {"null": length})
+queries = mostly(st.lists(st.tuples(attribute_types, mostly(lengths, no_buffer, odds=2)).map(list), max_size=6), st.none())
+inputs = mostly(texts, st.none())
+
+
+@st.composite
+def buffers(draw: st.DrawFn, most: int = 5000) -> dict[str, Any]:
+    """Draw an output buffer: NULL, too small, exact or too large, and sometimes no length at all."""
+    capacity = draw(st.one_of(st.none(), lengths.map(lambda size: min(size, most)), st.just(min(most, 256))))
+    length = capacity if capacity is not None else draw(st.sampled_from([0, 1, 300, 1 << 32]))
+    return {"capacity": capacity, "length": draw(mostly(st.just(length), st.none(), odds=19))}
+
+
+def exact_buffers() -> st.SearchStrategy[dict[str, Any]]:
+    """Draw a buffer that is filled whole, long enough that two random ones are never alike."""
+    sized = st.integers(16, 300).map(lambda size: {"capacity": size, "length": size})
+    return mostly(sized, st.sampled_from([{"capacity": None, "length": 16}, {"capacity": 0, "length": 0}]), odds=2)
+
+
+def found_objects() -> st.SearchStrategy[dict[str, Any]]:
+    """Draw an array for handles."""
+    some = st.integers(0, 12).map(lambda size: {"capacity": size, "length": size, "cell": True})
+    return mostly(some, st.just({"capacity": None, "length": 4, "cell": True}))
+
+
+# ---- mechanisms ----
+
+
+def mechanisms(names: Sequence[str] | None = None, context: str = "plain") -> st.SearchStrategy[list[Any]]:
+    """Draw a mechanism with a parameter of one of the shapes that the tables give it."""
+    known = [tables().mechanisms[name] for name in names] if names else list(tables().mechanisms.values())
+    usual = [row for row in known if row.name not in UNLIKE]
+    return st.sampled_from(usual).flatmap(lambda row: st.tuples(st.just(row.value), parameters(row, context)).map(list))
+
+
+def parameters(row: Mechanism, context: str) -> st.SearchStrategy[Any]:
+    """Draw a parameter for a mechanism: none, or what one of its rows describes."""
+    drawn = [_choice(choice) for choice in row.choices.get(context, ()) if _describable(choice)]
+    return mostly(st.one_of(*drawn), st.none()) if drawn else st.none()
+
+
+def _describable(choice: Choice) -> bool:
+    fields = tables().structs[choice.struct].fields if choice.struct else ()
+    return not choice.probe and choice.kind != "version" and all(_simple(field) for field in fields)
+
+
+def _simple(field: Field) -> bool:
+    counted = field.length is not None and field.length.unit in ("field", "bits") and bool(field.length.field)
+    inline = not field.pointer and field.kind in ("ulong", "object", "byte", "fixed")
+    return inline or (field.kind == "bytes" and counted and field.direction == "in")
+
+
+def _choice(choice: Choice) -> st.SearchStrategy[Any]:
+    if choice.kind == "bytes":
+        usual = st.binary(min_size=choice.size, max_size=choice.size or 16)
+        return mostly(usual, st.one_of(st.binary(max_size=20), st.just({"null": choice.size})), odds=4)
+    if choice.kind == "struct":
+        return structs(choice.struct)
+    return st.one_of(numbers, st.sampled_from([16, 64, 128]))
+
+
+@st.composite
+def structs(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """Draw a struct whose lengths are true, with numbers of which some are what a provider expects."""
+    row = tables().structs[name]
+    usual = [constant(name) for name in ("CKM_SHA_1", "CKG_MGF1_SHA1", "CKM_SHA256", "CKG_MGF1_SHA256", "CKD_NULL")]
+    fields: dict[str, Any] = {}
+    for field in row.fields:
+        fields[field.name] = draw(_field(field, usual))
+    for field in row.fields:
+        if field.length is not None and field.length.field:
+            factor = 8 if field.length.unit == "bits" else 1
+            fields[field.length.field] = len(fields[field.name] or b"") * factor
+    return {"struct": name, "fields": fields}
+
+
+def _field(field: Field, usual: Sequence[int]) -> st.SearchStrategy[Any]:
+    if field.kind == "bytes":
+        return mostly(st.binary(min_size=1, max_size=70), st.none(), odds=3)
+    if field.kind == "fixed":
+        return st.binary(min_size=field.array, max_size=field.array)
+    if field.kind == "object":
+        return st.sampled_from(base_objects)
+    return st.integers(0, 255) if field.kind == "byte" else st.one_of(st.sampled_from([*usual, 20, 128]), numbers)
+
+
+# ---- calls ----
+
+_KINDS: Mapping[str, Callable[[Function], st.SearchStrategy[Any]]] = {
+    "session": lambda _: sessions,
+    "slot": lambda _: slots,
+    "object": lambda _: handles,
+    "ulong": lambda _: numbers,
+    "flags": lambda _: numbers,
+    "bool": lambda _: st.integers(0, 1),
+    "bytes": lambda _: inputs,
+    "template": lambda _: templates(),
+    "inout template": lambda _: queries,
+    "mechanism": lambda function: mechanisms(context=function.context),
+    "out bytes": lambda _: buffers(),
+    "out exact": lambda _: exact_buffers(),
+    "out ulongs": lambda _: buffers(most=300),
+    "out slots": lambda _: buffers(most=300),
+    "out objects": lambda _: found_objects(),
+    "out ulong": lambda _: st.just(value=True),
+    "out object": lambda _: st.just("new"),
+    "out struct": lambda _: st.just(value=True),
+    "reserved": lambda _: st.none(),
+}
+
+
+def argument(function: Function, arg: Arg) -> st.SearchStrategy[Any]:
+    """Draw one argument of a function."""
+    return _KINDS[arg.kind](function)
+
+
+def call(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
+    """Draw a call of one function; `given` takes the place of what its tables would draw."""
+    function = tables().functions[name]
+    arguments = [given[arg.name] if arg.name in given else argument(function, arg) for arg in function.args]
+    return st.tuples(st.just(name), st.tuples(*arguments).map(list)).map(list)
+
+
+def key_call(name: str, mechanism_names: str, *keys: str) -> st.SearchStrategy[Call]:
+    """Draw a call that makes a key, with a mechanism that may do it."""
+    fitting = {arg: st.sampled_from(keys) for arg in ("hBaseKey", "hWrappingKey", "hUnwrappingKey", "hKey")}
+    fitting |= {arg: templates(*NEW_KEYS[arg]) for arg in NEW_KEYS}
+    return call(name, pMechanism=mechanisms(mechanism_names.split()), **fitting)
+
+
+_SECRET = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", SENSITIVE=False, EXTRACTABLE=True)
+_PLAIN = template(SENSITIVE=False, EXTRACTABLE=True)
+NEW_KEYS = {
+    "pTemplate": (_PLAIN, _PLAIN + template(VALUE_LEN=16), _SECRET, _SECRET + template(VALUE_LEN=32)),
+    "pPublicKeyTemplate": (template(EC_PARAMS=CURVE, VERIFY=True),),
+    "pPrivateKeyTemplate": (template(SIGN=True, SENSITIVE=True),),
+}
+FREQUENT = (
+    "C_GetAttributeValue C_GetAttributeValue C_GetAttributeValue C_CreateObject C_CopyObject C_SetAttributeValue "
+    "C_GenerateRandom C_GetMechanismInfo C_GetMechanismList C_GetTokenInfo C_GetSessionInfo C_GetObjectSize"
+).split()
+any_call = st.one_of(
+    st.sampled_from([f.name for f in functions() if f.name not in LEFT_OUT]).flatmap(call),
+    st.sampled_from(FREQUENT).flatmap(call),
+    key_call("C_GenerateKey", "CKM_AES_KEY_GEN CKM_GENERIC_SECRET_KEY_GEN CKM_DES3_KEY_GEN"),
+    key_call("C_GenerateKeyPair", "CKM_EC_KEY_PAIR_GEN"),
+    key_call("C_DeriveKey", "CKM_ECDH1_DERIVE CKM_AES_ECB_ENCRYPT_DATA CKM_AES_CBC_ENCRYPT_DATA", "ec", "aes"),
+    key_call("C_WrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa public", "hmac"),
+    key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa"),
+)
+
+
+@st.composite
+def operation(draw: st.DrawFn) -> list[Call]:
+    """Draw an operation that a provider can often do: begun with a fitting key, then fed in one part or in several."""
+    verb = draw(st.sampled_from(sorted(OPERATIONS)))
+    name = draw(st.sampled_from(OPERATIONS[verb].split()))
+    fitting = next((keys for prefix, keys in KEYS.items() if name.startswith(prefix)), ["aes"])
+    session = st.just(draw(st.sampled_from(SESSIONS)))
+    begin = {"hSession": session, "pMechanism": mechanisms([name]), "hKey": st.sampled_from(fitting)}
+    calls = [draw(call(f"C_{verb}Init", **begin))]
+    steps = [f"C_{verb}", f"C_{verb}", f"C_{verb}Update", f"C_{verb}Final"]
+    for step in draw(st.lists(st.sampled_from(steps), min_size=1, max_size=4)):
+        calls.append(draw(call(step, hSession=session)))
+    return calls
+
+
+@st.composite
+def search(draw: st.DrawFn) -> list[Call]:
+    """Draw a search for objects, which may end early."""
+    session = st.just(draw(st.sampled_from(SESSIONS)))
+    steps = ["C_FindObjectsInit", "C_FindObjects", "C_FindObjects", "C_FindObjectsFinal"]
+    return [draw(call(step, hSession=session)) for step in steps]
+
+
+runs = st.lists(st.one_of(operation(), any_call.map(lambda one: [one]), search()), min_size=3, max_size=12).map(
+    lambda parts: [one for part in parts for one in part]
+)

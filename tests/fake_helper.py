@@ -1,0 +1,83 @@
+"""A helper without a provider, for tests of the broker that need no C: doors, hellos and three functions.
+
+What it does beyond that a module's environment says: FAKE_STDERR is written to standard error, FAKE_EXIT is an
+exit code to end with at once, FAKE_ERROR an error to say hello with.
+"""
+
+import array
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from p11host.client import ULONG, descriptors_of
+from p11host.scan import call_frame
+from p11host.wire import PROTOCOL, Decoder, Fault, Hello, Message, Request, Response, Value, decode, encode
+
+SLOT = 7
+FUNCTIONS: dict[str, Callable[[Sequence[Value]], list[Value]]] = {
+    "C_GetInfo": lambda _: [0, [[2, 40], b"p11host".ljust(32), 0, b"fake".ljust(32), [1, 0]]],
+    "C_GetSlotList": lambda params: [0, [1, [SLOT] if params[1][0] else None]],
+    "C_GetSlotInfo": lambda _: [0, [b"fake slot".ljust(64), b"p11host".ljust(32), 0, [0, 0], [0, 0]]],
+    "C_GenerateRandom": lambda params: [0, os.urandom(params[1][1])],
+}
+
+
+def main(words: Sequence[str]) -> None:
+    """Serve until the door has ended and no channel is left."""
+    sys.stderr.write(os.environ.get("FAKE_STDERR", ""))
+    sys.stderr.flush()
+    if "FAKE_EXIT" in os.environ:
+        sys.exit(int(os.environ["FAKE_EXIT"]))
+    door = socket.socket(fileno=int(words[words.index("--door") + 1]))
+    module = words[words.index("--module") + 1]
+    while (channel := receive(door)) is not None:
+        threading.Thread(target=serve, args=(channel, module)).start()
+
+
+def receive(door: socket.socket) -> socket.socket | None:
+    """Return the next channel opened through `door`, None at its end."""
+    while True:
+        data, ancillary, _, _ = door.recvmsg(1024, socket.CMSG_SPACE(array.array("i").itemsize))
+        if not data and not ancillary:
+            return None
+        for descriptor in descriptors_of(ancillary):
+            Hello.of(decode(data, call_frame()))
+            return socket.socket(fileno=descriptor)
+
+
+def serve(channel: socket.socket, module: str) -> None:
+    """Say hello, then answer calls until the channel ends."""
+    decoder = Decoder(call_frame())
+    error = os.environ.get("FAKE_ERROR")
+    hello = Hello(PROTOCOL, ULONG, 0, module=module, pid=os.getpid(), cryptoki=(2, 40), error=error)
+    with channel, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.sendall(encode(hello.message(), call_frame()))
+        while data := channel.recv(65536):
+            decoder.feed(data)
+            for message in decoder:
+                channel.sendall(encode(answer(message), call_frame()))
+
+
+def answer(message: Message) -> Response:
+    """Return what a provider would say."""
+    if not isinstance(message, Request):
+        raise TypeError(message)
+    function = FUNCTIONS.get(message.method)
+    if function is None:
+        return Response(message.msgid, Fault("unknown", message.method), None)
+    return Response(message.msgid, None, function(message.params))
+
+
+def install(directory: Path) -> Path:
+    """Write a program to `directory` that is this helper, whatever environment it is started with."""
+    program = directory / "fake-helper"
+    places = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {places!r}\nimport fake_helper\nfake_helper.main(sys.argv)\n"
+    )
+    program.chmod(0o755)
+    return program

@@ -1,0 +1,558 @@
+"""The broker: what applications get from it, and what none of them can do to it."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker_fixtures import PATIENCE, ROOT, Broker, Starter, module, raw_door, through
+from elf import Library
+
+from p11host.client import Door
+from p11host.listen import listen
+from p11host.scan import control_frame
+from p11host.wire import PROTOCOL, ClosedError, Hello, LocalError, RefusedError, RemoteError, encode
+
+pytest_plugins = ["broker_fixtures"]
+
+HELLO = encode(Hello(PROTOCOL, 8, 0, program="test").message(), control_frame())
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+
+
+class TestAttach:
+    """PROTOCOL.md section 6: attach and open."""
+
+    def test_every_module_has_a_helper(self, broker: Broker) -> None:
+        """Each module comes with the door of a helper of its own, in the order of the configuration."""
+        first, second = broker.attach()
+
+        assert ("one", "two") == (first.name, second.name)
+        with through(first) as one, through(second) as two:
+            assert ("one", "two") == (one.hello.module, two.hello.module)
+            assert one.hello.pid != two.hello.pid
+
+    def test_a_helper_serves_calls(self, broker: Broker) -> None:
+        """What comes out of the broker's door is a working helper."""
+        first, second = broker.attach()
+        with through(first) as one, through(second):
+            rv, (length, slots) = one.call("C_GetSlotList", [False, [True, 64]], PATIENCE)
+
+            assert (0, length) == (rv, len(slots))
+            assert (0, 16) == tuple(map(_rv_or_length, one.call("C_GenerateRandom", _random(one, slots), PATIENCE)))
+
+    def test_two_applications_share_no_helper(self, broker: Broker) -> None:
+        """Login state is a helper's, so two doors never lead to the same one."""
+        with through(broker.attach()[0]) as mine, through(broker.attach()[0]) as yours:
+            assert mine.hello.pid != yours.hello.pid
+
+    def test_deadlines_and_fork(self, starter: Starter, provider: Path) -> None:
+        """The shim is told a module's deadlines and what it does after fork."""
+        own = module("own", provider, fork="inherit", deadlines={"short": 5, "long": 0})
+        default, other = starter.start(module("default", provider) + own).attach()
+
+        assert ("reinit", 60000, 600000) == (default.fork, default.short, default.long)
+        assert ("inherit", 5, 0) == (other.fork, other.short, other.long)
+
+    def test_priority_orders_slots(self, starter: Starter, provider: Path) -> None:
+        """A module of higher priority comes first; equal ones come as they are written."""
+        config = module("a", provider) + module("b", provider, priority=7) + module("c", provider)
+
+        assert ["b", "a", "c"] == [each.name for each in starter.start(config).attach()]
+
+    def test_a_bad_module_harms_only_itself(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """A module whose file is no provider comes with the reason in place of a door; the others work."""
+        wrong = Library("C_Other").write(tmp_path / "wrong.so")
+        broker = starter.start(module("wrong", wrong) + module("right", provider))
+        bad, good = broker.attach()
+
+        assert bad.door is None
+        assert "does not define C_GetFunctionList" in str(bad.error)
+        with through(good) as channel:
+            assert "right" == channel.hello.module
+
+    def test_a_missing_provider_may_come_back(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """A provider that is installed later is found without the broker being restarted."""
+        late = tmp_path / "late.so"
+        broker = starter.start(module("late", late))
+
+        assert "no such file" in str(broker.attach()[0].error)
+        shutil.copy(provider, late)
+        with through(broker.attach()[0]) as channel:
+            assert "late" == channel.hello.module
+
+    def test_a_missing_helper_is_said(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """A helper that cannot be started is an error of the module, and the broker goes on."""
+        program = tmp_path / "not-executable"
+        program.write_text("#!/bin/sh\n")
+        broker = starter.start(module("one", provider), helper=program)
+
+        assert "cannot be started" in str(broker.attach()[0].error)
+        assert broker.is_alive()
+
+    def test_a_long_reason_fits_the_shim(self, starter: Starter) -> None:
+        """A reason never exceeds the room that the shim has for texts."""
+        broker = starter.start(module("one", Path("/" + "/".join(["d" * 200] * 10))))
+
+        assert 255 >= len(str(broker.attach()[0].error).encode()) > 200
+
+    def test_a_provider_that_fails_says_so(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """A helper that says hello with an error is reported with its text."""
+        config = module("one", provider, env={"FAKE_ERROR": "the card is asleep"})
+        attached = starter.start(config, helper=fake_program).attach()[0]
+
+        with pytest.raises(RemoteError, match="the card is asleep"):
+            through(attached)
+
+    def test_open_begins_a_new_life(self, broker: Broker) -> None:
+        """`open` gives a helper that is not the one before."""
+        with broker.channel() as channel, through(channel.open_module("two", PATIENCE)) as first:
+            with through(channel.open_module("two", PATIENCE)) as second:
+                assert ("two", "two") == (first.hello.module, second.hello.module)
+                assert first.hello.pid != second.hello.pid
+
+    def test_an_unknown_module_is_refused(self, broker: Broker) -> None:
+        """A name that is not in the configuration is refused with the names that are; the channel stays."""
+        with broker.channel() as channel:
+            with pytest.raises(RefusedError, match="no \\[module.nope\\].*one, two"):
+                channel.open_module("nope", PATIENCE)
+
+            assert broker.process.pid == channel.call("status", [{}], PATIENCE)["pid"]
+
+    def test_a_disabled_module_is_refused(self, starter: Starter, provider: Path) -> None:
+        """A disabled module is not attached, and opening it is refused with the key that says so."""
+        broker = starter.start(module("off", provider, enabled=False) + module("on", provider))
+        with broker.channel() as channel:
+            assert ["on"] == [each.name for each in channel.attach(PATIENCE)]
+            with pytest.raises(RefusedError, match="module.off.enabled is false"):
+                channel.open_module("off", PATIENCE)
+
+    def test_status_names_applications(self, broker: Broker) -> None:
+        """`status` names the process that attached and the helpers that run for it."""
+        first, second = broker.attach()
+        with through(first) as one, through(second) as two:
+            status = broker.status()
+
+        helpers = [{"module": "one", "pid": one.hello.pid}, {"module": "two", "pid": two.hello.pid}]
+        assert [{"pid": os.getpid(), "program": "test", "helpers": helpers}] == status["applications"]
+        assert [str(broker.config)] == status["config"]
+        assert ["one", "two"] == [each["name"] for each in status["modules"]]
+
+
+class TestHelper:
+    """What a helper is born with and how its end is seen."""
+
+    def test_environment_is_rebuilt(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """A helper sees its module's variables and the few it needs of the broker's, and no other."""
+        environ = {"SECRET": "x", "LC_TIME": "C", "LD_PRELOAD": "", "P11HOST_CONFIG": "x", "TZ": "UTC"}
+        config = module("one", provider, env={"OWN": "a b", "TZ": "Asia/Tokyo"})
+        broker = starter.start(config, environ=environ, helper=fake_program)
+        with through(broker.attach()[0]) as channel:
+            data = Path(f"/proc/{channel.hello.pid}/environ").read_bytes().decode()
+        found = dict(entry.split("=", 1) for entry in data.split("\0") if entry)
+        kept = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "XDG_RUNTIME_DIR"} & set(os.environ)
+
+        assert {"OWN": "a b", "TZ": "Asia/Tokyo", "LC_TIME": "C"}.items() <= found.items()
+        languages = {name for name in os.environ if name.startswith("LC_")}
+        assert kept | languages | {"OWN", "TZ", "LC_TIME"} == set(found)
+
+    def test_command_line(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """What the configuration says of threads and C_Initialize's reserved argument reaches the helper."""
+        config = module("one", provider, threads=1, reserved="slots=2 x")
+        broker = starter.start(config, helper=fake_program)
+        with through(broker.attach()[0]) as channel:
+            words = Path(f"/proc/{channel.hello.pid}/cmdline").read_bytes().decode().split("\0")
+
+        expected = ["--serialize", "--reserved", "slots=2 x", "--door", "3", "--module", "one", str(provider)]
+        assert expected == words[2:-1]
+
+    def test_descriptors_signals_session(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """A helper starts with four descriptors, no signal ignored or blocked, in a session of its own."""
+        program = tmp_path / "tell"
+        program.write_text(
+            "#!/bin/sh\nexec 9</proc/self/status\n"
+            'echo "fds" $(ls -m /proc/$$/fd) >&2\ngrep -E "^Sig(Blk|Ign)" /proc/$$/status >&2\n'
+            'echo "in $(readlink /proc/$$/fd/0) out $(readlink /proc/$$/fd/1)" >&2\n'
+            'echo "session $(cut -d" " -f6 /proc/$$/stat) $$" >&2\n'
+        )
+        program.chmod(0o755)
+        broker = starter.start(module("one", provider), helper=program)
+        broker.attach()
+        lines = [broker.wait_event("helper.stderr")["line"] for _ in range(5)]
+
+        assert "fds 0, 1, 2, 3, 9" == lines[0]
+        assert [f"Sig{kind}:\t{0:016x}" for kind in ("Blk", "Ign")] == lines[1:3]
+        assert "in /dev/null out /dev/null" == lines[3]
+        _, session, pid = lines[4].split()
+        assert pid == session
+
+    def test_standard_error_is_logged(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """Each line a helper writes is an event with its module and pid, whatever bytes it has."""
+        config = module("one", provider, env={"FAKE_STDERR": "hello \u001b[31m\nlast"})
+        broker = starter.start(config, helper=fake_program)
+        with through(broker.attach()[0]) as channel:
+            pid = channel.hello.pid
+
+        assert "hello \x1b[31m" == broker.wait_event("helper.stderr", module="one", pid=pid)["line"]
+        assert "last" == broker.wait_event("helper.stderr", module="one", pid=pid)["line"]
+
+    def test_the_end_is_logged(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """An exit code is reported, and the application sees its door end."""
+        config = module("one", provider, env={"FAKE_EXIT": "3"})
+        broker = starter.start(config, helper=fake_program)
+        attached = broker.attach()[0]
+
+        assert 3 == broker.wait_event("helper.ended", module="one")["status"]
+        with pytest.raises(BrokenPipeError):
+            through(attached)
+
+    def test_a_signal_is_logged(self, broker: Broker) -> None:
+        """A helper that is killed is reaped and reported by the signal's name; the others go on."""
+        first, second = broker.attach()
+        with through(first) as one, through(second) as two:
+            os.kill(int(one.hello.pid or 0), signal.SIGKILL)
+
+            assert "SIGKILL" == broker.wait_event("helper.ended", pid=one.hello.pid)["signal"]
+            with pytest.raises(ClosedError):
+                one.call("C_GetInfo", [True], PATIENCE)
+            assert 0 == two.call("C_GetInfo", [True], PATIENCE)[0]
+
+    def test_ends_when_the_application_lets_go(self, broker: Broker) -> None:
+        """A helper ends by itself, and well, once nobody holds its door or a channel."""
+        process = subprocess.run(
+            [sys.executable, "-c", _ATTACH_AND_EXIT, str(broker.socket)],
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+            timeout=PATIENCE,
+            check=True,
+        )
+
+        assert 0 == process.returncode
+        assert 0 == broker.wait_event("helper.ended", module="one")["status"]
+        broker.wait_event("helper.ended", module="two")
+        assert [] == broker.status()["applications"]
+
+    def test_outlives_the_broker(self, broker: Broker) -> None:
+        """A running application does not notice that the broker ends, however it ends."""
+        first, second = broker.attach()
+        with through(first) as one, through(second):
+            assert 0 == broker.end()
+            assert not broker.socket.exists()
+
+            assert 0 == one.call("C_GetInfo", [True], PATIENCE)[0]
+
+    def test_outlives_a_killed_broker(self, broker: Broker) -> None:
+        """Nor does it notice when the broker is killed."""
+        first, second = broker.attach()
+        with through(first) as one, through(second):
+            broker.process.kill()
+            broker.process.wait(PATIENCE)
+
+            assert 0 == one.call("C_GetInfo", [True], PATIENCE)[0]
+
+
+class TestDoor:
+    """PROTOCOL.md section 2: what is no channel is dropped, its descriptors closed, and the door stays usable."""
+
+    @pytest.mark.parametrize(
+        ("body", "descriptors", "why"),
+        [
+            pytest.param(HELLO + b"\xc0", 1, "bytes after", id="bytes after the hello"),
+            pytest.param(HELLO[:-1], 1, "cut short", id="truncated hello"),
+            pytest.param(b"", 1, "cut short", id="no body"),
+            pytest.param(b"\x91" * 1000 + b"\xc0", 1, "nesting", id="nested"),
+            pytest.param(b"\xdd\xff\xff\xff\xff", 1, "array of 4294967295", id="a claimed array"),
+            pytest.param(b"\xc6\xff\xff\xff\xff", 1, "byte string of 4294967295", id="claimed bytes"),
+            pytest.param(HELLO.replace(b"\x01", b"\xcf" + b"\x80" + bytes(7)), 1, "", id="protocol 2^63"),
+            pytest.param(HELLO.ljust(1025, b"\xc0"), 1, "longer than 1024", id="oversized hello"),
+            pytest.param(HELLO, 0, "no descriptors", id="no descriptor"),
+            pytest.param(HELLO, 2, "2 descriptors", id="two descriptors"),
+            pytest.param(HELLO, 200, "2 descriptors", id="200 descriptors"),
+            pytest.param(b"", 0, "no descriptors", id="nothing at all"),
+            pytest.param(b"\x93\x02\xa3bye\x91\x80", 1, "no hello", id="another notification"),
+            pytest.param(b"\x94\x00\x01\xa5hello\x91\x80", 1, "no hello", id="a request"),
+            pytest.param(b"\x93\x02\xa5hello\x91\x80", 1, "without protocol", id="hello without protocol"),
+            pytest.param(b"\x93\x02\xa5hello\x90", 1, "one map", id="hello without a map"),
+        ],
+    )
+    def test_is_dropped(self, broker: Broker, body: bytes, descriptors: int, why: str) -> None:
+        """A message that is no hello with one descriptor changes nothing for the next."""
+        with raw_door(broker) as door:
+            ends = [socket.socketpair() for _ in range(descriptors)]
+            socket.send_fds(door, [body], [theirs.fileno() for _, theirs in ends])
+            for _, theirs in ends:
+                theirs.close()
+            for mine, _ in ends:
+                mine.settimeout(PATIENCE)
+                _assert_refused(mine, greeted=why == "")
+            if why:
+                assert why in broker.wait_event("door.dropped")["error"]
+
+            _assert_usable(door)
+        assert broker.is_alive()
+
+    @pytest.mark.parametrize("kind", ["file", "datagram", "listening", "inet", "door"])
+    def test_other_descriptors_are_dropped(self, broker: Broker, kind: str) -> None:
+        """A descriptor that is no connected stream socket of this machine opens nothing."""
+        with raw_door(broker) as door:
+            for descriptor in _descriptors(kind):
+                socket.send_fds(door, [HELLO], [descriptor])
+
+            assert "a descriptor that is no" in broker.wait_event("door.dropped")["error"]
+            _assert_usable(door)
+
+    def test_a_flood_is_no_flood_in_the_log(self, broker: Broker) -> None:
+        """Of a thousand bad messages some are logged, and the door still works."""
+        with raw_door(broker) as door:
+            for _ in range(1000):
+                door.send(b"x")
+            _assert_usable(door)
+        counts = [broker.wait_event("door.dropped")["count"] for _ in range(10)]
+
+        assert [1 << exponent for exponent in range(10)] == counts
+
+    def test_channels_of_one_door_are_limited(self, broker: Broker) -> None:
+        """Channels beyond the limit are closed; others' doors and this one's earlier channels go on."""
+        with broker.door() as door, raw_door(broker) as raw:
+            first = door.open("test", PATIENCE)
+            kept = []
+            for _ in range(1025):
+                mine, theirs = socket.socketpair()
+                with theirs:
+                    socket.send_fds(raw, [HELLO], [theirs.fileno()])
+                kept.append(mine)
+
+            assert "too many channels" in broker.wait_event("door.dropped")["error"]
+            _assert_refused(kept[-1], greeted=False)
+            assert first.call("status", [{}], PATIENCE)
+            first.close()
+            for mine in kept:
+                mine.close()
+        assert broker.is_alive()
+
+    def test_another_protocol_is_told(self, broker: Broker) -> None:
+        """A caller of another protocol gets a hello that says so, and then the end."""
+        mine, theirs = socket.socketpair()
+        with raw_door(broker) as door, mine:
+            with theirs:
+                body = encode(Hello(2, 8, 0).message(), control_frame())
+                socket.send_fds(door, [body], [theirs.fileno()])
+            mine.settimeout(PATIENCE)
+
+            assert b"the broker speaks protocol 1, the caller 2" in _read_all(mine)
+
+    @needs_root
+    def test_another_user_is_refused(self, broker: Broker) -> None:
+        """A broker serves its own user and root, whatever the mode of its socket."""
+        with _reachable(broker) as path:
+            assert "closed" == _as_nobody(path)
+        assert "another user" == broker.wait_event("door.refused")["reason"]
+
+    @needs_root
+    def test_a_system_broker_serves_all(self, starter: Starter, provider: Path) -> None:
+        """A system broker's socket is open to everybody, and others' applications are nobody else's to see."""
+        broker = starter.start(module("one", provider), everybody=True)
+        attached = broker.attach()
+        with through(attached[0]), _reachable(broker, chmod=False) as path:
+            assert "applications 0" == _as_nobody(path)
+
+
+class TestChannel:
+    """PROTOCOL.md sections 1 and 7: a peer's fault is told to it and ends its channel, nothing else."""
+
+    @pytest.mark.parametrize(
+        ("data", "code", "why"),
+        [
+            (b"\xc1", "malformed", "never uses"),
+            (b"\xca\x00\x00\x00\x00", "malformed", "floating point"),
+            (b"\xd4\x01\x00", "malformed", "extension"),
+            (b"\x94\xc2\x01\xa6status\x91\x80", "malformed", "not a message"),
+            (b"\x94\x00\xcf\x80\0\0\0\0\0\0\0\xa6status\x91\x80", "malformed", "below 2"),
+            (b"\x94\x00\xff\xa6status\x91\x80", "malformed", "below 2"),
+            (b"\x94\x00\x01\xa6status\x90", "malformed", "one map"),
+            (b"\x94\x00\x01\xa6status\x91\x90", "malformed", "one map"),
+            (b"\x94\x00\x01\xa6status\x91\x81\x90\xc0", "malformed", ""),
+            (b"\x94\x00\x01\xa6stat\xff\xff\x91\x80", "malformed", "utf-8"),
+            (b"\x94\x00\x01\xa4open\x91\x80", "malformed", "needs a module"),
+            (b"\x94\x00\x01\xa4open\x91\x81\xa6module\xcf\x80" + bytes(7), "malformed", "needs a module"),
+            (b"\x94\x00\x01\xa4open\x91\x81\xa6module\xd9\x41" + b"m" * 65, "malformed", "needs a module"),
+            (b"\x94\x01\x01\xc0\xc0", "malformed", "no question"),
+            (b"\x94\x00\x01\xd9\x41" + b"m" * 65 + b"\x90", "limit", "longer than 64"),
+            (b"\x94\x00\x01\xa4open\xdd\xff\xff\xff\xff", "limit", "array of 4294967295"),
+            (b"\x94\x00\x01\xa4open\xdf\xff\xff\xff\xff", "limit", "array of 4294967295"),
+            (b"\x94\x00\x01\xa4open\x91\xc6\xff\xff\xff\xff", "limit", "byte string of 4294967295"),
+            (b"\x91" * 64, "limit", "nesting"),
+            (b"\x94\x00\x01\xa4open\x9f" + (b"\xc5\x04\x00" + bytes(1024)) * 15, "limit", "message of"),
+        ],
+    )
+    def test_bad_bytes(self, broker: Broker, data: bytes, code: str, why: str) -> None:
+        """Bytes that are no request are answered with whose fault they are, and the channel closes."""
+        with raw_door(broker) as door, _raw_channel(door) as channel:
+            channel.sendall(data)
+            answer = _read_all(channel)
+
+        assert code.encode() in answer
+        assert why.encode() in answer
+        assert broker.is_alive()
+
+    def test_unknown_method(self, broker: Broker) -> None:
+        """A method nobody knows is answered so, and the channel stays."""
+        with broker.channel() as channel:
+            with pytest.raises(LocalError, match="unknown: no method 'C_Sign'; known are attach, open, status"):
+                channel.call("C_Sign", [{}], PATIENCE)
+
+            assert channel.call("status", [{}], PATIENCE)
+
+    def test_notifications_and_unknown_keys_are_ignored(self, broker: Broker) -> None:
+        """What may be added later does no harm today."""
+        with raw_door(broker) as door, _raw_channel(door) as channel:
+            channel.sendall(b"\x93\x02\xa3any\x91\x80" + b"\x94\x00\x07\xa6status\x91\x81\xa3new\x01")
+
+            assert channel.recv(4).startswith(b"\x94\x01\x07\xc0")
+
+    def test_requests_in_a_row(self, broker: Broker) -> None:
+        """Requests sent before their answers are read are answered in their order."""
+        with raw_door(broker) as door, _raw_channel(door) as channel:
+            channel.sendall(b"".join(b"\x94\x00" + bytes([n]) + b"\xa1x\x90" for n in range(100)))
+            channel.shutdown(socket.SHUT_WR)
+            answers = _read_all(channel)
+
+        assert [bytes([n]) for n in range(100)] == re.findall(rb"\x94\x01(.)\x92\xa7unknown", answers, re.DOTALL)
+
+    def test_a_peer_that_never_reads(self, broker: Broker) -> None:
+        """A peer that asks and never reads holds up only itself."""
+        with raw_door(broker) as door, _raw_channel(door) as channel:
+            channel.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    channel.send(b"\x94\x00\x01\xa6status\x91\x80" * 100)
+
+            assert broker.is_alive()
+
+    def test_a_peer_that_makes_its_end_block(self, broker: Broker) -> None:
+        """The broker never blocks on a descriptor whose flags the peer can change."""
+        mine, theirs = socket.socketpair()
+        with raw_door(broker) as door, mine, theirs:
+            socket.send_fds(door, [HELLO], [theirs.fileno()])
+            theirs.setblocking(True)
+            mine.sendall(b"\x94\x00\x01\xa6status\x91\x80" * 4000)
+
+            assert broker.is_alive()
+
+    def test_a_peer_that_goes_while_it_waits(self, broker: Broker) -> None:
+        """Doors that cannot be delivered are closed, and their helpers end."""
+        with raw_door(broker) as door, _raw_channel(door) as channel:
+            channel.sendall(b"\x94\x00\x01\xa6attach\x91\x80")
+
+        broker.wait_event("helper.ended")
+        broker.wait_event("helper.ended")
+        assert broker.is_alive()
+
+
+class TestConfiguration:
+    """The configuration is read again when it has changed."""
+
+    def test_a_new_module_is_seen(self, broker: Broker, provider: Path) -> None:
+        """A module that is added is attached from then on."""
+        broker.config.write_text(module("three", provider))
+
+        assert ["three"] == [each.name for each in broker.attach()]
+        assert "three" == broker.wait_event("config.read")["modules"]
+
+    def test_a_broken_change_does_not_count(self, broker: Broker) -> None:
+        """A file that is wrong is reported, and what was right before goes on."""
+        broker.config.write_text("[module.one]\npfad = 1\n")
+
+        assert ["one", "two"] == [each.name for each in broker.attach()]
+        assert "p11host.toml:1: module.one.path: missing" in broker.wait_event("config.refused")["problem"]
+
+
+class TestLife:
+    """How a broker begins and ends."""
+
+    def test_a_second_one_gives_way(self, broker: Broker, starter: Starter) -> None:
+        """A second broker at the same socket says so; one started on demand leaves quietly."""
+        words = ["--config", str(broker.config), "--socket", str(broker.socket)]
+        loud = starter.popen(words, {"P11HOST_HELPER": str(starter.helper)})
+        quiet = starter.popen([*words, "--on-demand"], {"P11HOST_HELPER": str(starter.helper)})
+
+        assert f"runs there already (pid {broker.process.pid})".encode() in loud.communicate(timeout=PATIENCE)[1]
+        assert 1 == loud.returncode
+        assert b"" == quiet.communicate(timeout=PATIENCE)[1]
+        assert 0 == quiet.returncode
+        assert broker.is_alive()
+
+    def test_of_many_at_once_one_serves(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """However many are started at once, one listens and the others leave."""
+        config = tmp_path / "p11host.toml"
+        config.write_text(module("one", provider))
+        path = tmp_path / "run" / "broker.sock"
+        words = ["--on-demand", "--config", str(config), "--socket", str(path)]
+        processes = [starter.popen(words, {"P11HOST_HELPER": str(starter.helper)}) for _ in range(4)]
+        broker = Broker(processes[0], path, config)
+        left = [process for process in processes if _leaves(process)]
+
+        assert 3 == len(left)
+        broker.process = next(process for process in processes if process not in left)
+        assert broker.is_alive()
+
+    def test_idle(self, starter: Starter, provider: Path) -> None:
+        """A broker on demand stays while an application has a helper, and ends when none has."""
+        broker = starter.start("[broker]\nidle = 0\n" + module("one", provider), "--on-demand", environ=_SLOWLY)
+        attached = broker.attach()
+        with through(attached[0]) as channel:
+            assert broker.is_alive()
+            pid = channel.hello.pid
+        broker.wait_event("helper.ended", pid=pid) if False else None
+
+    def test_stale_socket(self, broker: Broker, starter: Starter, provider: Path) -> None:
+        """The socket of a broker that was killed is no obstacle to the next."""
+        broker.process.kill()
+        broker.process.wait(PATIENCE)
+        assert broker.socket.exists()
+
+        assert starter.start(module("one", provider)).is_alive()
+
+    def test_socket_is_private(self, broker: Broker) -> None:
+        """Nobody else may connect, nor put a socket in its place."""
+        assert 0o600 == broker.socket.stat().st_mode & 0o777
+        assert 0o700 == broker.socket.parent.stat().st_mode & 0o777
+
+    def test_socket_activation(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
+        """A socket that systemd listens on is served, and left to systemd at the end."""
+        (tmp_path / "config.toml").write_text(module("one", provider))
+        path = tmp_path / "run" / "activated.sock"
+        listener = listen(path)
+        script = 'exec 3<&$0; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+        number = listener.socket.fileno()
+        words = [sys.executable, "-m", "p11host", "serve", "--log-format", "json", "--config"]
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", script, str(number), *words, str(tmp_path / "config.toml")],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "P11HOST_HELPER": str(starter.helper)},
+            pass_fds=[number],
+            stderr=subprocess.PIPE,
+        )
+        starter.started.append(process)
+        broker = Broker(process, path, tmp_path / "config.toml")
+
+        assert broker.is_alive()
+        assert 0 == broker.end()
+        assert path.exists()
+        listener.close()
+
+
+_SLOWLY: dict[str, str] = {}
+_ATTACH_AND_EXIT = """
+import sys
+from pathlib import Path
+from p11host.client import Door
+with Door.of_broker(Path(sys.argv[1])) as door, door.open() as channel:
+    for module in channel.attach():
+        with Door.of_helper(module.door) as helper, helper.open() as calls:
+            calls.call("C_GetInfo", [True])
+"""
