@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from cryptoki import constant, functions
 from hypothesis import strategies as st
 
@@ -104,6 +105,8 @@ def _ec_pair() -> dict[str, list[list[Any]]]:
 
 
 OBJECTS = objects()
+POINT = dict(OBJECTS["ec public"])[constant("CKA_EC_POINT")][2:]
+WRAPPED = aes_key_wrap(dict(OBJECTS["aes"])[constant("CKA_VALUE")], bytes(16))
 
 
 def beginning() -> list[Call]:
@@ -243,7 +246,7 @@ def structs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 def _field(field: Field, usual: Sequence[int]) -> st.SearchStrategy[Any]:
     if field.kind == "bytes":
-        return mostly(st.binary(min_size=1, max_size=70), st.none(), odds=3)
+        return st.sampled_from([POINT, bytes(16), bytes(32), b"some", None])
     if field.kind == "fixed":
         return st.binary(min_size=field.array, max_size=field.array)
     if field.kind == "object":
@@ -292,6 +295,7 @@ def key_call(name: str, mechanism_names: str, *keys: str) -> st.SearchStrategy[C
     """Draw a call that makes a key, with a mechanism that may do it."""
     fitting = {arg: st.sampled_from(keys) for arg in ("hBaseKey", "hWrappingKey", "hUnwrappingKey", "hKey")}
     fitting |= {arg: templates(*NEW_KEYS[arg]) for arg in NEW_KEYS}
+    fitting["pWrappedKey"] = mostly(st.just(WRAPPED), texts, odds=2)
     return call(name, pMechanism=mechanisms(mechanism_names.split()), **fitting)
 
 
@@ -302,6 +306,7 @@ NEW_KEYS = {
     "pPublicKeyTemplate": (template(EC_PARAMS=CURVE, VERIFY=True),),
     "pPrivateKeyTemplate": (template(SIGN=True, SENSITIVE=True),),
 }
+changes = templates(template(LABEL=b"copy"), template(ID=b"copy", EXTRACTABLE=False))
 FREQUENT = (
     "C_GetAttributeValue C_GetAttributeValue C_GetAttributeValue C_CreateObject C_CopyObject C_SetAttributeValue "
     "C_GenerateRandom C_GetMechanismInfo C_GetMechanismList C_GetTokenInfo C_GetSessionInfo C_GetObjectSize"
@@ -314,6 +319,7 @@ any_call = st.one_of(
     key_call("C_DeriveKey", "CKM_ECDH1_DERIVE CKM_AES_ECB_ENCRYPT_DATA CKM_AES_CBC_ENCRYPT_DATA", "ec", "aes"),
     key_call("C_WrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa public", "hmac"),
     key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa"),
+    st.sampled_from(["C_CopyObject", "C_SetAttributeValue"]).flatmap(lambda name: call(name, pTemplate=changes)),
 )
 
 
