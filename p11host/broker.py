@@ -24,7 +24,7 @@ from p11host.control import Control
 from p11host.door import Door, Opened
 from p11host.errors import P11HostError
 from p11host.helper import Spawned, spawn, watch
-from p11host.limits import limits
+from p11host.limits import deadlines, limits
 from p11host.listen import Listener
 from p11host.provider import CheckedProviders
 from p11host.readiness import readable
@@ -117,13 +117,16 @@ class Broker:
 
     async def _idle(self) -> None:
         """Return after the configured time without applications; never where that does not end us."""
+        grace = deadlines().start / 1000  # whoever had us started needs a moment to connect
         while True:
             await self._empty.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.config().idle if self._settings.idle_ends else None):
+            patience = max(grace, self.config().idle) if self._settings.idle_ends else None
+            try:
+                async with asyncio.timeout(patience):
                     await self._busy.wait()
-                continue
-            return
+            except TimeoutError:
+                return
+            grace = 0
 
     def _note(self) -> None:
         """Wake whoever waits for applications to come or to have gone."""

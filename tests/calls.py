@@ -70,7 +70,8 @@ def objects() -> Mapping[str, list[list[Any]]]:
     """Return the templates of session objects of every kind, with keys that are the same for every way."""
     aes = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", VALUE=bytes(range(16)), SENSITIVE=False)
     hmac = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_GENERIC_SECRET", VALUE=bytes(32), SENSITIVE=False)
-    uses = template(ENCRYPT=True, DECRYPT=True, SIGN=True, VERIFY=True, WRAP=True, UNWRAP=True, EXTRACTABLE=True)
+    uses = template(ENCRYPT=True, SIGN=True, VERIFY=True, WRAP=True, UNWRAP=True, DERIVE=True, EXTRACTABLE=True)
+    uses += template(DECRYPT=True)
     data = template(CLASS="CKO_DATA", LABEL=b"letter", APPLICATION=b"post", VALUE=bytes(range(256)) * 8)
     pairs = {**_rsa_pair(), **_ec_pair()}
     return {"aes": aes + uses, "hmac": hmac + uses, "data": data, **pairs}
@@ -291,12 +292,13 @@ def call(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
     return st.tuples(st.just(name), st.tuples(*arguments).map(list)).map(list)
 
 
-def key_call(name: str, mechanism_names: str, *keys: str) -> st.SearchStrategy[Call]:
+def key_call(
+    name: str, mechanism_names: str, *keys: str, **given: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Call]:
     """Draw a call that makes a key, with a mechanism that may do it."""
     fitting = {arg: st.sampled_from(keys) for arg in ("hBaseKey", "hWrappingKey", "hUnwrappingKey", "hKey")}
     fitting |= {arg: templates(*NEW_KEYS[arg]) for arg in NEW_KEYS}
-    fitting["pWrappedKey"] = mostly(st.just(WRAPPED), texts, odds=2)
-    return call(name, pMechanism=mechanisms(mechanism_names.split()), **fitting)
+    return call(name, pMechanism=mechanisms(mechanism_names.split()), **fitting, **given)
 
 
 _SECRET = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", SENSITIVE=False, EXTRACTABLE=True)
@@ -306,6 +308,7 @@ NEW_KEYS = {
     "pPublicKeyTemplate": (template(EC_PARAMS=CURVE, VERIFY=True),),
     "pPrivateKeyTemplate": (template(SIGN=True, SENSITIVE=True),),
 }
+wrapped = mostly(st.just(WRAPPED), texts, odds=2)
 changes = templates(template(LABEL=b"copy"), template(ID=b"copy", EXTRACTABLE=False))
 FREQUENT = (
     "C_GetAttributeValue C_GetAttributeValue C_GetAttributeValue C_CreateObject C_CopyObject C_SetAttributeValue "
@@ -318,7 +321,7 @@ any_call = st.one_of(
     key_call("C_GenerateKeyPair", "CKM_EC_KEY_PAIR_GEN"),
     key_call("C_DeriveKey", "CKM_ECDH1_DERIVE CKM_AES_ECB_ENCRYPT_DATA CKM_AES_CBC_ENCRYPT_DATA", "ec", "aes"),
     key_call("C_WrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa public", "hmac"),
-    key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa"),
+    key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa", pWrappedKey=wrapped),
     st.sampled_from(["C_CopyObject", "C_SetAttributeValue"]).flatmap(lambda name: call(name, pTemplate=changes)),
 )
 
