@@ -6,9 +6,7 @@ Knows how each is set up and taken down again. Must not know what is measured.
 import os
 import select
 import shutil
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ import tomlkit
 
 from p11host import shim_path
 from p11host.bench.measures import Target
-from p11host.errors import BrokerError, P11HostError
+from p11host.errors import P11HostError
+from p11host.start import private_broker
 
 _PEER_LIBRARIES = "usr/lib/*/pkcs11/p11-kit-client.so"
 _READY_S = 30
@@ -47,8 +46,8 @@ def through_p11host(provider: Provider, directory: Path) -> Iterator[Target]:
     config = directory / f"{provider.name}.toml"
     config.write_text(configuration(provider))
     config.chmod(0o600)
-    with broker(config, directory / f"{provider.name}.sock") as env:
-        yield Target(shim_path(), env, provider.label, provider.pin)
+    with private_broker(config) as broker:
+        yield Target(shim_path(), broker.env, provider.label, provider.pin)
 
 
 @contextmanager
@@ -70,19 +69,6 @@ def configuration(provider: Provider) -> str:
     """Return a configuration with this one module."""
     module = {"path": str(provider.path), "env": dict(provider.env)}
     return tomlkit.dumps({"module": {provider.name: module}})
-
-
-@contextmanager
-def broker(config: Path, listens_at: Path) -> Iterator[Mapping[str, str]]:
-    """Run a broker until the end of the `with`; yield the environment in which the shim finds it."""
-    env = {"P11HOST_SOCKET": str(listens_at)}
-    notify = listens_at.with_suffix(".notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
-        ready.bind(str(notify))
-        command = [sys.executable, "-m", "p11host", "serve", "--config", str(config)]
-        with running(command, env | {"NOTIFY_SOCKET": str(notify)}, stderr=subprocess.PIPE) as process:
-            _wait_ready(ready, process)
-            yield env
 
 
 @contextmanager
@@ -112,17 +98,3 @@ def _first_line(process: subprocess.Popen[bytes], name: str) -> bytes:
     if out is None or not select.select([out], [], [], _READY_S)[0] or not (line := out.readline()):
         raise P11HostError(f"{name} did not start within {_READY_S} s")
     return line
-
-
-def _wait_ready(ready: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the broker says READY=1, as systemd would; BrokerError with its words if it ends instead."""
-    pidfd = os.pidfd_open(process.pid)
-    try:
-        heard = select.select([ready.fileno(), pidfd], [], [], _READY_S)[0]
-    finally:
-        os.close(pidfd)
-    if ready.fileno() in heard and b"READY=1" in ready.recv(4096):
-        return
-    process.kill()
-    said = process.communicate()[1] or b""
-    raise BrokerError(f"the broker did not start: {said.decode(errors='replace').strip()}")

@@ -57,8 +57,11 @@ uint64_t dice_number(struct dice *dice)
 
 void dice_fill(struct dice *dice, void *at, size_t size)
 {
-    uint64_t own = dice->bytes ? next_byte(dice) : next_state(&dice->state);
+    uint64_t own = dice->bytes ? next_byte(dice) : next_state(&dice->state), block = 0;
     uint8_t *byte = at;
-    for (size_t i = 0; i < size; i++)
-        byte[i] = (uint8_t)(i % 8 ? own >> (8 * (i % 8)) : next_state(&own));
+    for (size_t i = 0; i < size; i++, block >>= 8) {
+        if (i % sizeof block == 0)
+            block = next_state(&own);
+        byte[i] = (uint8_t)block;
+    }
 }
