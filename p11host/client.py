@@ -211,6 +211,8 @@ class Channel:
             data, ancillary, _, _ = self._socket.recvmsg(_CHUNK, room, flags)
         except ConnectionResetError as error:
             raise ClosedError from error
+        except TimeoutError:
+            return  # the caller counts
         self._descriptors += descriptors_of(ancillary)
         if not data:
             raise ClosedError

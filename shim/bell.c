@@ -25,10 +25,34 @@ struct bell_page {
     _Atomic uint32_t hanger __attribute__((aligned(LINE)));
 };
 
-static bool has_company(void)
+static unsigned count_cpus(void)
 {
     cpu_set_t cpus;
-    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+}
+
+void bell_heed(struct bell *bell, _Atomic unsigned *crowd, bool leaves)
+{
+    bell->crowd = crowd;
+    bell->leaves = leaves;
+    bell->cpus = count_cpus();
+}
+
+void bell_sleep(struct bell *bell)
+{
+    if (bell->leaves)
+        atomic_fetch_sub_explicit(bell->crowd, 1, memory_order_relaxed);
+}
+
+void bell_wake(struct bell *bell)
+{
+    if (bell->leaves)
+        atomic_fetch_add_explicit(bell->crowd, 1, memory_order_relaxed);
+}
+
+static bool is_crowded(const struct bell *bell)
+{
+    return !bell->crowd || 2 * atomic_load_explicit(bell->crowd, memory_order_relaxed) > bell->cpus;
 }
 
 static bool map(struct bell *bell, int fd)
@@ -54,7 +78,6 @@ int bell_make(struct bell *bell)
     }
     bell->ours = &bell->page->hanger;
     bell->theirs = &bell->page->maker;
-    bell->deaf = !has_company();
     return fd;
 }
 
@@ -73,7 +96,6 @@ void bell_hang(struct bell *bell, int fd)
         return;
     bell->ours = &bell->page->maker;
     bell->theirs = &bell->page->hanger;
-    bell->deaf = !has_company();
 }
 
 void bell_finish(struct bell *bell)
@@ -141,7 +163,7 @@ static void miss(struct bell *bell)
 
 void bell_await(struct bell *bell, uint64_t bytes)
 {
-    if (!bell->page || bell->deaf || has_rung(bell))
+    if (!bell->page || has_rung(bell) || is_crowded(bell))
         return;
     if (bell->rest)
         bell->rest--;

@@ -22,12 +22,23 @@ struct bell {
     struct bell_page *page;    /* NULL: there is none */
     _Atomic uint32_t *ours;    /* number of the last message that the peer says it sent */
     _Atomic uint32_t *theirs;  /* of the last that we sent */
-    bool deaf;                 /* one processor: nobody rings while we look */
+    unsigned cpus;             /* processors we may run on */
+    _Atomic unsigned *crowd;   /* threads of this process that are at it, this one included */
+    bool leaves;               /* a thread asleep in recv() is not at it */
     uint32_t received, sent;
     uint32_t misses; /* how often in a row looking was in vain */
     uint32_t rest;   /* how many messages not to look for */
     struct shelf shelf;
 };
+
+/*
+ * Looking pays while there is a processor for each end of every call in progress. `crowd` counts those of this process;
+ * without it there is no looking. The caller's end is in the crowd for as long as its call lasts, the receiver's
+ * (`leaves`) while it is not asleep.
+ */
+void bell_heed(struct bell *bell, _Atomic unsigned *crowd, bool leaves);
+void bell_sleep(struct bell *bell);
+void bell_wake(struct bell *bell);
 
 /* A new page; its descriptor, close-on-exec, is the caller's to send and close. -1 if there can be none. */
 int bell_make(struct bell *bell);

@@ -35,7 +35,9 @@ static long channel_receive(void *context, void *bytes, size_t max)
     if (!channel->between)
         return receive(channel, bytes, max);
     bell_await(&channel->bell, channel->asked);
+    bell_sleep(&channel->bell);
     long n = receive(channel, bytes, max);
+    bell_wake(&channel->bell);
     if (n > 0)
         bell_answered(&channel->bell);
     channel->between = false;

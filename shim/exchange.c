@@ -145,7 +145,9 @@ CK_RV exchange(struct call *call)
     struct channel *channel = module_take(call->module, call->generation);
     if (!channel)
         return no_channel(call);
+    atomic_fetch_add(&call->state->calls, 1);
     CK_RV rv = converse(call, channel, &usable);
+    atomic_fetch_sub(&call->state->calls, 1);
     if (usable)
         module_give(call->module, channel);
     else

@@ -37,8 +37,9 @@ static void close_door(struct module *module)
     module->door = -1;
 }
 
-void module_init(struct module *module, const struct offer *offer)
+void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls)
 {
+    module->calls = calls;
     memcpy(module->name, offer->name, sizeof module->name);
     module->number = module_number(module->name);
     set_patience(module, offer);
@@ -105,6 +106,7 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
     channel_set_tick(channel, tick_of(module));
+    bell_heed(&channel->bell, module->calls, false);
     return CKR_OK;
 }
 

@@ -25,12 +25,13 @@ struct module {
     _Atomic uint32_t generation;    /* 0 when it has no helper */
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */
+    _Atomic unsigned *calls;        /* in progress, the state's */
     struct large_handles large;
     _Atomic(struct channel *) idle[IDLE_CHANNELS];
 };
 
-/* Takes over the descriptor of the offer. */
-void module_init(struct module *module, const struct offer *offer);
+/* Takes over the descriptor of the offer. `calls`: how many are in progress in this process. */
+void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls);
 void module_finish(struct module *module);
 
 /* Two steps, so that many helpers start at the same time. The channel is NULL when nobody is behind the door. */

@@ -144,6 +144,9 @@ static bool send_answer(struct request *request, bool understood)
     return channel_send(channel) == 0 && understood;
 }
 
+/* Threads that are not asleep. */
+static _Atomic unsigned at_work;
+
 void serve(struct channel *channel, struct provider *provider)
 {
     struct request request = {.channel = channel, .provider = provider};
@@ -156,5 +159,6 @@ void serve(struct channel *channel, struct provider *provider)
         arena_reset(&request.arena, is_secret(&request));
         reader_wipe(&channel->in);
     }
+    atomic_fetch_sub(&at_work, 1);
     arena_finish(&request.arena);
 }

@@ -49,7 +49,7 @@ CK_RV state_new(bool lazy, struct state **ret_state)
     if (rv != CKR_OK)
         state->n_modules = 0;
     for (unsigned i = 0; i < state->n_modules; i++)
-        module_init(&state->modules[i], &offers[i]);
+        module_init(&state->modules[i], &offers[i], &state->calls);
     if (rv == CKR_OK)
         rv = await_helpers(state);
     if (rv == CKR_OK)

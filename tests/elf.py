@@ -40,7 +40,9 @@ class Library:
         tags += [(_DT_SYMENT, _SYM), (0, 0)]
         section = b"".join(struct.pack("<QQ", *tag) for tag in tags)
         end = dynamic + len(section)
-        return b"".join([self._header(), _segments(end, dynamic), strings, pad, bytes(_SYM), symbol, hashes, section])
+        return b"".join(
+            [self._header(), _segments(end, dynamic), strings, pad, bytes(_SYM), symbol, hashes, section]
+        )
 
     def _header(self) -> bytes:
         ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
@@ -51,4 +53,6 @@ class Library:
 
 def _segments(end: int, dynamic: int) -> bytes:
     load = struct.pack("<IIQQQQQQ", _PT_LOAD, 5, 0, 0, 0, end, end, 0x1000)
-    return load + struct.pack("<IIQQQQQQ", _PT_DYNAMIC, 6, dynamic, dynamic, dynamic, end - dynamic, end - dynamic, 8)
+    return load + struct.pack(
+        "<IIQQQQQQ", _PT_DYNAMIC, 6, dynamic, dynamic, dynamic, end - dynamic, end - dynamic, 8
+    )

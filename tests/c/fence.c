@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SMALL = 2048, LARGE = 16, LARGE_SIZE = 512 * 1024 };
+enum { PAGE = 4096, SMALL = 2048, LARGE = 64, RESERVED = 16, LARGE_SIZE = 512 * 1024 };
 
 /* One page or many, then the wall. Kept from one test to the next. */
 struct piece {
@@ -60,6 +60,11 @@ void *fence_alloc(size_t size)
     piece->size = size;
     memset(piece->end - size, FENCE_FILL, size);
     return piece->end - size;
+}
+
+bool fence_is_full(void)
+{
+    return n_small >= SMALL / 2 || n_large >= LARGE - RESERVED;
 }
 
 void fence_reset(void)

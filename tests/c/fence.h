@@ -14,6 +14,9 @@
 /* Never NULL; size 0 gives the address of the wall. Aligned as far as `size` is. Filled with FENCE_FILL. */
 void *fence_alloc(size_t size);
 
+/* True when only a few more can be given out: whoever makes things up should come to an end. */
+bool fence_is_full(void);
+
 /* Takes everything back. */
 void fence_reset(void);
 

@@ -1,0 +1,108 @@
+#include "ends.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fence.h"
+
+static bool object_to_wire(void *context, CK_ULONG client, CK_ULONG *ret_server)
+{
+    (void)context;
+    if (client == NO_OBJECT)
+        return false;
+    *ret_server = client ? client ^ OBJECT_PATTERN : 0;
+    return true;
+}
+
+static CK_ULONG object_from_wire(void *context, CK_ULONG server)
+{
+    (void)context;
+    return server ? server ^ OBJECT_PATTERN : 0;
+}
+
+static CK_ULONG session_from_wire(void *context, CK_ULONG server)
+{
+    (void)context;
+    return server ^ SESSION_PATTERN;
+}
+
+static CK_ULONG slot_from_wire(void *context, CK_ULONG server)
+{
+    (void)context;
+    return server ^ SLOT_PATTERN;
+}
+
+const struct names ends_names = {NULL, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
+
+static struct ends *the_ends(void)
+{
+    static struct ends ends;
+    if (ends.arena.base)
+        return &ends;
+    if (writer_init(&ends.writer) != 0 || arena_init(&ends.arena, (size_t)1 << 32) != 0) {
+        fputs("ends: no memory\n", stderr);
+        abort();
+    }
+    return &ends;
+}
+
+struct ends *ends_begin(const struct function *function)
+{
+    struct ends *e = the_ends();
+    fence_reset();
+    writer_reset(&e->writer);
+    arena_reset(&e->arena, true);
+    message_forget(&e->message);
+    reader_init(&e->reader, e->buffer, message_source, &e->message);
+    e->caller = fence_alloc(function->n_words * sizeof *e->caller);
+    e->shim = (struct walk){
+        .function = function, .words = e->caller, .w = &e->writer, .r = &e->reader, .names = &ends_names,
+    };
+    e->helper = (struct walk){
+        .function = function, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
+    };
+    return e;
+}
+
+void ends_write_request(struct ends *e)
+{
+    e->shim.slot = e->caller[0] ^ SLOT_PATTERN;
+    e->shim.session = e->caller[0] ^ SESSION_PATTERN;
+    put_request(&e->shim);
+    message_take(&e->message, &e->writer);
+}
+
+void ends_read_request(struct ends *e, size_t portion)
+{
+    e->message.portion = portion;
+    reader_begin(&e->reader);
+    get_request(&e->helper);
+}
+
+bool ends_request(struct ends *e, size_t portion)
+{
+    ends_write_request(e);
+    if (e->shim.refusal != CKR_OK || e->message.error)
+        return false;
+    ends_read_request(e, portion);
+    return e->reader.error == 0 && message_is_read(&e->message, &e->reader);
+}
+
+void ends_write_response(struct ends *e, CK_RV rv)
+{
+    put_response(&e->helper, rv);
+    message_take(&e->message, &e->writer);
+}
+
+CK_RV ends_read_response(struct ends *e, size_t portion)
+{
+    e->message.portion = portion;
+    reader_begin(&e->reader);
+    return get_response(&e->shim);
+}
+
+CK_RV ends_respond(struct ends *e, CK_RV rv, size_t portion)
+{
+    ends_write_response(e, rv);
+    return ends_read_response(e, portion);
+}

@@ -1,0 +1,29 @@
+/*
+ * Arguments for any function, made up by the tables: what a caller might give, all of it behind fences.
+ *
+ * Lengths fit what they measure. What a table cannot describe is left NULL.
+ */
+#ifndef P11HOST_MAKE_H
+#define P11HOST_MAKE_H
+
+#include "dice.h"
+#include "tables.h"
+
+enum { MAX_WORDS = 16 };
+
+/* All of a function's C arguments. */
+void make_call(struct dice *dice, const struct function *function, uintptr_t *ret_words);
+
+/* A mechanism whose parameter is made by this choice; `choice` NULL for one without. */
+CK_MECHANISM *make_mechanism(struct dice *dice, const struct mechanism *mechanism, const struct choice *choice);
+
+/* A struct's fields, pointers and what lies behind them. */
+void make_fields(struct dice *dice, const struct layout *layout, uint8_t *base);
+
+/* The first function with a mechanism for which the choice holds; NULL if there is none. */
+const struct function *make_function_for(const struct choice *choice);
+
+/* The index in `args` of the argument of that kind; -1 if there is none. */
+int make_find_arg(const struct function *function, enum arg_kind kind);
+
+#endif

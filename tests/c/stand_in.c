@@ -1,0 +1,111 @@
+#include "stand_in.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "make.h"
+
+/* ---- what it does ---- */
+
+uint64_t stand_in_reads(const struct leaves *leaves)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < leaves->count; i++)
+        if (leaves->list[i].dir & DIR_IN)
+            for (size_t k = 0; k < leaves->list[i].size; k++)
+                sum = sum * 31 + leaves->list[i].at[k];
+    return sum;
+}
+
+/* A buffer too small is told with the length that would do; nothing else is longer than the room. */
+static CK_ULONG some_count(struct dice *d, const struct leaf *leaf, CK_RV rv, size_t most)
+{
+    CK_ULONG room = (leaf->size < most ? leaf->size : most) / leaf->unit;
+    if (leaf->when == WHEN_TEMPLATE && dice_once_in(d, 4))
+        return CK_UNAVAILABLE_INFORMATION;
+    if (rv == CKR_BUFFER_TOO_SMALL && dice_once_in(d, 2))
+        return leaf->size / leaf->unit + 1 + dice_throw(d, 100);
+    return dice_throw(d, (uint32_t)room + 1);
+}
+
+void stand_in_writes(struct dice *d, const struct leaves *leaves, CK_RV rv, size_t most)
+{
+    for (size_t i = 0; i < leaves->count; i++) {
+        const struct leaf *leaf = &leaves->list[i];
+        if (!(leaf->dir & DIR_OUT))
+            continue;
+        if (leaf->kind == LEAF_LENGTH)
+            *(CK_ULONG *)(void *)leaf->at = dice_throw(d, 1000); /* of a buffer that follows, or of none */
+        else
+            dice_fill(d, leaf->at, leaf->size < most ? leaf->size : most);
+        if (leaf->length)
+            *leaf->length = some_count(d, leaf, rv, most);
+    }
+}
+
+static bool is_word(const uintptr_t *words, const uint8_t *at)
+{
+    return at >= (const uint8_t *)words && at < (const uint8_t *)(words + MAX_WORDS);
+}
+
+void stand_in_spoils(struct dice *d, const struct leaves *leaves, const uintptr_t *words)
+{
+    for (size_t i = 0; i < leaves->count; i++) {
+        const struct leaf *leaf = &leaves->list[i];
+        if (leaf->dir == DIR_IN && leaf->kind != LEAF_LENGTH && !is_word(words, leaf->at))
+            dice_fill(d, leaf->at, leaf->size);
+    }
+}
+
+/* ---- what comes of it ---- */
+
+bool stand_in_carries(const struct leaf *leaf, CK_RV rv)
+{
+    bool partial = rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_BUFFER_TOO_SMALL;
+    switch ((enum leaf_when)leaf->when) {
+    case WHEN_OK: return rv == CKR_OK;
+    case WHEN_TEMPLATE: return rv == CKR_OK || partial;
+    default: return true;
+    }
+}
+
+size_t stand_in_counted(const struct leaf *leaf)
+{
+    if (!leaf->length)
+        return leaf->size;
+    return *leaf->length <= leaf->size / leaf->unit ? *leaf->length * leaf->unit : 0;
+}
+
+/* ---- what it was given ---- */
+
+static bool lies_within(const struct leaf *leaf, const struct arena *arena, const uintptr_t *words)
+{
+    if (is_word(words, leaf->at))
+        return true;
+    size_t at = (size_t)(leaf->at - arena->base);
+    return leaf->at >= arena->base && at <= arena->used && leaf->size <= arena->used - at;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct leaf *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+const char *stand_in_finds_fault(struct leaves *leaves, const struct arena *arena, const uintptr_t *words)
+{
+    const struct leaf *last = NULL;
+    for (size_t i = 0; i < leaves->count; i++)
+        if (!lies_within(&leaves->list[i], arena, words))
+            return "something lies outside of the arena";
+    qsort(leaves->list, leaves->count, sizeof *leaves->list, by_address);
+    for (size_t i = 0; i < leaves->count; i++) {
+        const struct leaf *leaf = &leaves->list[i];
+        if (leaf->size == 0)
+            continue;
+        if (last && last->at + last->size > leaf->at && ((last->dir | leaf->dir) & DIR_OUT))
+            return "an output overlaps with something else";
+        last = leaf;
+    }
+    return NULL;
+}
