@@ -38,10 +38,10 @@ def helper_path() -> Path:
 def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:
     """Return python-pkcs11's `lib` on the shim, initialised: the slots of all modules, merged.
 
-    The broker of this user serves it, and is started where none runs. With `config`, the path of a
-    configuration file, a broker of this process's own serves it; that broker ends with this process and the
-    children that it forks, and there is one `config` in a process's life. Raises P11HostError for what is ours
-    and `pkcs11.PKCS11Error` for what the modules say.
+    The broker of this user serves it, and is started where none runs. With `config`, the path of a file, a
+    broker of this process's own serves it; that broker ends with this process and the children that it
+    forks, and there is one `config` in a process's life. Raises P11HostError for what is ours, and
+    `pkcs11.PKCS11Error` for what the modules say.
     """
     import pkcs11  # noqa: PLC0415
 

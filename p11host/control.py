@@ -57,7 +57,7 @@ class Control:
         }
 
     async def answer(self, request: Request) -> Answer:
-        """Return the answer to `request`; RemoteError, which ends the channel, if its params are malformed."""
+        """Return the answer to `request`; RemoteError, which ends the channel, if its params are wrong."""
         answer = Answer(Response(request.msgid, None, None))
         method = self._methods.get(request.method)
         if method is None:

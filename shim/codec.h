@@ -21,6 +21,9 @@ struct shelf {
     size_t size;
 };
 
+/* Our only extension type: fixext 16, offset and length of a byte string on the shelf. */
+enum { WIRE_EXTENSION = 0xd8, WIRE_SHELVED = 1 };
+
 enum {
     WRITER_SPANS = 32,          /* pieces of one message */
     WRITER_BY_REFERENCE = 8192, /* byte strings from this length on are not copied */
@@ -86,9 +89,11 @@ void reader_fail(struct reader *r, int error);
 
 enum wire_type read_peek(struct reader *r);
 void read_nil(struct reader *r);
+bool read_nil_if(struct reader *r);                   /* takes a nil, if that is next */
 bool read_bool(struct reader *r);
 uint64_t read_uint(struct reader *r);   /* -1 reads as all ones */
 size_t read_array(struct reader *r);    /* at most LIMIT_ELEMENTS */
+bool read_array_of(struct reader *r, size_t count); /* exactly so many */
 size_t read_map(struct reader *r);
 size_t read_bin(struct reader *r);      /* length; read_raw must follow */
 size_t read_str(struct reader *r);      /* length; read_raw must follow */

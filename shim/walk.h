@@ -57,6 +57,16 @@ CK_RV get_response(struct walk *walk);
 /* What a cell or buffer in the arena holds until the provider writes it. */
 enum { UNWRITTEN = 0xa5 };
 
+static inline void *pointer(const struct walk *walk, unsigned index)
+{
+    return (void *)walk->words[index];
+}
+
+/* In the helper: the length a caller gave for its buffer, for the provider to change, and the room there really is. */
+struct room {
+    CK_ULONG length, room;
+};
+
 void refuse(struct walk *walk, CK_RV why);
 bool nest(struct walk *walk); /* one level deeper; false when too deep */
 void *take(struct walk *walk, size_t size);        /* from the arena; NULL sets the reader's error */

@@ -272,10 +272,8 @@ static void *get_pointed(struct walk *walk, const struct field *field, const uin
 {
     struct reader *r = walk->r;
     CK_ULONG len;
-    if (read_peek(r) == WIRE_NIL) {
-        read_nil(r);
+    if (read_nil_if(r))
         return NULL;
-    }
     if (!walk->arena) { /* a fixed struct has no pointers */
         reader_fail(r, -EBADMSG);
         return NULL;

@@ -177,10 +177,8 @@ static void get_parameter(struct walk *walk, CK_MECHANISM *mechanism)
 static CK_MECHANISM *get_any_mechanism(struct walk *walk)
 {
     struct reader *r = walk->r;
-    if (read_peek(r) == WIRE_NIL) {
-        read_nil(r);
+    if (read_nil_if(r))
         return NULL;
-    }
     if (!nest(walk))
         reader_fail(r, -EMSGSIZE);
     CK_MECHANISM *mechanism = take(walk, sizeof *mechanism);
@@ -261,10 +259,8 @@ void put_mechanism_changes(struct walk *walk)
 void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism)
 {
     struct reader *r = walk->r;
-    if (read_peek(r) == WIRE_NIL) {
-        read_nil(r);
+    if (read_nil_if(r))
         return;
-    }
     const struct choice *choice = mechanism && mechanism->pParameter ? choose(walk, mechanism) : NULL;
     if (choice && choice->kind == VALUE_STRUCT) {
         get_changes(walk, &layouts[choice->type], mechanism->pParameter, NULL, DIR_IN);

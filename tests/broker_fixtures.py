@@ -1,7 +1,7 @@
 """Fixtures of the tests of the broker; what they are made of is in brokers.py.
 
-`P11HOST_TEST_HELPER` is the path of a helper and `P11HOST_TEST_PROVIDER` of a provider for it; without them the
-helper is fake_helper.py and the provider a library without code.
+`P11HOST_TEST_HELPER` is the path of a helper and `P11HOST_TEST_PROVIDER` of a provider for it; without them
+the helper is fake_helper.py and the provider a library without code.
 """
 
 import os

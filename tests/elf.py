@@ -23,10 +23,10 @@ class Library:
 
     def write(self, path: Path) -> Path:
         """Write it to `path`."""
-        path.write_bytes(self.bytes())
+        path.write_bytes(self.content())
         return path
 
-    def bytes(self) -> bytes:
+    def content(self) -> bytes:
         """Return it: headers, string table, symbols, their hash table, dynamic section."""
         strings = b"\0" + self.symbol.encode() + b"\0"
         strtab = _EHDR + 2 * _PHDR

@@ -1,7 +1,7 @@
 """A helper without a provider, for tests of the broker that need no C: doors, hellos and three functions.
 
-What it does beyond that a module's environment says: FAKE_STDERR is written to standard error, FAKE_EXIT is an
-exit code to end with at once, FAKE_ERROR an error to say hello with.
+What it does beyond that a module's environment says: FAKE_STDERR is written to standard error, FAKE_EXIT is
+an exit code to end with at once, FAKE_ERROR an error to say hello with.
 """
 
 import array
@@ -76,8 +76,7 @@ def install(directory: Path) -> Path:
     """Write a program to `directory` that is this helper, whatever environment it is started with."""
     program = directory / "fake-helper"
     places = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {places!r}\nimport fake_helper\nfake_helper.main(sys.argv)\n"
-    )
+    lines = [f"#!{sys.executable}", "import sys", f"sys.path[:0] = {places!r}", "import fake_helper"]
+    program.write_text("\n".join([*lines, "fake_helper.main(sys.argv)", ""]))
     program.chmod(0o755)
     return program

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -146,22 +147,25 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def _results(rows: Iterable[Row], rounds: int) -> Table:
-    table = Table(title=f"Medians of {rounds} interleaved rounds; times: median (99th percentile)")
-    table.add_column("")
-    for way in WAYS:
-        table.add_column(way, justify="right")
-    table.add_column("p11host is\n× direct", justify="right")
-    table.add_column("as fast as\n× p11-kit", justify="right")
+    table = _table(f"Medians of {rounds} interleaved rounds", "", *WAYS, "× direct", "× p11-kit")
+    table.caption = "The last two columns: how many times as fast p11host is."
     for row in rows:
         ratios = [_ratio(row.speed(DIRECT)), _ratio(row.speed(PEER))]
-        table.add_row(row.measure.title, *(_cell(row, way) for way in WAYS), *ratios)
+        found = [row.summary(way) for way in WAYS]
+        cells = [number(sample.value, row.measure.unit, sample.why) for sample in found]
+        table.add_row(row.measure.title, *cells, *ratios)
+        if any(sample.p99 is not None for sample in found):
+            tails = ["" if sample.p99 is None else number(sample.p99, row.measure.unit) for sample in found]
+            table.add_row("  99th percentile", *tails, style="dim")
     return table
 
 
-def _cell(row: Row, way: str) -> str:
-    sample = row.summary(way)
-    text = number(sample.value, row.measure.unit, sample.why)
-    return text if sample.p99 is None else f"{text} ({number(sample.p99, row.measure.unit)})"
+def _table(title: str, first: str, *numbers: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _ratio(value: float | None) -> str:
@@ -169,10 +173,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _targets(found: Iterable[Verdict]) -> Table:
-    table = Table(title="Targets")
-    table.add_column("target")
-    table.add_column("measured", justify="right")
-    table.add_column("")
+    table = _table("Targets", "target", "measured", "")
     words = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}
     for verdict in found:
         measured = "—" if verdict.measured is None else _digits(verdict.measured)

@@ -1,0 +1,259 @@
+/* The walker over a response: what the provider answered, to the caller. */
+#include "walk.h"
+
+#include <errno.h>
+#include <string.h>
+
+static bool carries_output(const struct arg *arg)
+{
+    return arg->kind == ARG_TEMPLATE_IO || arg->kind == ARG_MECHANISM ||
+           (arg->kind >= ARG_OUT_BYTES && arg->kind <= ARG_OUT_STRUCT);
+}
+
+/* ---- helper: what the provider answered onto the wire ---- */
+
+static bool is_written(const CK_ULONG *cell)
+{
+    CK_ULONG unwritten;
+    memset(&unwritten, UNWRITTEN, sizeof unwritten);
+    return cell && *cell != unwritten;
+}
+
+static void put_cell(struct walk *walk, const CK_ULONG *cell)
+{
+    if (is_written(cell))
+        write_number(walk->w, *cell);
+    else
+        write_nil(walk->w);
+}
+
+static void put_numbers(struct writer *w, const CK_ULONG *numbers, CK_ULONG count)
+{
+    write_array(w, count);
+    for (CK_ULONG i = 0; i < count; i++)
+        write_number(w, numbers[i]);
+}
+
+/*
+ * `[length, data]` of a buffer. A provider that says CKR_OK and a length its buffer never had gets no data here, and
+ * the shim does not believe it.
+ */
+static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_t size)
+{
+    const void *buffer = pointer(walk, arg->pos);
+    const struct room *cell = pointer(walk, arg->len);
+    write_array(walk->w, 2);
+    if (cell)
+        write_number(walk->w, cell->length);
+    else
+        write_nil(walk->w);
+    if (rv != CKR_OK || !buffer || !cell || cell->length > cell->room)
+        write_nil(walk->w);
+    else if (size == 1)
+        write_bin(walk->w, buffer, cell->length);
+    else
+        put_numbers(walk->w, buffer, cell->length);
+}
+
+static void put_objects(struct walk *walk, const struct arg *arg, CK_RV rv)
+{
+    const CK_ULONG *cell = pointer(walk, arg->count);
+    const CK_ULONG *objects = pointer(walk, arg->pos);
+    write_array(walk->w, 2);
+    if (rv != CKR_OK || !is_written(cell)) {
+        write_nil(walk->w);
+        write_nil(walk->w);
+        return;
+    }
+    write_number(walk->w, *cell);
+    if (objects && *cell <= walk->words[arg->len])
+        put_numbers(walk->w, objects, *cell);
+    else
+        write_nil(walk->w);
+}
+
+static bool carries_template(CK_RV rv)
+{
+    return rv == CKR_OK || rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_ATTRIBUTE_TYPE_INVALID ||
+           rv == CKR_BUFFER_TOO_SMALL;
+}
+
+static void put_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
+{
+    struct writer *w = walk->w;
+    const void *p = pointer(walk, arg->pos);
+
+    switch ((enum arg_kind)arg->kind) {
+    case ARG_TEMPLATE_IO:
+        if (p && carries_template(rv))
+            put_template_answer(walk, p, walk->words[arg->len]);
+        else
+            write_nil(w);
+        break;
+    case ARG_MECHANISM: put_mechanism_changes(walk); break;
+    case ARG_OUT_BYTES: put_filled(walk, arg, rv, 1); break;
+    case ARG_OUT_NUMBERS:
+    case ARG_OUT_SLOTS: put_filled(walk, arg, rv, sizeof(CK_ULONG)); break;
+    case ARG_OUT_EXACT:
+        if (rv == CKR_OK && p)
+            write_bin(w, p, walk->words[arg->len]);
+        else
+            write_nil(w);
+        break;
+    case ARG_OUT_NUMBER:
+    case ARG_OUT_SLOT:
+    case ARG_OUT_SESSION:
+    case ARG_OUT_OBJECT: put_cell(walk, p); break;
+    case ARG_OUT_OBJECTS: put_objects(walk, arg, rv); break;
+    case ARG_OUT_STRUCT:
+        if (rv == CKR_OK && p)
+            put_fields(walk, &layouts[arg->type], p, NULL, DIR_WHOLE);
+        else
+            write_nil(w);
+        break;
+    default: break;
+    }
+}
+
+static unsigned count_outputs(const struct function *f)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < f->n_args; i++)
+        n += carries_output(&f->args[i]);
+    return n;
+}
+
+void put_response(struct walk *walk, CK_RV rv)
+{
+    const struct function *f = walk->function;
+    write_array(walk->w, 1 + count_outputs(f));
+    write_number(walk->w, rv);
+    for (unsigned i = 0; i < f->n_args; i++)
+        if (carries_output(&f->args[i]))
+            put_response_arg(walk, &f->args[i], rv);
+}
+
+/* ---- shim: the answer into the caller's memory ---- */
+
+static CK_ULONG rename(const struct walk *walk, enum arg_kind kind, CK_ULONG server)
+{
+    const struct names *n = walk->names;
+    switch (kind) {
+    case ARG_OUT_SLOT:
+    case ARG_OUT_SLOTS: return n->slot_from_wire(n->context, server);
+    case ARG_OUT_SESSION: return n->session_from_wire(n->context, server);
+    case ARG_OUT_OBJECT:
+    case ARG_OUT_OBJECTS: return n->object_from_wire(n->context, server);
+    default: return server;
+    }
+}
+
+static void get_number_list(struct walk *walk, enum arg_kind kind, CK_ULONG *list, CK_ULONG count)
+{
+    if (read_array(walk->r) != count)
+        reader_fail(walk->r, -EBADMSG);
+    for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
+        list[i] = rename(walk, kind, read_number(walk->r));
+}
+
+/* `[length, data]` into a buffer that has room for `room`. Nothing is written past it, whatever the other side says. */
+static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_ULONG room, CK_ULONG *cell, CK_RV rv)
+{
+    struct reader *r = walk->r;
+    if (!read_array_of(r, 2))
+        return;
+    bool has_length = !read_nil_if(r);
+    CK_ULONG length = has_length ? read_number(r) : 0;
+    if (has_length && !cell)
+        reader_fail(r, -EBADMSG);
+    if (read_nil_if(r)) {
+        if (rv == CKR_OK && buffer && cell && length > room)
+            refuse(walk, CKR_DEVICE_ERROR);
+        else if (has_length && cell)
+            *cell = length;
+        return;
+    }
+    if (!buffer || !has_length || length > room || r->error) {
+        reader_fail(r, -EBADMSG);
+        return;
+    }
+    if (kind != ARG_OUT_BYTES)
+        get_number_list(walk, kind, buffer, length);
+    else if (read_bin(r) != length)
+        reader_fail(r, -EBADMSG);
+    else
+        read_raw(r, buffer, length);
+    if (!r->error)
+        *cell = length;
+}
+
+static void get_exactly(struct walk *walk, void *buffer, CK_ULONG len)
+{
+    if (read_nil_if(walk->r))
+        return;
+    if (!buffer || read_bin(walk->r) != len)
+        reader_fail(walk->r, -EBADMSG);
+    else
+        read_raw(walk->r, buffer, len);
+}
+
+static void get_written(struct walk *walk, enum arg_kind kind, CK_ULONG *cell)
+{
+    if (read_nil_if(walk->r))
+        return;
+    CK_ULONG value = read_number(walk->r);
+    if (!cell)
+        reader_fail(walk->r, -EBADMSG);
+    else if (!walk->r->error)
+        *cell = rename(walk, kind, value);
+}
+
+static void get_struct(struct walk *walk, const struct layout *layout, uint8_t *base)
+{
+    if (read_nil_if(walk->r))
+        return;
+    if (!base)
+        reader_fail(walk->r, -EBADMSG);
+    else
+        get_fields(walk, layout, base, DIR_WHOLE);
+}
+
+static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
+{
+    void *p = pointer(walk, arg->pos);
+    CK_ULONG *cell;
+
+    switch ((enum arg_kind)arg->kind) {
+    case ARG_TEMPLATE_IO:
+        if (!read_nil_if(walk->r))
+            get_template_answer(walk, p, p ? walk->words[arg->len] : 0);
+        break;
+    case ARG_MECHANISM: get_mechanism_changes(walk, p); break;
+    case ARG_OUT_BYTES:
+    case ARG_OUT_NUMBERS:
+    case ARG_OUT_SLOTS:
+        cell = pointer(walk, arg->len);
+        get_filled(walk, arg->kind, p, cell ? *cell : 0, cell, rv);
+        break;
+    case ARG_OUT_EXACT: get_exactly(walk, p, walk->words[arg->len]); break;
+    case ARG_OUT_NUMBER:
+    case ARG_OUT_SLOT:
+    case ARG_OUT_SESSION:
+    case ARG_OUT_OBJECT: get_written(walk, arg->kind, p); break;
+    case ARG_OUT_OBJECTS: get_filled(walk, arg->kind, p, walk->words[arg->len], pointer(walk, arg->count), rv); break;
+    case ARG_OUT_STRUCT: get_struct(walk, &layouts[arg->type], p); break;
+    default: break;
+    }
+}
+
+CK_RV get_response(struct walk *walk)
+{
+    const struct function *f = walk->function;
+    if (read_array(walk->r) != 1 + count_outputs(f))
+        reader_fail(walk->r, -EBADMSG);
+    CK_RV rv = read_number(walk->r);
+    for (unsigned i = 0; i < f->n_args && !walk->r->error; i++)
+        if (carries_output(&f->args[i]))
+            get_response_arg(walk, &f->args[i], rv);
+    return walk->refusal == CKR_OK ? rv : walk->refusal;
+}
