@@ -6,11 +6,11 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static bool keep_waiting(struct channel *channel)
+static bool keep_waiting(struct channel *channel, uint32_t tick)
 {
     if (channel->deadline_ms == 0)
         return true;
-    channel->waited_ms += channel->tick_ms;
+    channel->waited_ms += tick;
     return channel->waited_ms < channel->deadline_ms;
 }
 
@@ -21,7 +21,7 @@ static long receive(struct channel *channel, void *bytes, size_t max)
         ssize_t n = recv(channel->fd, bytes, max, 0);
         if (n >= 0)
             return n;
-        if (errno == EAGAIN && !keep_waiting(channel))
+        if (errno == EAGAIN && !keep_waiting(channel, channel->receive_tick))
             return -ETIMEDOUT;
         if (errno != EINTR && errno != EAGAIN)
             return -errno;
@@ -69,12 +69,18 @@ struct channel *channel_free(struct channel *channel)
     return NULL;
 }
 
-void channel_set_tick(struct channel *channel, uint32_t ms)
+static void set_timeout(int fd, int option, uint32_t ms)
 {
     struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
-    channel->tick_ms = ms;
-    setsockopt(channel->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-    setsockopt(channel->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+    setsockopt(fd, SOL_SOCKET, option, &tv, sizeof tv);
+}
+
+void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t send_ms)
+{
+    channel->receive_tick = receive_ms;
+    channel->send_tick = send_ms;
+    set_timeout(channel->fd, SO_RCVTIMEO, receive_ms);
+    set_timeout(channel->fd, SO_SNDTIMEO, send_ms);
 }
 
 void channel_set_deadline(struct channel *channel, uint32_t ms)
@@ -110,13 +116,21 @@ static void advance(struct msghdr *message, size_t sent)
     }
 }
 
+/* What is in one piece is sent by the cheaper call. */
+static ssize_t send_some(int fd, const struct msghdr *message)
+{
+    if (message->msg_iovlen == 1)
+        return send(fd, message->msg_iov->iov_base, message->msg_iov->iov_len, MSG_NOSIGNAL);
+    return sendmsg(fd, message, MSG_NOSIGNAL);
+}
+
 static int send_all(struct channel *channel, struct msghdr *message)
 {
     while (message->msg_iovlen) {
-        ssize_t n = sendmsg(channel->fd, message, MSG_NOSIGNAL);
+        ssize_t n = send_some(channel->fd, message);
         if (n >= 0)
             advance(message, (size_t)n);
-        else if (errno == EAGAIN && !keep_waiting(channel))
+        else if (errno == EAGAIN && !keep_waiting(channel, channel->send_tick))
             return -ETIMEDOUT;
         else if (errno != EINTR && errno != EAGAIN)
             return errno == ECONNRESET ? -EPIPE : -errno;

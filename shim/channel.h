@@ -16,7 +16,7 @@ struct channel {
     int fd;
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
     uint32_t next_id;     /* the shim's: msgid of the next request */
-    uint32_t tick_ms;     /* one system call waits at most this long; 0 for ever */
+    uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */
     uint32_t deadline_ms; /* all the waiting for one message; 0 for ever */
     uint32_t waited_ms;
     struct bell bell;
@@ -32,8 +32,8 @@ struct channel {
 struct channel *channel_new(int fd);
 struct channel *channel_free(struct channel *channel);
 
-/* From now on a system call waits at most `ms`. */
-void channel_set_tick(struct channel *channel, uint32_t ms);
+/* From now on one system call waits at most so many milliseconds. */
+void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t send_ms);
 
 /* Begins to wait for one message for at most `ms` in all (0: for ever), counted in ticks. */
 void channel_set_deadline(struct channel *channel, uint32_t ms);

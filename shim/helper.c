@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "door.h"
@@ -109,14 +110,21 @@ static void prepare_door(void)
 
 /* ---- the end ---- */
 
-/* A card or HSM is left in order, if the provider lets itself be asked: the alarm ends it otherwise. */
+/* No provider can catch or block this. False if there can be no such timer. */
+static bool die_in(time_t seconds)
+{
+    struct sigevent kill = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    struct itimerspec when = {.it_value.tv_sec = seconds};
+    timer_t timer;
+    return timer_create(CLOCK_MONOTONIC, &kill, &timer) == 0 && timer_settime(timer, 0, &when, NULL) == 0;
+}
+
+/* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
 static _Noreturn void leave(void)
 {
-    if (helper.rv == CKR_OK && atomic_load(&channels) == 0 && helper.provider.v2->C_Finalize) {
-        signal(SIGALRM, SIG_DFL);
-        alarm(FAREWELL_SECONDS);
+    bool idle = helper.rv == CKR_OK && atomic_load(&channels) == 0;
+    if (idle && helper.provider.v2->C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.v2->C_Finalize(NULL);
-    }
     _exit(0);
 }
 
@@ -163,7 +171,7 @@ static void start_channel(struct channel *channel)
     pthread_t thread;
     pthread_attr_t attributes;
     atomic_fetch_add(&channels, 1);
-    channel_set_tick(channel, DEADLINE_SHORT);
+    channel_set_ticks(channel, 0, DEADLINE_SHORT);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     if (pthread_create(&thread, &attributes, run_channel, channel) != 0)
@@ -176,7 +184,7 @@ static void turn_away(struct channel *channel, const char *why)
     struct hello hello = hello_ours();
     hello.pid = (uint64_t)getpid();
     strncpy(hello.error, why, sizeof hello.error - 1);
-    channel_set_tick(channel, DEADLINE_SHORT);
+    channel_set_ticks(channel, 0, DEADLINE_SHORT);
     channel_set_deadline(channel, DEADLINE_SHORT);
     write_hello(&channel->out, &hello);
     channel_send(channel);
@@ -188,7 +196,8 @@ static void turn_away(struct channel *channel, const char *why)
 static struct pollfd watched[FIRST_OWNER + OWNERS];
 static pid_t owners[OWNERS];
 static unsigned n_owners;
-static bool had_owner;
+static bool had_channel;
+static bool had_stranger; /* a process that cannot be watched opened a channel */
 
 static void watch_owner(pid_t pid)
 {
@@ -196,11 +205,12 @@ static void watch_owner(pid_t pid)
         if (owners[i] == pid)
             return;
     int fd = pid > 0 && n_owners < OWNERS ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd < 0)
-        return; /* of another pid namespace, or gone already: the end of the door and the channels will tell */
+    if (fd < 0) {
+        had_stranger = true; /* of another pid namespace, or gone already: the door and the channels will tell */
+        return;
+    }
     owners[n_owners] = pid;
     watched[FIRST_OWNER + n_owners++] = (struct pollfd){.fd = fd, .events = POLLIN};
-    had_owner = true;
 }
 
 static void forget_dead_owners(void)
@@ -229,6 +239,7 @@ static void take_channel(void)
         watched[DOOR].fd = -1;
     if (!channel)
         return;
+    had_channel = true;
     watch_owner(pid);
     if (!speaks_our_protocol(&hello))
         turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of its own width only");
@@ -240,7 +251,7 @@ static void take_channel(void)
 
 static bool is_deserted(void)
 {
-    bool owners_gone = had_owner && n_owners == 0;
+    bool owners_gone = had_channel && !had_stranger && n_owners == 0;
     bool channels_gone = watched[DOOR].fd < 0 && atomic_load(&channels) == 0;
     return owners_gone || channels_gone;
 }
@@ -251,7 +262,7 @@ static void receive_channels(void)
     watched[BELL] = (struct pollfd){.fd = bell, .events = POLLIN};
     while (!is_deserted()) {
         uint64_t rung;
-        int n = poll(watched, FIRST_OWNER + n_owners, had_owner ? -1 : DEADLINE_START);
+        int n = poll(watched, FIRST_OWNER + n_owners, had_channel ? -1 : DEADLINE_START);
         if (n == 0)
             return; /* nobody came */
         if (n < 0)

@@ -93,7 +93,7 @@ static struct channel *open_channel(struct module *module)
 static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t within_ms)
 {
     struct hello hello;
-    channel_set_tick(channel, within_ms);
+    channel_set_ticks(channel, within_ms, within_ms);
     channel_set_deadline(channel, within_ms);
     channel_begin(channel, 0);
     read_hello(&channel->in, &hello);
@@ -105,7 +105,7 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
         log_event("module.failed module=%s rv=0x%lx reason=\"%s\"", module->name, (unsigned long)hello.rv, hello.error);
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
-    channel_set_tick(channel, tick_of(module));
+    channel_set_ticks(channel, tick_of(module), tick_of(module));
     bell_heed(&channel->bell, module->calls, false);
     return CKR_OK;
 }
@@ -139,7 +139,6 @@ static CK_RV reopen(struct module *module)
     drop_idle(module);
     close_door(module);
     large_handles_finish(&module->large);
-    module->large.count = 0;
     set_patience(module, &offers[0]);
     set_door(module, offers[0].door);
     return module_await(module, module_greet(module), DEADLINE_START);

@@ -72,7 +72,10 @@ static CK_ULONG large_put(struct large_handles *large, CK_ULONG server)
 
 void large_handles_finish(struct large_handles *large)
 {
+    pthread_mutex_lock(&large->lock);
     arena_finish(&large->list);
+    large->count = 0;
+    pthread_mutex_unlock(&large->lock);
 }
 
 bool handle_to_server(struct large_handles *large, uint32_t generation, CK_ULONG client, CK_ULONG *ret_server)

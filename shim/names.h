@@ -32,6 +32,8 @@ uint32_t generation_next(void);
 uint32_t handle_generation(CK_ULONG client);
 bool handle_to_server(struct large_handles *large, uint32_t generation, CK_ULONG client, CK_ULONG *ret_server);
 CK_ULONG handle_to_client(struct large_handles *large, uint32_t generation, CK_ULONG server);
+
+/* Forgets them all, for the next life or for good. */
 void large_handles_finish(struct large_handles *large);
 
 /* A module keeps its number for the life of the process. LIMIT_MODULES when there are too many. */

@@ -179,15 +179,14 @@ class TestHelper:
         assert expected == words[2:-1]
 
     def test_descriptors(self, starter: Starter, provider: Path, fake_program: Path) -> None:
-        """A helper has its door and its standard streams, none of which is the application's, and no other."""
+        """A helper has its door and standard streams that are nobody else's, in a session of its own."""
         broker = starter.start(module("one", provider), helper=fake_program)
-        with through(broker.attach()[0]) as channel:
-            links = {
-                each.name: str(each.readlink()) for each in Path(f"/proc/{channel.hello.pid}/fd").iterdir()
-            }
-            session = os.getsid(channel.hello.pid or 0)
+        with Door.of_helper(broker.attach()[0].door or -1) as door, door.open("test", PATIENCE) as channel:
+            pid = channel.hello.pid or 0
+            links = {each.name: str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+            session = os.getsid(pid)
 
-        assert channel.hello.pid == session
+        assert pid == session
         assert "/dev/null" == links["0"] == links["1"]
         assert links["2"].startswith("pipe:")
         # The last is the channel that was opened.

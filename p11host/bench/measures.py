@@ -81,7 +81,7 @@ def _measures() -> tuple[Measure, ...]:
         Measure("encrypt", "AES-CBC-PAD, 1 MiB", "softhsm", "ns", "call", ("encrypt",), 50, encrypt),
         Measure("sign-1", "ECDSA P-256, 1 thread", "softhsm", "calls/s", "rate", ("sign", "1"), 500),
         Measure("sign-4", "ECDSA P-256, 4 threads", "softhsm", "calls/s", "rate", ("sign", "4"), 500),
-        Measure("start", "start, to C_GetSlotList", "softhsm", "ns", "start"),
+        Measure("start", "start to C_GetSlotList", "softhsm", "ns", "start"),
     )
 
 

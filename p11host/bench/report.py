@@ -102,7 +102,7 @@ def verdicts(rows: Sequence[Row], memory: Memory) -> Iterator[Verdict]:
         text = f"{row.measure.title}: {relation} {bound.limit:g} × the {what} of {bound.other}"
         yield Verdict(text, value, bound.limit, None if value is None else bound.holds(value))
     met = None if memory.kib is None else memory.kib <= MEMORY_KIB
-    text = f"private memory of a helper with the sleepy provider: at most {MEMORY_KIB} KiB"
+    text = f"helper and sleepy provider, private memory: at most {MEMORY_KIB} KiB"
     yield Verdict(text, memory.kib, MEMORY_KIB, met)
 
 
@@ -162,7 +162,7 @@ def _results(rows: Iterable[Row], rounds: int) -> Table:
 
 def _table(title: str, first: str, *numbers: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right")
     return table

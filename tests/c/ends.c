@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fence.h"
 
@@ -54,7 +55,9 @@ struct ends *ends_begin(const struct function *function)
     arena_reset(&e->arena, true);
     message_forget(&e->message);
     reader_init(&e->reader, e->buffer, message_source, &e->message);
+    e->shelf = e->writer.shelf = (struct shelf){0};
     e->caller = fence_alloc(function->n_words * sizeof *e->caller);
+    memset(e->caller, 0, function->n_words * sizeof *e->caller);
     e->shim = (struct walk){
         .function = function, .words = e->caller, .w = &e->writer, .r = &e->reader, .names = &ends_names,
     };
@@ -62,6 +65,13 @@ struct ends *ends_begin(const struct function *function)
         .function = function, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
     };
     return e;
+}
+
+void ends_use_shelf(struct ends *e)
+{
+    static uint8_t shelf[LIMIT_SHELF] __attribute__((aligned(4096)));
+    e->shelf = (struct shelf){.base = shelf, .size = sizeof shelf};
+    e->writer.shelf = e->reader.shelf = e->shelf;
 }
 
 void ends_write_request(struct ends *e)

@@ -17,6 +17,7 @@ struct ends {
     struct reader reader;
     struct arena arena;
     struct message message; /* the last that was carried */
+    struct shelf shelf;
     uint8_t buffer[READER_BUFFER];
 };
 
@@ -28,8 +29,11 @@ struct ends {
 
 extern const struct names ends_names;
 
-/* The one pair of ends of the program, with everything of the last call forgotten. */
+/* The one pair of ends of the program, with everything of the last call forgotten. All words are 0. */
 struct ends *ends_begin(const struct function *function);
+
+/* From now on long byte strings of this call lie on a shelf. */
+void ends_use_shelf(struct ends *ends);
 
 /* A call's arguments to the provider. True if they arrived; else see shim.refusal and the reader's error. */
 bool ends_request(struct ends *ends, size_t portion);

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "make.h"
-
 /* ---- what it does ---- */
 
 uint64_t stand_in_reads(const struct leaves *leaves)
@@ -78,12 +76,16 @@ size_t stand_in_counted(const struct leaf *leaf)
 
 /* ---- what it was given ---- */
 
-static bool lies_within(const struct leaf *leaf, const struct arena *arena, const uintptr_t *words)
+static bool lies_in(const struct leaf *leaf, const void *base, size_t size)
 {
-    if (is_word(words, leaf->at))
-        return true;
-    size_t at = (size_t)(leaf->at - arena->base);
-    return leaf->at >= arena->base && at <= arena->used && leaf->size <= arena->used - at;
+    uintptr_t at = (uintptr_t)leaf->at - (uintptr_t)base;
+    return base && at <= size && leaf->size <= size - at;
+}
+
+static bool lies_well(const struct leaf *leaf, const struct ends *e)
+{
+    return lies_in(leaf, e->provider, sizeof e->provider) || lies_in(leaf, e->arena.base, e->arena.used) ||
+           lies_in(leaf, e->shelf.base, e->shelf.size);
 }
 
 static int by_address(const void *a, const void *b)
@@ -92,12 +94,12 @@ static int by_address(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-const char *stand_in_finds_fault(struct leaves *leaves, const struct arena *arena, const uintptr_t *words)
+const char *stand_in_finds_fault(struct leaves *leaves, const struct ends *ends)
 {
     const struct leaf *last = NULL;
     for (size_t i = 0; i < leaves->count; i++)
-        if (!lies_within(&leaves->list[i], arena, words))
-            return "something lies outside of the arena";
+        if (!lies_well(&leaves->list[i], ends))
+            return "something lies where nothing was given";
     qsort(leaves->list, leaves->count, sizeof *leaves->list, by_address);
     for (size_t i = 0; i < leaves->count; i++) {
         const struct leaf *leaf = &leaves->list[i];

@@ -5,8 +5,8 @@
 #ifndef P11HOST_STAND_IN_H
 #define P11HOST_STAND_IN_H
 
-#include "arena.h"
 #include "dice.h"
+#include "ends.h"
 #include "visit.h"
 
 /* Reads all there is to read. What it returns is of no use but to the optimiser. */
@@ -25,9 +25,9 @@ bool stand_in_carries(const struct leaf *leaf, CK_RV rv);
 size_t stand_in_counted(const struct leaf *leaf);
 
 /*
- * NULL if a provider may use everything it was given: all of it lies in the arena or among the words, and nothing it
- * may write overlaps with anything else. Else what is wrong.
+ * NULL if a provider may use everything it was given: all of it lies in the arena, on the shelf or among the words, and
+ * nothing it may write overlaps with anything else. Else what is wrong. Sorts the leaves.
  */
-const char *stand_in_finds_fault(struct leaves *leaves, const struct arena *arena, const uintptr_t *words);
+const char *stand_in_finds_fault(struct leaves *leaves, const struct ends *ends);
 
 #endif
