@@ -110,7 +110,10 @@ class Door:
         body = encode(hello.message(), self._frame)
         if len(body) > limits().hello:
             raise LocalError("limit", f"hello of {len(body)} bytes, at most {limits().hello}")
-        socket.send_fds(self._socket, [body], [descriptor], socket.MSG_NOSIGNAL)
+        try:
+            socket.send_fds(self._socket, [body], [descriptor], socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ClosedError("nobody is behind the door") from error
 
 
 class Channel:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -88,7 +88,7 @@ class ModuleTable(Table):
         default={}, description='environment variables and strings, { NAME = "value" }'
     )
     fork: Fork = Field(default="reinit", description='"reinit", "inherit" or "strict"')
-    threads: Literal[1] | None = Field(default=None, description="1, or no such key")
+    threads: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1, or no such key")
     priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
         default=0, description="a whole number, higher first"
     )

@@ -171,6 +171,7 @@ class Hello:
     def message(self) -> Notification:
         """Return the hello as a message."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said["cryptoki"] = self.cryptoki and list(self.cryptoki)
         return Notification("hello", [{key: value for key, value in said.items() if value is not None}])
 
     @classmethod
@@ -199,7 +200,8 @@ def map_of(params: list[Value]) -> Mapping[str, Value]:
 
 def short_text(text: str) -> str:
     """Return `text` as a peer has room for it: at most TEXT bytes, no NUL."""
-    data = text.replace("\0", "").encode(errors="replace")
+    text = text.replace("\0", "")
+    data = text.encode(errors="replace")
     return text if len(data) <= TEXT else data[: TEXT - 3].decode(errors="ignore") + "…"
 
 

@@ -122,6 +122,13 @@ static void write_request(struct writer *w, const char *module)
     }
 }
 
+static bool read_is_strict(struct reader *r)
+{
+    char mode[LIMIT_NAME + 1];
+    read_text(r, mode, sizeof mode);
+    return !strcmp(mode, "strict");
+}
+
 static void read_entry(struct reader *r, struct control *control, struct offer *offer)
 {
     char key[LIMIT_NAME + 1];
@@ -134,6 +141,8 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
         offer->short_ms = read_uint(r);
     else if (!strcmp(key, "long"))
         offer->long_ms = read_uint(r);
+    else if (!strcmp(key, "fork"))
+        offer->strict = read_is_strict(r);
     else if (!strcmp(key, "door"))
         offer->door = read_bool(r) ? take_descriptor(control) : -1;
     else

@@ -2,6 +2,7 @@
 #ifndef P11HOST_ATTACH_H
 #define P11HOST_ATTACH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cryptoki.h"
@@ -12,6 +13,7 @@ struct offer {
     char error[256];
     int door; /* -1 when there is none; else the receiver's to close */
     uint64_t short_ms, long_ms;
+    bool strict; /* a forked child must call C_Initialize */
 };
 
 /*

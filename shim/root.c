@@ -31,6 +31,9 @@ struct root {
 static _Atomic(struct root *) the_root;
 static _Atomic bool wanted;
 
+/* With `fork = "strict"` a child is not initialised until it calls C_Initialize itself. */
+static _Atomic bool strict;
+
 /* A kernel or emulator that takes advice it cannot know only pretends. */
 static bool wipes_on_fork(void *page)
 {
@@ -110,9 +113,11 @@ static CK_RV build(struct root *root, bool lazy)
     root->cleaned = true;
     struct state *state;
     CK_RV rv = state_new(lazy, &state);
-    if (rv == CKR_OK)
-        atomic_store(&root->state, state);
-    return rv;
+    if (rv != CKR_OK)
+        return rv;
+    atomic_store(&strict, state->strict);
+    atomic_store(&root->state, state);
+    return CKR_OK;
 }
 
 /* The first call in a child. */
@@ -139,7 +144,8 @@ CK_RV state_enter(struct state **ret_state)
         if (*ret_state)
             return CKR_OK;
         leave(root);
-        CK_RV rv = atomic_load(&wanted) ? build_lazily(root) : CKR_CRYPTOKI_NOT_INITIALIZED;
+        bool may_build = atomic_load(&wanted) && !atomic_load(&strict);
+        CK_RV rv = may_build ? build_lazily(root) : CKR_CRYPTOKI_NOT_INITIALIZED;
         if (rv != CKR_OK)
             return rv;
     }

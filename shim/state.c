@@ -48,8 +48,10 @@ CK_RV state_new(bool lazy, struct state **ret_state)
     CK_RV rv = attach(NULL, offers, &state->n_modules);
     if (rv != CKR_OK)
         state->n_modules = 0;
-    for (unsigned i = 0; i < state->n_modules; i++)
+    for (unsigned i = 0; i < state->n_modules; i++) {
         module_init(&state->modules[i], &offers[i], &state->calls);
+        state->strict = state->strict || offers[i].strict;
+    }
     if (rv == CKR_OK)
         rv = await_helpers(state);
     if (rv == CKR_OK)

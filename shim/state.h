@@ -15,6 +15,7 @@
 struct state {
     _Atomic bool lazy;   /* built by a child's first call: C_Initialize has yet to be called */
     _Atomic bool ending; /* C_Finalize has begun */
+    bool strict;         /* some module wants every child to call C_Initialize */
     _Atomic unsigned calls; /* in progress */
     unsigned n_modules;
     struct module modules[LIMIT_MODULES];

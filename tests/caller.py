@@ -209,9 +209,10 @@ class Caller:
             return Words([None])
         cell = ULONG(UNKNOWN)
 
-        def output(rv: int) -> bool:
-            if rv == CKR_OK:
-                self.handles[given] = cell.value
+        def output(rv: int) -> bool | None:
+            if rv != CKR_OK:
+                return None
+            self.handles[given] = cell.value
             return cell.value != UNKNOWN
 
         return Words([ctypes.byref(cell)], output)

@@ -225,7 +225,7 @@ class TestHelper:
         attached = broker.attach()[0]
 
         assert 3 == broker.wait_event("helper.ended", module="one")["status"]
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(ClosedError):
             through(attached)
 
     def test_a_signal_is_logged(self, broker: Broker) -> None:
@@ -590,7 +590,7 @@ with Door.of_broker(Path(sys.argv[1])) as door, door.open() as channel:
     sys.stdin.read()
 """
 
-# Becomes another user, who can import nothing of ours, says hello, asks for the status and prints what it got.
+# Becomes another user, who can import nothing of ours, says hello, asks for the status and prints all.
 _STRANGER = """
 import os, socket, sys
 os.setgroups([])

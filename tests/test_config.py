@@ -56,7 +56,12 @@ class TestMeaning:
         soft = next(module for module in config.modules if module.name == "soft")
 
         assert (Path("/run/x/broker.sock"), 9) == (config.socket, config.idle)
-        assert (Path("/usr/lib/soft.so"), "inherit", 1, -3) == (soft.path, soft.fork, soft.threads, soft.priority)
+        assert (Path("/usr/lib/soft.so"), "inherit", 1, -3) == (
+            soft.path,
+            soft.fork,
+            soft.threads,
+            soft.priority,
+        )
         assert {"SOFTHSM2_CONF": "/etc/soft.conf", "EMPTY": ""} == dict(soft.env)
         assert ("slot=1", 5, 0, True) == (soft.reserved, soft.short, soft.long, soft.enabled)
         assert (tmp_path / "p11host.toml",) == config.files
@@ -113,7 +118,10 @@ class TestFaults:
             ("threads = true", "module.a.threads: expected 1, or no such key, not true"),
             ('threads = "1"', 'module.a.threads: expected 1, or no such key, not "1"'),
             ("priority = 1.5", "module.a.priority: expected a whole number, higher first, not 1.5"),
-            ("priority = 99999999999", "module.a.priority: expected a whole number, higher first, not 99999999999"),
+            (
+                "priority = 99999999999",
+                "module.a.priority: expected a whole number, higher first, not 99999999999",
+            ),
             ("enabled = 1", "module.a.enabled: expected true or false, not 1"),
             ('enabled = "yes"', 'module.a.enabled: expected true or false, not "yes"'),
             ("reserved = 5", "module.a.reserved: expected a string for C_Initialize, not an integer"),
@@ -124,7 +132,10 @@ class TestFaults:
             (r'env = { A = "\u0000" }', "module.a.env.A: expected a string without NUL, not a string"),
             ("deadlines = 5", "module.a.deadlines: expected { short = milliseconds, "),
             ("deadlines = { shrt = 5 }", "module.a.deadlines.shrt: unknown key; did you mean 'short'?"),
-            ("deadlines = { long = -1 }", "module.a.deadlines.long: expected milliseconds (0 for no deadline), not -1"),
+            (
+                "deadlines = { long = -1 }",
+                "module.a.deadlines.long: expected milliseconds (0 for no deadline), not -1",
+            ),
             ("deadlines = { long = 4294967296 }", "module.a.deadlines.long: expected milliseconds"),
             ("enabled = 2026-01-01", "module.a.enabled: expected true or false, not datetime.date"),
         ],
@@ -143,15 +154,27 @@ class TestFaults:
             ("[module]\na = 1", "2: module.a: expected a table [module.NAME], not 1"),
             ("[[module.a]]\npath = '/a.so'", "1: module.a: expected a table [module.NAME], not an array"),
             ("[module.a]", "1: module.a.path: missing; expected the absolute path of a provider's .so"),
-            ("[module.a]\npath = 'a.so'", "2: module.a.path: expected the absolute path of a provider's .so, not"),
-            ("[module.a]\npath = '~/a.so'", "2: module.a.path: expected the absolute path of a provider's .so, not"),
+            (
+                "[module.a]\npath = 'a.so'",
+                "2: module.a.path: expected the absolute path of a provider's .so, not",
+            ),
+            (
+                "[module.a]\npath = '~/a.so'",
+                "2: module.a.path: expected the absolute path of a provider's .so, not",
+            ),
             ("[module.'Big One']\npath = '/a.so'", '1: module."Big One": expected a name of a-z, 0-9, '),
             ("[module.-a]\npath = '/a.so'", "1: module.-a: expected a name of a-z, 0-9, "),
             (f"[module.{'a' * 65}]\npath = '/a.so'", f"1: module.{'a' * 65}: expected a name"),
             ("broker = 7", "1: broker: expected a table [broker], not 7"),
             ("[broker]\nidle = -1", "2: broker.idle: expected whole seconds, not -1"),
-            ("[broker]\nsocket = 'x'", "2: broker.socket: expected an absolute path of at most 107 bytes, not"),
-            (f"[broker]\nsocket = '/{'x' * 107}'", "2: broker.socket: expected an absolute path of at most 107"),
+            (
+                "[broker]\nsocket = 'x'",
+                "2: broker.socket: expected an absolute path of at most 107 bytes, not",
+            ),
+            (
+                f"[broker]\nsocket = '/{'x' * 107}'",
+                "2: broker.socket: expected an absolute path of at most 107",
+            ),
             ("[broker]\nsockt = '/x'", "2: broker.sockt: unknown key; did you mean 'socket'?"),
         ],
     )
@@ -198,7 +221,10 @@ class TestFaults:
             (b"\xff = 1", "not UTF-8 at byte 0; save it as UTF-8"),
             (b"#" * (1 << 20) + b"##", "longer than 1048576 bytes, so no configuration"),
             (b"", "no [module.NAME] in it; add a provider with: p11host add"),
-            (b"[module.a]\npath='/a'\nenabled=false", "every module is disabled; remove an 'enabled = false'"),
+            (
+                b"[module.a]\npath='/a'\nenabled=false",
+                "every module is disabled; remove an 'enabled = false'",
+            ),
         ],
     )
     def test_content(self, tmp_path: Path, content: bytes, problem: str) -> None:
@@ -215,12 +241,16 @@ class TestFaults:
         """A file that was named and is not there is a fault; of the usual places one is enough."""
         with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file; name another"):
             load(choose(tmp_path / "nowhere.toml", {}))
-        with pytest.raises(ConfigError, match=r"no configuration: neither .*a nor .*b exists; add a provider with"):
+        with pytest.raises(
+            ConfigError, match=r"no configuration: neither .*a nor .*b exists; add a provider with"
+        ):
             load(Choice((tmp_path / "a", tmp_path / "b"), named=False))
 
     def test_unreadable(self, tmp_path: Path) -> None:
         """What cannot be read as a file is told with the reason, and waits for nobody."""
-        with pytest.raises(ConfigError, match="cannot be read: Is a directory; check its path, owner and mode"):
+        with pytest.raises(
+            ConfigError, match="cannot be read: Is a directory; check its path, owner and mode"
+        ):
             load(choose(tmp_path, {}))
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(ConfigError, match="pipe: not a regular file"):
@@ -231,7 +261,9 @@ class TestFaults:
         """A file somebody else keeps for himself is told as such."""
         file = tmp_path / "p11host.toml"
         file.touch(mode=0o000)
-        with pytest.raises(ConfigError, match="cannot be read: Permission denied; check its path, owner and mode"):
+        with pytest.raises(
+            ConfigError, match="cannot be read: Permission denied; check its path, owner and mode"
+        ):
             load(choose(file, {}))
 
     def test_writable_by_everybody(self, tmp_path: Path) -> None:
@@ -272,7 +304,7 @@ class TestPlaces:
         assert Path("/a/b.sock") == socket_path(both, nobody)
         assert Path("/r/p11host/broker.sock") == socket_path(both | {"P11HOST_SOCKET": ""}, nobody)
         assert Path("/r/p11host/broker.sock") == socket_path(both | {"P11HOST_SOCKET": "rel"}, nobody)
-        assert Path(f"/tmp/p11host-{nobody}/broker.sock") == socket_path({}, nobody)
+        assert Path("/", "tmp", f"p11host-{nobody}", "broker.sock") == socket_path({}, nobody)
         if not Path("/run/user/0").is_dir():
             assert SYSTEM_SOCKET == socket_path({}, 0)
 

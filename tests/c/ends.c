@@ -74,6 +74,19 @@ void ends_use_shelf(struct ends *e)
     e->writer.shelf = e->reader.shelf = e->shelf;
 }
 
+static bool lies_in(const void *at, size_t size, const void *base, size_t room)
+{
+    uintptr_t offset = (uintptr_t)at - (uintptr_t)base;
+    return base && offset <= room && size <= room - offset;
+}
+
+bool ends_gave(const void *ends, const void *at, size_t size)
+{
+    const struct ends *e = ends;
+    return lies_in(at, size, e->provider, sizeof e->provider) || lies_in(at, size, e->arena.base, e->arena.used) ||
+           lies_in(at, size, e->shelf.base, e->shelf.size);
+}
+
 void ends_write_request(struct ends *e)
 {
     e->shim.slot = e->caller[0] ^ SLOT_PATTERN;

@@ -41,6 +41,9 @@ bool ends_request(struct ends *ends, size_t portion);
 /* The provider's answer to the caller. What the caller is told; see the reader's error. */
 CK_RV ends_respond(struct ends *ends, CK_RV rv, size_t portion);
 
+/* A visit_guard: whether the provider was given that memory, in the arena, on the shelf or among its words. */
+bool ends_gave(const void *ends, const void *at, size_t size);
+
 /* The steps of these two. */
 void ends_write_request(struct ends *ends);
 void ends_read_request(struct ends *ends, size_t portion);

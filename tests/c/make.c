@@ -256,6 +256,14 @@ static size_t parameter_length(struct dice *d, const struct choice *choice)
     }
 }
 
+/* Two structs of one size are told apart by a number in them, which then must be what the choice asks for. */
+static void make_struct(struct dice *d, const struct choice *choice, uint8_t *base)
+{
+    do
+        make_fields(d, &layouts[choice->type], base);
+    while (choice->probe_max && visit_number(base + choice->probe) > choice->probe_max);
+}
+
 CK_MECHANISM *make_mechanism(struct dice *d, const struct mechanism *mechanism, const struct choice *choice)
 {
     CK_MECHANISM *m = fence_alloc(sizeof *m);
@@ -266,7 +274,7 @@ CK_MECHANISM *make_mechanism(struct dice *d, const struct mechanism *mechanism, 
     m->pParameter = some_bytes(d, m->ulParameterLen);
     depth++;
     if (choice->kind == VALUE_STRUCT)
-        make_fields(d, &layouts[choice->type], m->pParameter);
+        make_struct(d, choice, m->pParameter);
     else if (choice->kind == VALUE_OBJECT)
         set_number(m->pParameter, some_object(d));
     depth--;

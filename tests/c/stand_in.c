@@ -26,6 +26,14 @@ static CK_ULONG some_count(struct dice *d, const struct leaf *leaf, CK_RV rv, si
     return dice_throw(d, (uint32_t)room + 1);
 }
 
+/* What memory holds that nobody wrote is no value: the helper could not tell. */
+static void write_output(struct dice *d, const struct leaf *leaf, size_t most)
+{
+    dice_fill(d, leaf->at, leaf->size < most ? leaf->size : most);
+    if (leaf->size == 1 && *leaf->at == UNWRITTEN)
+        *leaf->at = 0;
+}
+
 void stand_in_writes(struct dice *d, const struct leaves *leaves, CK_RV rv, size_t most)
 {
     for (size_t i = 0; i < leaves->count; i++) {
@@ -35,7 +43,7 @@ void stand_in_writes(struct dice *d, const struct leaves *leaves, CK_RV rv, size
         if (leaf->kind == LEAF_LENGTH)
             *(CK_ULONG *)(void *)leaf->at = dice_throw(d, 1000); /* of a buffer that follows, or of none */
         else
-            dice_fill(d, leaf->at, leaf->size < most ? leaf->size : most);
+            write_output(d, leaf, most);
         if (leaf->length)
             *leaf->length = some_count(d, leaf, rv, most);
     }
@@ -76,18 +84,6 @@ size_t stand_in_counted(const struct leaf *leaf)
 
 /* ---- what it was given ---- */
 
-static bool lies_in(const struct leaf *leaf, const void *base, size_t size)
-{
-    uintptr_t at = (uintptr_t)leaf->at - (uintptr_t)base;
-    return base && at <= size && leaf->size <= size - at;
-}
-
-static bool lies_well(const struct leaf *leaf, const struct ends *e)
-{
-    return lies_in(leaf, e->provider, sizeof e->provider) || lies_in(leaf, e->arena.base, e->arena.used) ||
-           lies_in(leaf, e->shelf.base, e->shelf.size);
-}
-
 static int by_address(const void *a, const void *b)
 {
     const struct leaf *x = a, *y = b;
@@ -97,8 +93,10 @@ static int by_address(const void *a, const void *b)
 const char *stand_in_finds_fault(struct leaves *leaves, const struct ends *ends)
 {
     const struct leaf *last = NULL;
+    if (leaves->astray)
+        return "a pointer leads where nothing was given";
     for (size_t i = 0; i < leaves->count; i++)
-        if (!lies_well(&leaves->list[i], ends))
+        if (!ends_gave(ends, leaves->list[i].at, leaves->list[i].size))
             return "something lies where nothing was given";
     qsort(leaves->list, leaves->count, sizeof *leaves->list, by_address);
     for (size_t i = 0; i < leaves->count; i++) {

@@ -53,8 +53,8 @@ static void expect_same_leaf(const struct leaf *caller, const struct leaf *provi
 
 static void expect_same_arguments(struct ends *e)
 {
-    visit_call(&callers, e->shim.function, e->caller);
-    visit_call(&providers, e->helper.function, e->provider);
+    visit_call(&callers, e->shim.function, e->caller, NULL, NULL);
+    visit_call(&providers, e->helper.function, e->provider, ends_gave, e);
     expect(callers.complete);
     for (size_t i = 0; i < callers.count && i < providers.count; i++) {
         expect_same_shape(&callers.list[i], &providers.list[i], i);

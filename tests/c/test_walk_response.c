@@ -61,8 +61,8 @@ static void expect_outputs(struct ends *e, CK_RV rv)
 static void expect_return(struct ends *e, struct dice *dice, CK_RV rv, size_t portion)
 {
     expect(ends_request(e, 0));
-    visit_call(&callers, e->shim.function, e->caller);
-    visit_call(&providers, e->helper.function, e->provider);
+    visit_call(&callers, e->shim.function, e->caller, NULL, NULL);
+    visit_call(&providers, e->helper.function, e->provider, ends_gave, e);
     stand_in_spoils(dice, &providers, e->provider);
     stand_in_writes(dice, &providers, rv, MOST);
     fence_snapshot();

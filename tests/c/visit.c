@@ -8,6 +8,8 @@ struct visit {
     struct leaves *leaves;
     uint8_t context; /* enum context of the function */
     uint8_t when;
+    visit_guard *may_read;
+    const void *guard;
 };
 
 CK_ULONG visit_number(const void *at)
@@ -36,6 +38,13 @@ static struct leaf *add(struct visit *v, enum leaf_kind kind, void *at, size_t s
     return leaf;
 }
 
+static bool leads_somewhere(struct visit *v, const void *p, size_t size)
+{
+    bool can = !v->may_read || v->may_read(v->guard, p, size);
+    v->leaves->astray |= !can;
+    return can;
+}
+
 static void *add_pointer(struct visit *v, void *cell)
 {
     add(v, LEAF_POINTER, cell, sizeof(void *), DIR_IN);
@@ -56,6 +65,8 @@ static bool nests(const CK_ATTRIBUTE *a)
 
 static void visit_template(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count)
 {
+    if (!leads_somewhere(v, template, count * sizeof *template))
+        return;
     for (CK_ULONG i = 0; i < count && v->leaves->complete; i++) {
         CK_ATTRIBUTE *a = &template[i];
         add_number(v, &a->type, DIR_IN);
@@ -72,7 +83,8 @@ static void visit_template(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG cou
 /* Of C_GetAttributeValue. In a nested template the type is an output too. */
 static void visit_query(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count, bool nested)
 {
-    v->when = WHEN_TEMPLATE;
+    if (!leads_somewhere(v, template, count * sizeof *template))
+        return;
     for (CK_ULONG i = 0; i < count && v->leaves->complete; i++) {
         CK_ATTRIBUTE *a = &template[i];
         bool inner = attribute_kind(a->type) == VALUE_TEMPLATE;
@@ -88,7 +100,6 @@ static void visit_query(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count,
         leaf->length = &a->ulValueLen;
         leaf->unit = 1;
     }
-    v->when = WHEN_ALWAYS;
 }
 
 /* ---- mechanisms and structs ---- */
@@ -126,11 +137,13 @@ const struct choice *visit_choose(uint8_t context, const CK_MECHANISM *mechanism
 
 static void visit_mechanism(struct visit *v, CK_MECHANISM *mechanism)
 {
+    if (!leads_somewhere(v, mechanism, sizeof *mechanism))
+        return;
     add_number(v, &mechanism->mechanism, DIR_IN);
     add_number(v, &mechanism->ulParameterLen, DIR_IN);
     uint8_t *parameter = add_pointer(v, &mechanism->pParameter);
     CK_ULONG len = mechanism->ulParameterLen;
-    if (!parameter || len == 0)
+    if (!parameter || len == 0 || !leads_somewhere(v, parameter, len))
         return;
     const struct choice *c = visit_choose(v->context, mechanism);
     if (c && c->kind == VALUE_STRUCT)
@@ -177,6 +190,8 @@ const struct variant *visit_variant(const struct field *field, const uint8_t *ba
 static void visit_union(struct visit *v, const struct field *field, uint8_t *base, uint8_t *value, CK_ULONG len)
 {
     const struct variant *variant = visit_variant(field, base);
+    if (!leads_somewhere(v, value, len))
+        return;
     if (variant && variant->kind == VALUE_STRUCT && len == layouts[variant->type].size)
         visit_fields(v, &layouts[variant->type], value, base, DIR_IN);
     else if (variant && variant->kind == VALUE_OBJECT && len == sizeof(CK_ULONG))
@@ -185,12 +200,35 @@ static void visit_union(struct visit *v, const struct field *field, uint8_t *bas
         add(v, LEAF_BYTES, value, len, DIR_IN);
 }
 
+/* A length may stand behind a pointer of its own, or be found by reading to the end. */
+static bool has_extent(struct visit *v, const struct field *field, const uint8_t *base, const uint8_t *parent, CK_ULONG *ret_count)
+{
+    const void *cell = field->unit == UNIT_DEREF ? visit_pointer(base + field->length) : NULL;
+    if (cell && !leads_somewhere(v, cell, sizeof(CK_ULONG)))
+        return false;
+    for (size_t n = 1; field->unit == UNIT_NUL; n++) {
+        const char *text = visit_pointer(base + field->offset);
+        if (!leads_somewhere(v, text, n))
+            return false;
+        if (text[n - 1] == '\0')
+            break;
+    }
+    return visit_extent(field, base, parent, ret_count);
+}
+
+static void visit_structs(struct visit *v, const struct layout *layout, uint8_t *first, CK_ULONG count, const uint8_t *parent, uint8_t dir)
+{
+    if (count > LEAVES || !leads_somewhere(v, first, count * layout->size))
+        return;
+    for (CK_ULONG i = 0; i < count && v->leaves->complete; i++)
+        visit_fields(v, layout, first + i * layout->size, parent, dir);
+}
+
 static void visit_pointed(struct visit *v, const struct field *field, uint8_t *base, const uint8_t *parent, uint8_t dir)
 {
-    const struct layout *inner = &layouts[field->type];
     CK_ULONG count;
     uint8_t *p = add_pointer(v, base + field->offset);
-    if (!p || !visit_extent(field, base, parent, &count))
+    if (!p || !has_extent(v, field, base, parent, &count))
         return;
     switch ((enum field_kind)field->kind) {
     case FIELD_BYTES: add(v, LEAF_BYTES, p, count, dir); break;
@@ -199,9 +237,7 @@ static void visit_pointed(struct visit *v, const struct field *field, uint8_t *b
     case FIELD_TEMPLATE: visit_template(v, (CK_ATTRIBUTE *)(void *)p, count); break;
     case FIELD_MECHANISM: visit_mechanism(v, (CK_MECHANISM *)(void *)p); break;
     case FIELD_UNION: visit_union(v, field, base, p, count); break;
-    default:
-        for (CK_ULONG i = 0; i < count && v->leaves->complete; i++)
-            visit_fields(v, inner, p + i * inner->size, base, dir);
+    default: visit_structs(v, &layouts[field->type], p, count, base, dir);
     }
 }
 
@@ -230,6 +266,8 @@ static void visit_fields(struct visit *v, const struct layout *layout, uint8_t *
 
 static void visit_filled(struct visit *v, enum leaf_kind kind, void *buffer, CK_ULONG *cell, uint8_t unit)
 {
+    if (cell && !leads_somewhere(v, cell, sizeof *cell))
+        return;
     if (cell)
         add(v, LEAF_LENGTH, cell, sizeof *cell, DIR_INOUT);
     if (!buffer)
@@ -267,7 +305,7 @@ static void visit_when_ok(struct visit *v, enum leaf_kind kind, void *at, size_t
 static void visit_info(struct visit *v, const struct layout *layout, uint8_t *base)
 {
     v->when = WHEN_OK;
-    if (base)
+    if (base && leads_somewhere(v, base, layout->size))
         visit_fields(v, layout, base, NULL, DIR_OUT);
     v->when = WHEN_ALWAYS;
 }
@@ -306,10 +344,12 @@ static void visit_arg(struct visit *v, const struct arg *arg, uintptr_t *words)
     case ARG_TEMPLATE:
     case ARG_TEMPLATE_IO:
         add_number(v, &words[arg->len], DIR_IN);
+        v->when = WHEN_TEMPLATE;
         if (p && arg->kind == ARG_TEMPLATE)
             visit_template(v, p, len);
         else if (p)
             visit_query(v, p, len, false);
+        v->when = WHEN_ALWAYS;
         break;
     case ARG_MECHANISM:
         if (p)
@@ -336,11 +376,12 @@ static void visit_arg(struct visit *v, const struct arg *arg, uintptr_t *words)
     }
 }
 
-void visit_call(struct leaves *leaves, const struct function *function, uintptr_t *words)
+void visit_call(struct leaves *leaves, const struct function *function, uintptr_t *words, visit_guard *may_read, const void *context)
 {
-    struct visit v = {.leaves = leaves, .context = function->context};
+    struct visit v = {.leaves = leaves, .context = function->context, .may_read = may_read, .guard = context};
     leaves->count = 0;
     leaves->complete = true;
+    leaves->astray = false;
     for (unsigned i = 0; i < function->n_args; i++)
         visit_arg(&v, &function->args[i], words);
 }

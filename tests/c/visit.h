@@ -42,11 +42,17 @@ enum { LEAVES = 16384 };
 struct leaves {
     size_t count;
     bool complete; /* false when there were more than fit */
+    bool astray;   /* a pointer was not followed because `may_read` said no */
     struct leaf list[LEAVES];
 };
 
-/* All leaves of a call, always in the same order for arguments of the same shape. */
-void visit_call(struct leaves *leaves, const struct function *function, uintptr_t *words);
+typedef bool visit_guard(const void *context, const void *at, size_t size);
+
+/*
+ * All leaves of a call, always in the same order for arguments of the same shape. Where a peer made the arguments,
+ * `may_read` says which pointers can be followed; NULL follows all.
+ */
+void visit_call(struct leaves *leaves, const struct function *function, uintptr_t *words, visit_guard *may_read, const void *context);
 
 /* The choice a parameter of `len` bytes is read by; NULL when the tables know none. */
 const struct choice *visit_choose(uint8_t context, const CK_MECHANISM *mechanism);

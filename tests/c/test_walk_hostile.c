@@ -1,0 +1,538 @@
+/* A peer that lies: whatever it sends, it ends its channel at most. */
+#include <errno.h>
+#include <string.h>
+
+#include "ends.h"
+#include "evil.h"
+#include "fence.h"
+#include "stand_in.h"
+#include "test.h"
+#include "visit.h"
+
+enum { MOST = 4096, SMALL_MESSAGE = 2000, EXACT_MOST = 1 << 16, FLIPS = 300 };
+
+static struct leaves leaves;
+static struct place places[PLACES];
+static struct message original;
+static unsigned long accepted, tried;
+
+static bool crosses(const struct function *f)
+{
+    return !f->local && make_find_arg(f, ARG_MESSAGE) < 0;
+}
+
+static bool is_wire_error(int error)
+{
+    return error == -EBADMSG || error == -EMSGSIZE || error == -ENODATA || error == -ENOMEM;
+}
+
+static void put_back(struct ends *e, const struct message *m)
+{
+    reader_init(&e->reader, e->buffer, message_source, &e->message);
+    e->reader.shelf = e->shelf;
+    if (m != &e->message)
+        message_set(&e->message, m->bytes, m->len);
+    e->message.at = 0;
+}
+
+/* ---- requests ---- */
+
+static bool answers_too_much(const struct ends *e)
+{
+    int i = make_find_arg(e->helper.function, ARG_OUT_EXACT);
+    return i >= 0 && e->provider[e->helper.function->args[i].len] > EXACT_MOST;
+}
+
+/* What got through must be something a provider can work with, and its answer a message again. */
+static void expect_sound(struct ends *e)
+{
+    struct dice dice = dice_from_seed(tried);
+    visit_call(&leaves, e->helper.function, e->provider, ends_gave, e);
+    struct leaves *in_order = &leaves;
+    if (!leaves.astray) {
+        stand_in_reads(in_order);
+        stand_in_writes(&dice, in_order, CKR_OK, MOST);
+    }
+    const char *fault = stand_in_finds_fault(&leaves, e);
+    expect_text("none", fault ? fault : "none");
+    if (answers_too_much(e))
+        return;
+    ends_write_response(e, CKR_OK);
+    expect_number(0, e->message.error);
+    expect(evil_places(&e->message, places) > 0);
+}
+
+/* The helper's side of a message that is there already. */
+static void take_request(struct ends *e)
+{
+    const struct function *f = e->helper.function;
+    arena_reset(&e->arena, false);
+    e->helper = (struct walk){
+        .function = f, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
+    };
+    ends_read_request(e, 0);
+    tried++;
+    if (e->reader.error) {
+        expect(is_wire_error(e->reader.error));
+        return;
+    }
+    accepted++;
+    expect_sound(e);
+}
+
+static struct ends *make_request(const struct function *f, uint64_t seed)
+{
+    struct dice dice = dice_from_seed(seed);
+    struct ends *e = ends_begin(f);
+    make_call(&dice, f, e->caller);
+    ends_write_request(e);
+    message_set(&original, e->message.bytes, e->message.len);
+    return e;
+}
+
+static size_t begin_request(unsigned fn, unsigned round)
+{
+    struct ends *e = make_request(&functions[fn], fn * 100 + round);
+    return original.len < SMALL_MESSAGE && e->shim.refusal == CKR_OK ? evil_places(&original, places) : 0;
+}
+
+static void every_value_of_a_request_replaced(void)
+{
+    static struct place all[PLACES];
+    tried = accepted = 0;
+    for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
+        for (unsigned round = 0; round < 6 && crosses(&functions[fn]); round++) {
+            size_t n = begin_request(fn, round);
+            memcpy(all, places, sizeof all);
+            for (size_t i = 0; i < n * evil_count; i++) {
+                struct ends *e = ends_begin(&functions[fn]);
+                const struct evil *evil = &evils[i % evil_count];
+                test_case("%s, round %u, bytes %zu to %zu, %s", functions[fn].name, round, all[i / evil_count].from, all[i / evil_count].to, evil->name);
+                if (round % 2)
+                    ends_use_shelf(e);
+                evil_replace(&e->message, &original, all[i / evil_count], evil);
+                take_request(e);
+            }
+        }
+    test_note("%lu requests, %lu of them accepted", tried, accepted);
+}
+
+static void every_parameter_of_a_request_replaced(void)
+{
+    static struct place all[PLACES];
+    tried = accepted = 0;
+    for (unsigned i = 0; i < mechanism_count; i++)
+        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
+            const struct choice *choice = &choices[mechanisms[i].choices + k];
+            const struct function *f = make_function_for(choice);
+            struct dice dice = dice_from_seed(i);
+            struct ends *e = ends_begin(f);
+            e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)make_mechanism(&dice, &mechanisms[i], choice);
+            ends_write_request(e);
+            message_set(&original, e->message.bytes, e->message.len);
+            size_t n = original.len < SMALL_MESSAGE ? evil_places(&original, places) : 0;
+            memcpy(all, places, sizeof all);
+            for (size_t v = i % 7; v < n * evil_count; v += 7) { /* a seventh of them: mechanisms share their structs */
+                e = ends_begin(f);
+                test_case("mechanism 0x%lx, choice %u, bytes %zu to %zu, %s", mechanisms[i].value, (unsigned)(choice - choices), all[v / evil_count].from,
+                          all[v / evil_count].to, evils[v % evil_count].name);
+                evil_replace(&e->message, &original, all[v / evil_count], &evils[v % evil_count]);
+                take_request(e);
+            }
+        }
+    test_note("%lu requests, %lu of them accepted", tried, accepted);
+}
+
+static void flip(struct dice *dice, struct message *m)
+{
+    for (unsigned n = 1 + dice_throw(dice, 4); n && m->len; n--) {
+        size_t at = dice_throw(dice, (uint32_t)m->len);
+        switch (dice_throw(dice, 3)) {
+        case 0: m->bytes[at] ^= (uint8_t)(1U << dice_throw(dice, 8)); break;
+        case 1: m->bytes[at] = (uint8_t)dice_throw(dice, 256); break;
+        default: m->len = at; break;
+        }
+    }
+}
+
+static void flipped_requests(void)
+{
+    tried = accepted = 0;
+    for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
+        for (unsigned round = 0; round < FLIPS && crosses(&functions[fn]); round++) {
+            struct dice dice = dice_from_seed(fn * FLIPS + round);
+            struct ends *e = make_request(&functions[fn], fn * 100 + round % 10);
+            test_case("%s, round %u", functions[fn].name, round);
+            flip(&dice, &e->message);
+            take_request(e);
+        }
+    test_note("%lu requests, %lu of them accepted", tried, accepted);
+}
+
+/* ---- parameters that are not what the tables say ---- */
+
+static CK_ULONG struct_size(const struct choice *choice)
+{
+    return choice->kind == VALUE_STRUCT ? layouts[choice->type].size : 0;
+}
+
+/* A call of `f` with nothing but a mechanism, whose parameter the caller of this writes next. */
+static struct ends *begin_parameter(const struct function *f, CK_MECHANISM_TYPE type)
+{
+    struct ends *e = ends_begin(f);
+    const struct arg *arg = &f->args[make_find_arg(f, ARG_MECHANISM)];
+    CK_MECHANISM *m = fence_alloc(sizeof *m);
+    *m = (CK_MECHANISM){.mechanism = type};
+    e->caller[arg->pos] = (uintptr_t)m;
+    ends_write_request(e);
+    message_set(&original, e->message.bytes, e->message.len);
+    return e;
+}
+
+/* The nil of the parameter: the first that ends a pair. */
+static struct place find_parameter(void)
+{
+    size_t n = evil_places(&original, places);
+    for (size_t i = 1; i + 1 < n; i++) {
+        bool is_pair = original.bytes[places[i].from] == 0x92 && places[i + 2].to == places[i].to;
+        if (is_pair && original.bytes[places[i + 2].from] == 0xc0)
+            return places[i + 2];
+    }
+    test_failed(__FILE__, __LINE__, "no parameter");
+}
+
+static void expect_refused_parameter(const struct function *f, CK_MECHANISM_TYPE type, const uint8_t *bytes, size_t len)
+{
+    struct ends *e = begin_parameter(f, type);
+    const struct evil parameter = {"parameter", (const char *)bytes, (uint8_t)len};
+    evil_replace(&e->message, &original, find_parameter(), &parameter);
+    put_back(e, &e->message);
+    ends_read_request(e, 0);
+    expect_number(-EBADMSG, e->reader.error);
+}
+
+/* Bytes would become the struct, pointers and all. */
+static void a_struct_as_bytes_is_malformed(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < mechanism_count; i++)
+        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
+            const struct choice *choice = &choices[mechanisms[i].choices + k];
+            uint8_t bytes[2 + UINT8_MAX] = {0xc4, (uint8_t)struct_size(choice)};
+            if (choice->kind != VALUE_STRUCT)
+                continue;
+            memset(bytes + 2, 'p', struct_size(choice));
+            test_case("mechanism 0x%lx, %s", mechanisms[i].value, layouts[choice->type].name);
+            expect_refused_parameter(make_function_for(choice), mechanisms[i].value, bytes, 2 + struct_size(choice));
+            n++;
+        }
+    test_note("%u", n);
+}
+
+static bool is_choice_of(const struct mechanism *m, uint8_t context, unsigned layout)
+{
+    for (unsigned k = 0; k < m->n_choices; k++) {
+        const struct choice *c = &choices[m->choices + k];
+        if (c->kind == VALUE_STRUCT && c->type == layout && (c->context == CONTEXT_ANY || c->context == context))
+            return true;
+    }
+    return false;
+}
+
+/* `[name, [nil…]]` or, with zeros where nil cannot be, as good as empty. */
+static size_t write_empty(const struct layout *layout, uint8_t *bytes)
+{
+    size_t len = 0;
+    bytes[len++] = 0x92;
+    bytes[len++] = 0xd9;
+    bytes[len++] = layout->name_len;
+    memcpy(bytes + len, layout->name, layout->name_len);
+    len += layout->name_len;
+    bytes[len++] = 0xdc;
+    bytes[len++] = 0;
+    bytes[len++] = layout->n_fields;
+    memset(bytes + len, 0xc0, layout->n_fields);
+    return len + layout->n_fields;
+}
+
+/* A struct of another mechanism may have bytes where this one's has a pointer. */
+static void another_struct_is_malformed(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < mechanism_count; i++)
+        for (unsigned k = 0; k < mechanisms[i].n_choices; k++)
+            for (unsigned other = 0; other < layout_count; other++) {
+                const struct choice *choice = &choices[mechanisms[i].choices + k];
+                const struct function *f = make_function_for(choice);
+                uint8_t bytes[UINT8_MAX];
+                if (choice->kind != VALUE_STRUCT || layouts[other].size != struct_size(choice) || is_choice_of(&mechanisms[i], f->context, other))
+                    continue;
+                bool flat = true;
+                for (unsigned x = 0; x < layouts[other].n_fields; x++)
+                    flat = flat && layouts[other].fields[x].kind != FIELD_STRUCT;
+                if (!flat)
+                    continue;
+                test_case("mechanism 0x%lx, %s for %s", mechanisms[i].value, layouts[other].name, layouts[choice->type].name);
+                expect_refused_parameter(f, mechanisms[i].value, bytes, write_empty(&layouts[other], bytes));
+                n++;
+            }
+    expect(n > 0);
+    test_note("%u", n);
+}
+
+static void bytes_for_an_unknown_mechanism_are_malformed(void)
+{
+    expect_refused_parameter(&functions[FN_C_EncryptInit], CKM_VENDOR_DEFINED + 3, (const uint8_t *)"\xc4\x08 pointer", 10);
+}
+
+/* ---- templates that are not what the tables say ---- */
+
+static struct ends *with_elements(unsigned fn, const char *bytes, size_t len)
+{
+    struct ends *e = ends_begin(&functions[fn]);
+    message_set(&e->message, bytes, len);
+    ends_read_request(e, 0);
+    return e;
+}
+
+static void a_nested_template_as_bytes_is_malformed(void)
+{
+    static const char request[] = "\x92\x01\x91\x92\xce\x40\x00\x02\x11\xc4\x18 pointer, so to say, 24.";
+    expect_number(-EBADMSG, with_elements(FN_C_FindObjectsInit, request, sizeof request - 1)->reader.error);
+}
+
+static void a_nested_template_as_a_buffer_is_malformed(void)
+{
+    static const char request[] = "\x93\x01\x02\x91\x93\xce\x40\x00\x02\x11\xc3\x18";
+    expect_number(-EBADMSG, with_elements(FN_C_GetAttributeValue, request, sizeof request - 1)->reader.error);
+}
+
+static size_t write_nested(uint8_t *bytes, unsigned levels)
+{
+    size_t len = 0;
+    bytes[len++] = 0x92;
+    bytes[len++] = 0x01;
+    for (unsigned i = 0; i < levels; i++) {
+        memcpy(bytes + len, "\x91\x92\xce\x40\x00\x02\x11", 7);
+        len += 7;
+    }
+    bytes[len++] = 0xc0;
+    return len;
+}
+
+static void nesting_is_bounded(void)
+{
+    uint8_t request[32 * 7];
+    struct ends *e = with_elements(FN_C_FindObjectsInit, (char *)request, write_nested(request, LIMIT_NESTING));
+    expect_number(0, e->reader.error);
+    e = with_elements(FN_C_FindObjectsInit, (char *)request, write_nested(request, LIMIT_NESTING + 1));
+    expect_number(-EMSGSIZE, e->reader.error);
+}
+
+static void a_claimed_count_allocates_nothing(void)
+{
+    static const char request[] = "\x92\x01\xdd\x00\x10\x00\x00";
+    struct ends *e = with_elements(FN_C_FindObjectsInit, request, sizeof request - 1);
+    expect_number(-ENODATA, e->reader.error);
+    expect(e->arena.used <= LIMIT_ELEMENTS * sizeof(CK_ATTRIBUTE) + 64);
+}
+
+/* ---- responses ---- */
+
+/* Anything may stand in the outputs now; everything else is as it was. */
+static void expect_only_outputs_touched(void)
+{
+    for (size_t i = 0; i < leaves.count; i++)
+        if (leaves.list[i].dir & DIR_OUT)
+            fence_restore(leaves.list[i].at, leaves.list[i].size);
+    expect(fence_first_change() == NULL);
+}
+
+static void take_response(struct ends *e)
+{
+    e->shim.refusal = CKR_OK;
+    e->shim.nesting = 0;
+    visit_call(&leaves, e->shim.function, e->caller, NULL, NULL);
+    fence_snapshot();
+    put_back(e, &e->message);
+    ends_read_response(e, 0);
+    tried++;
+    accepted += e->reader.error == 0;
+    expect(e->reader.error == 0 || is_wire_error(e->reader.error));
+    expect_only_outputs_touched();
+}
+
+/* A call that has arrived, and the message of a true answer to it in `original`. */
+static struct ends *make_response(const struct function *f, CK_MECHANISM *(*make)(struct dice *, const void *), const void *what, uint64_t seed)
+{
+    struct dice dice = dice_from_seed(seed);
+    struct ends *e = ends_begin(f);
+    if (make)
+        e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)make(&dice, what);
+    else
+        make_call(&dice, f, e->caller);
+    expect(ends_request(e, 0));
+    visit_call(&leaves, f, e->provider, ends_gave, e);
+    stand_in_writes(&dice, &leaves, CKR_OK, 1 << 20);
+    ends_write_response(e, CKR_OK);
+    message_set(&original, e->message.bytes, e->message.len);
+    return e;
+}
+
+/* A long answer is tried too, but not with everything. */
+static size_t step_of(size_t places_found)
+{
+    return original.len < SMALL_MESSAGE ? 1 : 1 + places_found;
+}
+
+static void replace_all(struct ends *e, const char *what)
+{
+    static struct place all[PLACES];
+    size_t n = evil_places(&original, places);
+    memcpy(all, places, sizeof all);
+    for (size_t i = 0; i < n * evil_count; i += step_of(n)) {
+        test_case("%s, bytes %zu to %zu, %s", what, all[i / evil_count].from, all[i / evil_count].to, evils[i % evil_count].name);
+        evil_replace(&e->message, &original, all[i / evil_count], &evils[i % evil_count]);
+        take_response(e);
+    }
+}
+
+static void every_value_of_a_response_replaced(void)
+{
+    tried = accepted = 0;
+    for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
+        for (unsigned round = 0; round < 6 && crosses(&functions[fn]); round++)
+            replace_all(make_response(&functions[fn], NULL, NULL, fn * 100 + round), functions[fn].name);
+    test_note("%lu responses, %lu of them accepted", tried, accepted);
+}
+
+struct way {
+    const struct mechanism *mechanism;
+    const struct choice *choice;
+};
+
+static CK_MECHANISM *make_way(struct dice *dice, const void *what)
+{
+    const struct way *way = what;
+    return make_mechanism(dice, way->mechanism, way->choice);
+}
+
+static void every_value_of_a_changed_parameter_replaced(void)
+{
+    static bool seen[UINT8_MAX];
+    tried = accepted = 0;
+    for (unsigned i = 0; i < mechanism_count; i++)
+        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
+            const struct way way = {&mechanisms[i], &choices[mechanisms[i].choices + k]};
+            bool is_struct = way.choice->kind == VALUE_STRUCT;
+            if ((is_struct && seen[way.choice->type]) || (!is_struct && !way.choice->output))
+                continue;
+            seen[way.choice->type] |= is_struct;
+            for (uint64_t seed = 0; seed < 3; seed++)
+                replace_all(make_response(make_function_for(way.choice), make_way, &way, seed), is_struct ? layouts[way.choice->type].name : "bytes");
+        }
+    test_note("%lu responses, %lu of them accepted", tried, accepted);
+}
+
+static void flipped_responses(void)
+{
+    tried = accepted = 0;
+    for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
+        for (unsigned round = 0; round < FLIPS && crosses(&functions[fn]); round++) {
+            struct dice dice = dice_from_seed(fn * FLIPS + round);
+            struct ends *e = make_response(&functions[fn], NULL, NULL, fn * 100 + round % 20);
+            test_case("%s, round %u", functions[fn].name, round);
+            flip(&dice, &e->message);
+            take_response(e);
+        }
+    test_note("%lu responses, %lu of them accepted", tried, accepted);
+}
+
+/* ---- responses that fit the wire, but not the call ---- */
+
+struct lie {
+    const char *what;
+    unsigned fn;
+    const char *bytes;
+    size_t len;
+};
+
+#define LIE(what, fn, bytes) {what, fn, bytes, sizeof(bytes) - 1}
+
+/* The caller has a buffer of 4 and asks for one attribute of 4 bytes, everything else of its call is NULL. */
+static const struct lie lies[] = {
+    LIE("more bytes than the buffer has room for", FN_C_Sign, "\x92\x00\x92\x05\xc4\x05" "abcde"),
+    LIE("more bytes than it says", FN_C_Sign, "\x92\x00\x92\x02\xc4\x05" "abcde"),
+    LIE("fewer bytes than it says", FN_C_Sign, "\x92\x00\x92\x04\xc4\x02" "ab"),
+    LIE("numbers for bytes", FN_C_Sign, "\x92\x00\x92\x02\x92\x01\x02"),
+    LIE("CKR_OK and a length, but no bytes", FN_C_Sign, "\x92\x00\x92\x04\xc0"),
+    LIE("a length of -1 and bytes", FN_C_Sign, "\x92\x00\x92\xff\xc4\x02" "ab"),
+    LIE("no outputs", FN_C_Sign, "\x91\x00"),
+    LIE("an output too many", FN_C_Sign, "\x93\x00\x92\x04\xc4\x04" "abcd\xc0"),
+    LIE("more slots than there is room for", FN_C_GetSlotList, "\x92\x00\x92\x05\x95\x01\x02\x03\x04\x05"),
+    LIE("more slots than it says", FN_C_GetSlotList, "\x92\x00\x92\x02\x94\x01\x02\x03\x04"),
+    LIE("bytes for slots", FN_C_GetSlotList, "\x92\x00\x92\x04\xc4\x04" "abcd"),
+    LIE("CKR_OK and a count, but no slots", FN_C_GetSlotList, "\x92\x00\x92\x04\xc0"),
+    LIE("an attribute longer than its buffer", FN_C_GetAttributeValue, "\x92\x00\x91\x93\x03\x05\xc4\x05" "abcde"),
+    LIE("an attribute longer than it says", FN_C_GetAttributeValue, "\x92\x00\x91\x93\x03\x02\xc4\x05" "abcde"),
+    LIE("CKR_OK and a length, but no value", FN_C_GetAttributeValue, "\x92\x00\x91\x93\x03\x04\xc0"),
+    LIE("one attribute too many", FN_C_GetAttributeValue, "\x92\x00\x92\x93\x03\x00\xc0\x93\x03\x00\xc0"),
+    LIE("one attribute too few", FN_C_GetAttributeValue, "\x92\x00\x90"),
+    LIE("numbers for a value of bytes", FN_C_GetAttributeValue, "\x92\x00\x91\x93\x03\x04\x07"),
+    LIE("fewer random bytes than asked for", FN_C_GenerateRandom, "\x92\x00\xc4\x03" "abc"),
+    LIE("more random bytes than asked for", FN_C_GenerateRandom, "\x92\x00\xc4\x05" "abcde"),
+    LIE("CKR_OK, but no random bytes", FN_C_GenerateRandom, "\x92\x00\xc0"),
+    LIE("a struct with a field too few", FN_C_GetMechanismInfo, "\x92\x00\x92\x01\x02"),
+    LIE("CKR_OK, but no struct", FN_C_GetMechanismInfo, "\x92\x00\xc0"),
+    LIE("CKR_OK and a struct without a field", FN_C_GetMechanismInfo, "\x92\x00\x93\x01\xc0\x03"),
+};
+
+static void give_room(struct ends *e)
+{
+    const struct function *f = e->shim.function;
+    const struct arg *arg = &f->args[f->n_args - 1];
+    CK_ULONG *cell = fence_alloc(sizeof *cell);
+    *cell = 4;
+    e->caller[arg->pos] = (uintptr_t)fence_alloc(arg->kind == ARG_OUT_STRUCT ? layouts[arg->type].size : arg->kind == ARG_OUT_SLOTS ? 32 : 4);
+    if (arg->kind == ARG_TEMPLATE_IO) {
+        CK_ATTRIBUTE *a = fence_alloc(sizeof *a);
+        *a = (CK_ATTRIBUTE){CKA_LABEL, (void *)e->caller[arg->pos], 4};
+        e->caller[arg->pos] = (uintptr_t)a;
+    }
+    if (arg->kind != ARG_OUT_STRUCT)
+        e->caller[arg->len] = arg->kind == ARG_OUT_EXACT ? 4 : arg->kind == ARG_TEMPLATE_IO ? 1 : (uintptr_t)cell;
+}
+
+static void a_lie_ends_the_channel(void)
+{
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        struct ends *e = ends_begin(&functions[lies[i].fn]);
+        test_case("%s: %s", functions[lies[i].fn].name, lies[i].what);
+        give_room(e);
+        visit_call(&leaves, e->shim.function, e->caller, NULL, NULL);
+        fence_snapshot();
+        message_set(&e->message, lies[i].bytes, lies[i].len);
+        ends_read_response(e, 0);
+        expect_number(-EBADMSG, e->reader.error);
+        expect_only_outputs_touched();
+    }
+}
+
+static const struct test tests[] = {
+    TEST(every_value_of_a_request_replaced, "no wrong value anywhere in a request reaches the provider as anything it cannot use"),
+    TEST(every_parameter_of_a_request_replaced, "nor in the parameter of any mechanism"),
+    TEST(flipped_requests, "damaged and truncated requests are refused or harmless"),
+    TEST(a_struct_as_bytes_is_malformed, "a parameter that is a struct never comes as bytes: pointers do not cross the wire"),
+    TEST(another_struct_is_malformed, "a parameter is the struct the tables say, not another as long"),
+    TEST(bytes_for_an_unknown_mechanism_are_malformed, "a parameter that the tables do not describe is not passed on"),
+    TEST(a_nested_template_as_bytes_is_malformed, "a template in an attribute never comes as bytes"),
+    TEST(a_nested_template_as_a_buffer_is_malformed, "a template to be filled never comes as a plain buffer"),
+    TEST(nesting_is_bounded, "templates nest as deep as the limit says and no deeper"),
+    TEST(a_claimed_count_allocates_nothing, "a claimed count becomes no memory"),
+    TEST(every_value_of_a_response_replaced, "no wrong value anywhere in a response is written where no output is"),
+    TEST(every_value_of_a_changed_parameter_replaced, "nor in what is said to have changed in a parameter"),
+    TEST(flipped_responses, "damaged and truncated responses write nowhere but to outputs"),
+    TEST(a_lie_ends_the_channel, "an answer that does not fit its call is malformed"),
+};
+
+TEST_MAIN(tests)
