@@ -58,6 +58,7 @@ class Broker:
         self._providers = CheckedProviders()
         self._nofile = raise_descriptor_limit()
         self._quota = Quota(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (4 if settings.everybody else 1))
+        self._refusals: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._open_doors = 0
         self._busy, self._empty = asyncio.Event(), asyncio.Event()
@@ -89,20 +90,34 @@ class Broker:
         return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
 
     async def start(self, caller: Caller, module: Module) -> socket.socket:
-        """Start a helper of `module` for `caller` and return its door."""
+        """Start a helper of `module` for `caller` and return its door, or raise P11HostError."""
+        try:
+            spawned = await self._spawn(caller, module)
+        except P11HostError as error:
+            self._log_refusal(caller, module, error)
+            raise
+        self._refusals.pop(module.name, None)
+        log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
+        self._helpers.create_task(self._watch(caller, spawned))
+        return spawned.door
+
+    async def _spawn(self, caller: Caller, module: Module) -> Spawned:
         if not self._providers.is_known(module.path):
             await asyncio.to_thread(self._providers.check, module.path)
         self._applications.check_room(caller, module.name)
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            spawned = spawn(self._settings.helper, module, self._nofile)
+            return spawn(self._settings.helper, module, self._nofile)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
-        log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
-        self._helpers.create_task(self._watch(caller, spawned))
-        return spawned.door
+
+    def _log_refusal(self, caller: Caller, module: Module, error: P11HostError) -> None:
+        """Log a reason when it is new: applications ask for a module that fails again and again."""
+        level = log.debug if self._refusals.get(module.name) == str(error) else log.error
+        self._refusals[module.name] = str(error)
+        level("helper.refused", module=module.name, application=caller.pid, error=error)
 
     async def _serve(self) -> None:
         async with self._helpers, asyncio.TaskGroup() as doors:

@@ -115,7 +115,6 @@ class Control:
         try:
             answer.doors.append(await self._host.start(self._caller, module))
         except P11HostError as error:
-            log.error("helper.refused", module=module.name, pid=self._caller.pid, error=error)
             return said | {"door": False, "error": short_text(str(error))}
         return said | {"door": True}
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 Format = Literal["text", "json"]
+_OFF = logging.CRITICAL + 1
 
 _logger = logging.getLogger("p11host")
 _logger.addHandler(logging.NullHandler())
@@ -37,11 +38,14 @@ def error(event: str, **fields: object) -> None:
 
 
 def configure(form: Format = "text", level: str = "info") -> None:
-    """Send events of `level` and above to standard error, as `key=value` text or as JSON, one a line."""
+    """Send events of `level` and above to standard error, as `key=value` text or as JSON, one a line.
+
+    Levels are debug, info, warning, error, and off.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     _logger.handlers = [handler]
-    _logger.setLevel(level.upper())
+    _logger.setLevel(_OFF if level == "off" else level.upper())
     _logger.propagate = False
     # A log nobody reads any more (a closed pipe) is no reason to print tracebacks into it.
     logging.raiseExceptions = False

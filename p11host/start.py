@@ -102,7 +102,7 @@ def start_private(config: Path | None, log_level: str) -> PrivateBroker:
 
 def become_private(config: Path) -> None:
     """Give this process, and children it forks, a private broker for the rest of its life."""
-    os.environ.update(start_private(config, "error").env)
+    os.environ.update(start_private(config, "off").env)
 
 
 def _connect(path: Path) -> Door:

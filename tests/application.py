@@ -1,6 +1,6 @@
 """What an application does: a function of a test, run in a process of its own that has loaded the shim.
 
-    python application.py MODULE FUNCTION DESCRIPTOR [ARGUMENT…]
+    python act.py MODULE FUNCTION DESCRIPTOR [ARGUMENT…]
 
 calls that function of a test module with the arguments, each JSON, and writes what it reports and returns to the
 descriptor, a line of JSON each. Such a function makes its calls through `Shim`.
@@ -16,11 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cryptoki import ULONG, Library, constant, struct, word_type
 
@@ -179,23 +175,21 @@ def _live_as_child(work: Callable[[], Any], writer: int) -> None:
         os._exit(status)
 
 
+class Report:
+    """Where the test reads what we have to say."""
+
+    descriptor = -1
+
+
 def report(value: Any) -> None:
-    """Tell the test something before the end. Set by `main`."""
-    raise NotImplementedError
-
-
-def _write(descriptor: int, value: Any) -> None:
-    os.write(descriptor, json.dumps(value).encode() + b"\n")
+    """Tell the test something, before the end."""
+    os.write(Report.descriptor, json.dumps(value).encode() + b"\n")
 
 
 def main(module: str, function: str, descriptor: str, *arguments: str) -> None:
-    """Run a function of a test module."""
+    """Run a function of a test module and report what it returns."""
     # Python ignores it; most programs do not.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.modules["application"].report = partial(_write, int(descriptor))  # type: ignore[attr-defined]
+    Report.descriptor = int(descriptor)
     act = getattr(importlib.import_module(module), function)
-    _write(int(descriptor), act(*map(json.loads, arguments)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    report(act(*map(json.loads, arguments)))

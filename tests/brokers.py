@@ -1,5 +1,6 @@
 """A broker of a test's own, in a process of its own, and what is done to it."""
 
+import contextlib
 import json
 import os
 import select
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from typing import Any
 import pytest
 
 from p11host.client import Attached, Channel, Door
+from p11host.scan import control_frame
+from p11host.wire import PROTOCOL, Hello, encode
 
 ROOT = Path(__file__).parent.parent
+#: What a caller says through a door.
+HELLO = encode(Hello(PROTOCOL, 8, 0, program="test").message(), control_frame())
 #: Seconds after which something that must happen will not.
 PATIENCE = 30.0
 
@@ -155,3 +160,51 @@ def raw_door(broker: Broker) -> socket.socket:
     sock.settimeout(PATIENCE)
     sock.connect(str(broker.socket))
     return sock
+
+
+@contextlib.contextmanager
+def raw_channel(door: socket.socket) -> Iterator[socket.socket]:
+    """Open a channel through a door and read its hello."""
+    mine, theirs = socket.socketpair()
+    with mine:
+        with theirs:
+            socket.send_fds(door, [HELLO], [theirs.fileno()])
+        mine.settimeout(PATIENCE)
+        assert b"hello" in mine.recv(4096)
+        yield mine
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Return what comes until the end, which must come."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):  # the peer closed before it had read all of ours
+        while more := sock.recv(65536):
+            data += more
+    return data
+
+
+_ATTACH_AND_WAIT = """
+import sys
+from pathlib import Path
+from p11host.client import Door
+with Door.of_broker(Path(sys.argv[1])) as door, door.open() as channel:
+    channels = [Door.of_helper(module.door).open() for module in channel.attach()]
+    print("attached", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_application(broker: Broker) -> subprocess.Popen[bytes]:
+    """Start a process that attaches, opens a channel to each helper and says so; it ends with its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _ATTACH_AND_WAIT, str(broker.socket)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def stop_application(application: subprocess.Popen[bytes]) -> None:
+    """End it."""
+    application.communicate(timeout=PATIENCE)
+    assert 0 == application.returncode

@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 
 from p11host import shim_path
+from p11host.cli.options import config_option
+from p11host.config import choose
 from p11host.errors import P11HostError
 from p11host.paths import SYSTEM_CONFIG, user_config
 
@@ -26,6 +28,7 @@ class Variable(click.ParamType[tuple[str, str]]):
 
 
 @click.command()
+@config_option
 @click.argument("provider", type=click.Path(path_type=Path))
 @click.option("--name", metavar="N", help="The module's name; by default after the file.")
 @click.option(
@@ -34,28 +37,39 @@ class Variable(click.ParamType[tuple[str, str]]):
 @click.option(
     "--system/--user", "system", default=None, help="For all users, or for yours; for root always all."
 )
-def add(provider: Path, name: str | None, env: tuple[tuple[str, str], ...], *, system: bool | None) -> None:
-    """Add PROVIDER, a PKCS#11 library (.so), to the configuration."""
+def add(
+    config: Path | None,
+    provider: Path,
+    name: str | None,
+    env: tuple[tuple[str, str], ...],
+    *,
+    system: bool | None,
+) -> None:
+    """Add PROVIDER, a PKCS#11 library (.so), to the configuration.
+
+    What stands in the file stays as it is. A broker that runs sees the change by itself.
+    """
     from p11host.enroll import derive_name, enroll  # noqa: PLC0415 (pydantic, tomlkit and pyelftools)
     from p11host.provider import check  # noqa: PLC0415
 
-    provider = provider.absolute()
+    provider = provider.parent.resolve() / provider.name  # a link to the present version stays one
     check(provider)
-    file = _file(system=system)
+    file = _file(config, system=system)
     name = name or derive_name(provider)
     enroll(file, name, provider, dict(env))
     click.echo(f"{file}: added [module.{name}]")
     click.echo("See its tokens with:  p11host list")
-    click.echo(f"Use it in a program as the PKCS#11 library:  {_shim()}")
+    click.echo(f"Give programs this PKCS#11 library instead of it:  {_shim()}")
 
 
-def _file(*, system: bool | None) -> Path:
-    """Return the file to write; root's modules are decided in /etc alone."""
+def _file(config: Path | None, *, system: bool | None) -> Path:
+    """Return the file to write: the one that is named, else the user's, for root the system's."""
+    choice = choose(config)
     root = os.geteuid() == 0
+    if choice.named and system is None:
+        return choice.paths[0]
     if system is False and root:
-        raise P11HostError(
-            "root has no configuration of its own; use --system, or run this as the user it is for"
-        )
+        raise P11HostError("root has no file of its own; use --system, or run this as the user it is for")
     return SYSTEM_CONFIG if system or root else user_config(os.environ)
 
 

@@ -36,8 +36,9 @@ def list_(config: Path | None, *, as_json: bool, login: bool) -> None:
 
     A module that fails is shown with its error, and the others as ever.
     """
+    shim = shim_path()
     with _broker(config):
-        modules = _take(login=login)
+        modules = _take(shim, login=login)
     if as_json:
         click.echo(json.dumps({"modules": [asdict(module) for module in modules]}, indent=2, default=str))
     else:
@@ -54,21 +55,20 @@ def _broker(config: Path | None) -> Iterator[None]:
     if config is None:
         yield
         return
-    with private_broker(config) as broker:
+    with private_broker(config, "off") as broker:
         os.environ.update(broker.env)
         yield
 
 
-def _take(*, login: bool) -> "list[Module]":
+def _take(shim: Path, *, login: bool) -> "list[Module]":
     from p11host.inventory import take  # noqa: PLC0415 (python-pkcs11: 80 ms)
     from p11host.probe import probe  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
 
-    shim = str(shim_path())
     with open_door(start=True) as door, door.open("p11host list") as channel:
         paths = {module["name"]: module["path"] for module in channel.call("status", [{}])["modules"]}
         probes = [probe(module) for module in channel.attach()]
-    return take(probes, paths, shim, _ask_pin if login else _no_pin)
+    return take(probes, paths, str(shim), _ask_pin if login else _no_pin)
 
 
 def _no_pin(_: "pkcs11.Token") -> None:
@@ -101,15 +101,15 @@ def _show(modules: "list[Module]") -> None:
 def _headline(module: "Module") -> "Text":
     from rich.text import Text  # noqa: PLC0415
 
-    line = Text(f"module {module.name}", style="bold")
+    line = Text().append(f"module {module.name}", style="bold")
     if module.library is not None:
-        line.append(printable(f"  {module.library.description} {module.library.version}"), style="not bold")
+        line.append(printable(f"  {module.library.description} {module.library.version}"))
     if module.path:
-        line.append(printable(f"  {module.path}"), style="dim not bold")
+        line.append(printable(f"  {module.path}"), style="dim")
     if module.error is not None:
-        line.append(printable(f"\n  error: {module.error}"), style="not bold red")
+        line.append("\n  error: ", style="red").append(printable(module.error))
     elif not module.slots:
-        line.append("\n  no slots", style="not bold dim")
+        line.append("\n  no slots", style="dim")
     return line
 
 
@@ -118,7 +118,7 @@ def _show_slot(console: "Console", slot: "Slot") -> None:
 
     line = Text(printable(f"  slot {slot.id}  {slot.description}"))
     if slot.error is not None:
-        line.append(printable(f"\n    error: {slot.error}"), style="red")
+        line.append("\n    error: ", style="red").append(printable(slot.error))
     elif slot.token is None:
         line.append("  (no token)", style="dim")
     console.print(line)
@@ -137,7 +137,7 @@ def _show_token(console: "Console", token: "Token") -> None:
     head = f"    token {token.label!r}  {token.manufacturer} {token.model}  serial {token.serial}  {flags}"
     console.print(Text(printable(head)))
     if token.error is not None:
-        console.print(Text(printable(f"    error: {token.error}"), style="red"))
+        console.print(Text().append("    error: ", style="red").append(printable(token.error)))
     elif token.objects:
         console.print(Padding(_table(token), (0, 0, 0, 4), expand=False))
     else:

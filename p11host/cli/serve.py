@@ -14,7 +14,10 @@ from p11host.cli.options import config_option, socket_option
 @click.option("--system", is_flag=True, help="Serve every user of this machine.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "off"]),
+    default="info",
+    show_default=True,
 )
 @click.option(
     "--private", is_flag=True, hidden=True, help="End with standard input and remove the socket's directory."

@@ -38,7 +38,7 @@ void stand_in_writes(struct dice *d, const struct leaves *leaves, CK_RV rv, size
 {
     for (size_t i = 0; i < leaves->count; i++) {
         const struct leaf *leaf = &leaves->list[i];
-        if (!(leaf->dir & DIR_OUT))
+        if (!(leaf->dir & DIR_OUT) || leaf->kind == LEAF_COUNT)
             continue;
         if (leaf->kind == LEAF_LENGTH)
             *(CK_ULONG *)(void *)leaf->at = dice_throw(d, 1000); /* of a buffer that follows, or of none */
@@ -58,7 +58,7 @@ void stand_in_spoils(struct dice *d, const struct leaves *leaves, const uintptr_
 {
     for (size_t i = 0; i < leaves->count; i++) {
         const struct leaf *leaf = &leaves->list[i];
-        if (leaf->dir == DIR_IN && leaf->kind != LEAF_LENGTH && !is_word(words, leaf->at))
+        if (leaf->dir == DIR_IN && !is_word(words, leaf->at))
             dice_fill(d, leaf->at, leaf->size);
     }
 }
@@ -90,22 +90,28 @@ static int by_address(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-const char *stand_in_finds_fault(struct leaves *leaves, const struct ends *ends)
+static bool overlap(const struct leaves *leaves)
 {
+    static struct leaf sorted[LEAVES];
     const struct leaf *last = NULL;
+    memcpy(sorted, leaves->list, leaves->count * sizeof *sorted);
+    qsort(sorted, leaves->count, sizeof *sorted, by_address);
+    for (size_t i = 0; i < leaves->count; i++) {
+        const struct leaf *leaf = &sorted[i];
+        if (last && last->at + last->size > leaf->at && leaf->size && ((last->dir | leaf->dir) & DIR_OUT))
+            return true;
+        if (leaf->size)
+            last = leaf;
+    }
+    return false;
+}
+
+const char *stand_in_finds_fault(const struct leaves *leaves, const struct ends *ends)
+{
     if (leaves->astray)
         return "a pointer leads where nothing was given";
     for (size_t i = 0; i < leaves->count; i++)
         if (!ends_gave(ends, leaves->list[i].at, leaves->list[i].size))
             return "something lies where nothing was given";
-    qsort(leaves->list, leaves->count, sizeof *leaves->list, by_address);
-    for (size_t i = 0; i < leaves->count; i++) {
-        const struct leaf *leaf = &leaves->list[i];
-        if (leaf->size == 0)
-            continue;
-        if (last && last->at + last->size > leaf->at && ((last->dir | leaf->dir) & DIR_OUT))
-            return "an output overlaps with something else";
-        last = leaf;
-    }
-    return NULL;
+    return overlap(leaves) ? "an output overlaps with something else" : NULL;
 }

@@ -26,8 +26,8 @@ size_t stand_in_counted(const struct leaf *leaf);
 
 /*
  * NULL if a provider may use everything it was given: all of it lies in the arena, on the shelf or among the words, and
- * nothing it may write overlaps with anything else. Else what is wrong. Sorts the leaves.
+ * nothing it may write overlaps with anything else. Else what is wrong.
  */
-const char *stand_in_finds_fault(struct leaves *leaves, const struct ends *ends);
+const char *stand_in_finds_fault(const struct leaves *leaves, const struct ends *ends);
 
 #endif

@@ -8,6 +8,7 @@ struct visit {
     struct leaves *leaves;
     uint8_t context; /* enum context of the function */
     uint8_t when;
+    bool inner; /* in a mechanism inside another, which is an input whole */
     visit_guard *may_read;
     const void *guard;
 };
@@ -34,7 +35,7 @@ static struct leaf *add(struct visit *v, enum leaf_kind kind, void *at, size_t s
         return &lost;
     }
     struct leaf *leaf = &v->leaves->list[v->leaves->count++];
-    *leaf = (struct leaf){.at = at, .size = size, .kind = (uint8_t)kind, .dir = dir, .when = v->when};
+    *leaf = (struct leaf){.at = at, .size = size, .kind = (uint8_t)kind, .dir = v->inner ? dir & DIR_IN : dir, .when = v->when};
     return leaf;
 }
 
@@ -89,7 +90,7 @@ static void visit_query(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count,
         CK_ATTRIBUTE *a = &template[i];
         bool inner = attribute_kind(a->type) == VALUE_TEMPLATE;
         add_number(v, &a->type, nested ? DIR_INOUT : DIR_IN);
-        add(v, LEAF_LENGTH, &a->ulValueLen, sizeof a->ulValueLen, inner && a->pValue ? DIR_IN : DIR_INOUT);
+        add(v, inner && a->pValue ? LEAF_COUNT : LEAF_LENGTH, &a->ulValueLen, sizeof a->ulValueLen, DIR_INOUT);
         if (!add_pointer(v, &a->pValue))
             continue;
         if (inner) {
@@ -152,6 +153,14 @@ static void visit_mechanism(struct visit *v, CK_MECHANISM *mechanism)
         add(v, LEAF_OBJECTS, parameter, len, DIR_IN);
     else
         add(v, LEAF_BYTES, parameter, len, c && c->output ? DIR_INOUT : DIR_IN);
+}
+
+static void visit_inner_mechanism(struct visit *v, CK_MECHANISM *mechanism)
+{
+    bool before = v->inner;
+    v->inner = true;
+    visit_mechanism(v, mechanism);
+    v->inner = before;
 }
 
 bool visit_extent(const struct field *field, const uint8_t *base, const uint8_t *parent, CK_ULONG *ret_count)
@@ -235,7 +244,7 @@ static void visit_pointed(struct visit *v, const struct field *field, uint8_t *b
     case FIELD_NUMBER_PTR: add(v, LEAF_NUMBERS, p, count * sizeof(CK_ULONG), dir); break;
     case FIELD_OBJECT_PTR: add(v, LEAF_OBJECTS, p, count * sizeof(CK_ULONG), dir); break;
     case FIELD_TEMPLATE: visit_template(v, (CK_ATTRIBUTE *)(void *)p, count); break;
-    case FIELD_MECHANISM: visit_mechanism(v, (CK_MECHANISM *)(void *)p); break;
+    case FIELD_MECHANISM: visit_inner_mechanism(v, (CK_MECHANISM *)(void *)p); break;
     case FIELD_UNION: visit_union(v, field, base, p, count); break;
     default: visit_structs(v, &layouts[field->type], p, count, base, dir);
     }

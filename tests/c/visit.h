@@ -21,6 +21,7 @@ enum leaf_kind {
     LEAF_SLOTS,
     LEAF_BYTES,
     LEAF_LENGTH,  /* a CK_ULONG that says how much of another leaf counts */
+    LEAF_COUNT,   /* a CK_ULONG that says how many other leaves there are: the stand-in leaves it alone */
     LEAF_POINTER, /* only whether it is NULL */
 };
 

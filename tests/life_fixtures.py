@@ -1,0 +1,59 @@
+"""Fixtures of the tests in which applications live and die; what they are made of is in life.py."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from brokers import module
+from life import PATIENCE, TESTS, Host, Hosting, Workshop, hosted
+
+from p11host.throwaway import Token, make_token
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return what compiles the C of the tests."""
+    includes = tmp_path_factory.mktemp("includes")
+    generate = [sys.executable, TESTS.parent / "specs" / "generate.py", includes]
+    subprocess.run(generate, check=True, timeout=PATIENCE)
+    return Workshop(tmp_path_factory.mktemp("workshop"), includes)
+
+
+@pytest.fixture(scope="session")
+def odd(workshop: Workshop) -> Path:
+    """Return the provider that does what its environment says."""
+    return workshop.provider("odd")
+
+
+@pytest.fixture
+def hosting(tmp_path: Path) -> Iterator[Hosting]:
+    """Return what starts a broker, which ends with the test."""
+    with ExitStack() as stack:
+        yield lambda *modules: stack.enter_context(hosted(tmp_path, *modules))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]:
+    """Return a broker with one module that does nothing odd, for all tests of a file."""
+    with hosted(tmp_path_factory.mktemp("plain"), module("plain", odd)) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]:
+    """Return a broker with two modules, the first with one slot, the second with three, for all tests of a file."""
+    modules = [module("first", odd), module("second", odd, env={"ODD_SLOTS": "3"})]
+    with hosted(tmp_path_factory.mktemp("two"), *modules) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def soft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Return a broker with a SoftHSM token, for all tests of a file."""
+    directory = tmp_path_factory.mktemp("soft")
+    token: Token = make_token(directory)
+    with hosted(directory, module("soft", token.provider, env=dict(token.env))) as host:
+        yield host
