@@ -57,7 +57,8 @@ class Broker:
         self._applications = Applications()
         self._providers = CheckedProviders()
         self._nofile = raise_descriptor_limit()
-        self._quota = Quota(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (4 if settings.everybody else 1))
+        granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._quota = Quota(granted // 4 if settings.everybody else granted * 3 // 4)
         self._refusals: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._open_doors = 0
@@ -94,7 +95,7 @@ class Broker:
         try:
             spawned = await self._spawn(caller, module)
         except P11HostError as error:
-            self._log_refusal(caller, module, error)
+            self._log_refusal(module, error)
             raise
         self._refusals.pop(module.name, None)
         log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
@@ -113,15 +114,24 @@ class Broker:
             self._quota.give(caller.uid, HELPER_COST)
             raise
 
-    def _log_refusal(self, caller: Caller, module: Module, error: P11HostError) -> None:
+    def _log_refusal(self, module: Module, error: P11HostError) -> None:
         """Log a reason when it is new: applications ask for a module that fails again and again."""
         level = log.debug if self._refusals.get(module.name) == str(error) else log.error
         self._refusals[module.name] = str(error)
-        level("helper.refused", module=module.name, application=caller.pid, error=error)
+        level("helper.refused", module=module.name, error=error)
+
+    async def _check_providers(self) -> None:
+        """Look at every provider before the first application needs it, and say at once which is none."""
+        for module in self.config().enabled:
+            try:
+                await asyncio.to_thread(self._providers.check, module.path)
+            except P11HostError as error:
+                self._log_refusal(module, error)
 
     async def _serve(self) -> None:
         async with self._helpers, asyncio.TaskGroup() as doors:
             self._note()
+            doors.create_task(contained("providers", self._check_providers()))
             accepting = doors.create_task(self._accept(doors))
             await self._idle()
             # Whoever connected before the name went away is still served; nobody new can come.

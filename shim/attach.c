@@ -86,7 +86,7 @@ static long control_receive(void *context, void *bytes, size_t max)
     };
     ssize_t n;
     do
-        n = recvmsg(control->channel->fd, &message, MSG_CMSG_CLOEXEC);
+        n = recvmsg(control->channel->from, &message, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? -ETIMEDOUT : -errno;
@@ -236,9 +236,9 @@ static struct channel *open_control(int *ret_error)
     int to = known_door();
     *ret_error = -EPIPE;
     if (to >= 0)
-        channel = door_open(to, &hello, false, ret_error);
+        channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
     if (!channel && (to = new_door()) >= 0)
-        channel = door_open(to, &hello, false, ret_error);
+        channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
     pthread_mutex_unlock(root_attach_lock());
     return channel;
 }

@@ -18,7 +18,7 @@ static bool keep_waiting(struct channel *channel, uint32_t tick)
 static long receive(struct channel *channel, void *bytes, size_t max)
 {
     for (;;) {
-        ssize_t n = recv(channel->fd, bytes, max, 0);
+        ssize_t n = recv(channel->from, bytes, max, 0);
         if (n >= 0)
             return n;
         if (errno == EAGAIN && !keep_waiting(channel, channel->receive_tick))
@@ -44,14 +44,22 @@ static long channel_receive(void *context, void *bytes, size_t max)
     return n;
 }
 
-struct channel *channel_new(int fd)
+static void close_ends(int from, int to)
+{
+    close(from);
+    if (to != from)
+        close(to);
+}
+
+struct channel *channel_new(int from, int to)
 {
     struct channel *channel = mmap(NULL, sizeof *channel, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (channel == MAP_FAILED) {
-        close(fd);
+        close_ends(from, to);
         return NULL;
     }
-    channel->fd = fd;
+    channel->from = from;
+    channel->to = to;
     reader_init(&channel->in, channel->buffer, channel_receive, channel);
     if (writer_init(&channel->out) < 0)
         return channel_free(channel);
@@ -62,7 +70,7 @@ struct channel *channel_free(struct channel *channel)
 {
     if (!channel)
         return NULL;
-    close(channel->fd);
+    close_ends(channel->from, channel->to);
     bell_finish(&channel->bell);
     writer_finish(&channel->out);
     munmap(channel, sizeof *channel);
@@ -79,8 +87,8 @@ void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t se
 {
     channel->receive_tick = receive_ms;
     channel->send_tick = send_ms;
-    set_timeout(channel->fd, SO_RCVTIMEO, receive_ms);
-    set_timeout(channel->fd, SO_SNDTIMEO, send_ms);
+    set_timeout(channel->from, SO_RCVTIMEO, receive_ms);
+    set_timeout(channel->to, SO_SNDTIMEO, send_ms);
 }
 
 void channel_set_deadline(struct channel *channel, uint32_t ms)
@@ -127,7 +135,7 @@ static ssize_t send_some(int fd, const struct msghdr *message)
 static int send_all(struct channel *channel, struct msghdr *message)
 {
     while (message->msg_iovlen) {
-        ssize_t n = send_some(channel->fd, message);
+        ssize_t n = send_some(channel->to, message);
         if (n >= 0)
             advance(message, (size_t)n);
         else if (errno == EAGAIN && !keep_waiting(channel, channel->send_tick))

@@ -1,5 +1,6 @@
 /*
- * A channel: one connected stream socket, with a writer, a reader and deadlines. Both ends use it.
+ * A channel: a connected stream socket, perhaps a second one for the way back, with a writer, a reader and deadlines.
+ * Both ends use it.
  *
  * Knows sockets and messages; knows nothing of Cryptoki. A channel serves one thread at a time.
  */
@@ -13,7 +14,7 @@
 #include "limits.h"
 
 struct channel {
-    int fd;
+    int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */
@@ -28,8 +29,8 @@ struct channel {
     uint8_t buffer[READER_BUFFER];
 };
 
-/* Maps memory for a channel on `fd`, which it owns from then on, also on failure. NULL when out of memory. */
-struct channel *channel_new(int fd);
+/* Maps memory for a channel, which owns its descriptors from then on, also on failure. NULL when out of memory. */
+struct channel *channel_new(int from, int to);
 struct channel *channel_free(struct channel *channel);
 
 /* From now on one system call waits at most so many milliseconds. */
@@ -38,7 +39,7 @@ void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t se
 /* Begins to wait for one message for at most `ms` in all (0: for ever), counted in ticks. */
 void channel_set_deadline(struct channel *channel, uint32_t ms);
 
-/* After the bell was made or hung: its shelf is the writer's and reader's from now on. */
+/* Both ends have the bell: its shelf is the writer's and reader's from now on. */
 void channel_use_shelf(struct channel *channel);
 
 /* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */

@@ -13,7 +13,7 @@ struct entry {
     struct identity identity;
 };
 
-static struct entry entries[2 * LIMIT_CHANNELS];
+static struct entry entries[3 * LIMIT_CHANNELS];
 
 enum { ENTRIES = sizeof entries / sizeof *entries };
 

@@ -38,7 +38,7 @@ static void write_text_key(struct writer *w, const char *key, const char *text)
 void write_hello(struct writer *w, const struct hello *hello)
 {
     unsigned n = 3U + (hello->pid != 0) + (hello->rv != 0) + (hello->cryptoki[0] != 0) + (hello->program[0] != 0) +
-                 (hello->module[0] != 0) + (hello->error[0] != 0);
+                 (hello->module[0] != 0) + (hello->error[0] != 0) + hello->bell;
     write_array(w, 3);
     write_uint(w, 2);
     write_key(w, "hello");
@@ -56,6 +56,10 @@ void write_hello(struct writer *w, const struct hello *hello)
         write_array(w, 2);
         write_uint(w, hello->cryptoki[0]);
         write_uint(w, hello->cryptoki[1]);
+    }
+    if (hello->bell) {
+        write_key(w, "bell");
+        write_bool(w, true);
     }
     if (hello->program[0])
         write_text_key(w, "program", hello->program);
@@ -89,6 +93,8 @@ static void read_hello_entry(struct reader *r, struct hello *hello)
         hello->rv = read_uint(r);
     else if (!strcmp(key, "cryptoki"))
         read_version(r, hello->cryptoki);
+    else if (!strcmp(key, "bell"))
+        hello->bell = read_bool(r);
     else if (!strcmp(key, "program"))
         read_text(r, hello->program, sizeof hello->program);
     else if (!strcmp(key, "module"))
@@ -118,7 +124,7 @@ void read_hello(struct reader *r, struct hello *ret_hello)
 
 /* ---- the caller's side ---- */
 
-enum { MOST_FDS = 2 }; /* a channel, a bell */
+enum { MOST_FDS = 3 }; /* a channel, a way back, a bell */
 
 union ancillary {
     struct cmsghdr header;
@@ -145,29 +151,58 @@ static int send_ends(int door, const int *fds, size_t n_fds, struct writer *body
     return 0;
 }
 
-/* Says hello through the door with the far end, which stays the caller's, and a bell if there is one. */
-static int introduce(int door, struct channel *channel, int far_end, const struct hello *hello, bool with_bell)
+/*
+ * A thread asleep in recv() on a stream socket is woken, in vain, whenever the peer has taken what was sent on the same
+ * socket. So what a helper answers comes on a second one.
+ */
+struct ends {
+    int channel[2], back[2]; /* near, far; the same socket if there is no way back */
+};
+
+static int make_ends(struct ends *ends, enum door_kind kind)
 {
-    int fds[MOST_FDS] = {far_end, with_bell ? bell_make(&channel->bell) : -1};
-    write_hello(&channel->out, hello);
-    int error = send_ends(door, fds, fds[1] < 0 ? 1 : 2, &channel->out);
-    writer_reset(&channel->out);
-    channel_use_shelf(channel);
-    if (fds[1] >= 0)
-        close(fds[1]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends->channel) < 0)
+        return -errno;
+    memcpy(ends->back, ends->channel, sizeof ends->back);
+    if (kind == DOOR_OF_BROKER || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends->back) == 0)
+        return 0;
+    int error = -errno;
+    close(ends->channel[0]);
+    close(ends->channel[1]);
     return error;
 }
 
-struct channel *door_open(int door, const struct hello *hello, bool with_bell, int *ret_error)
+static bool has_way_back(const struct ends *ends)
 {
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-        *ret_error = -errno;
+    return ends->back[0] != ends->channel[0];
+}
+
+/* Says hello through the door, with the far ends and a bell if there can be one. */
+static int introduce(int door, struct channel *channel, const struct ends *ends, const struct hello *hello)
+{
+    int fds[MOST_FDS] = {ends->channel[1], ends->back[1], -1};
+    size_t n = has_way_back(ends) ? 2 : 1;
+    if (has_way_back(ends) && (fds[n] = bell_make(&channel->bell)) >= 0)
+        n++;
+    write_hello(&channel->out, hello);
+    int error = send_ends(door, fds, n, &channel->out);
+    writer_reset(&channel->out);
+    if (n == MOST_FDS)
+        close(fds[n - 1]);
+    return error;
+}
+
+struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error)
+{
+    struct ends ends;
+    *ret_error = make_ends(&ends, kind);
+    if (*ret_error)
         return NULL;
-    }
-    struct channel *channel = channel_new(ends[0]);
-    *ret_error = channel ? introduce(door, channel, ends[1], hello, with_bell) : -ENOMEM;
-    close(ends[1]);
+    struct channel *channel = channel_new(ends.back[0], ends.channel[0]);
+    *ret_error = channel ? introduce(door, channel, &ends, hello) : -ENOMEM;
+    close(ends.channel[1]);
+    if (has_way_back(&ends))
+        close(ends.back[1]);
     return *ret_error ? channel_free(channel) : channel;
 }
 
@@ -186,18 +221,19 @@ static unsigned take_descriptors(const struct cmsghdr *c, int *fds, unsigned tak
     return taken;
 }
 
-static void close_both(const int fds[MOST_FDS])
+static void close_all(const int fds[MOST_FDS])
 {
     for (unsigned i = 0; i < MOST_FDS; i++)
         if (fds[i] >= 0)
             close(fds[i]);
 }
 
-/* What came along: the sender's pid, a channel, perhaps a bell. False, with all of it closed, if it is anything else. */
+/* What came along: the sender's pid, a channel, perhaps more. False, with all of it closed, if it is none or too much. */
 static bool take_control(struct msghdr *message, pid_t *ret_pid, int fds[MOST_FDS])
 {
     unsigned taken = 0;
-    fds[0] = fds[1] = -1;
+    for (unsigned i = 0; i < MOST_FDS; i++)
+        fds[i] = -1;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
             struct ucred sender;
@@ -209,7 +245,7 @@ static bool take_control(struct msghdr *message, pid_t *ret_pid, int fds[MOST_FD
     }
     if (taken > 0 && taken <= MOST_FDS && !(message->msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
         return true;
-    close_both(fds);
+    close_all(fds);
     return false;
 }
 
@@ -235,15 +271,25 @@ static bool is_stream(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
 }
 
+/* The descriptors after the first say by what they are what they are for. */
 static struct channel *channel_with(int fds[MOST_FDS])
 {
-    struct channel *channel = channel_new(fds[0]);
-    if (channel && fds[1] >= 0) {
-        bell_hang(&channel->bell, fds[1]);
+    int back = fds[0], bell = -1;
+    for (unsigned i = 1; i < MOST_FDS && fds[i] >= 0; i++) {
+        if (is_stream(fds[i]) && back == fds[0])
+            back = fds[i];
+        else if (bell < 0)
+            bell = fds[i];
+        else
+            close(fds[i]);
+    }
+    struct channel *channel = channel_new(fds[0], back);
+    if (channel && bell >= 0) {
+        bell_hang(&channel->bell, bell);
         channel_use_shelf(channel);
     }
-    if (fds[1] >= 0)
-        close(fds[1]);
+    if (bell >= 0)
+        close(bell);
     return channel;
 }
 
@@ -275,6 +321,6 @@ struct channel *door_receive(int door, struct hello *ret_hello, pid_t *ret_pid, 
         return NULL;
     if (is_stream(fds[0]) && parse_hello(body, (size_t)n, ret_hello))
         return channel_with(fds);
-    close_both(fds);
+    close_all(fds);
     return NULL;
 }

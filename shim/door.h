@@ -19,6 +19,7 @@ struct hello {
     uint64_t pid;
     uint64_t rv;
     uint64_t cryptoki[2];
+    bool bell;
     char program[LIMIT_NAME + 1];
     char module[LIMIT_NAME + 1];
     char error[HELLO_ERROR];
@@ -32,11 +33,13 @@ void write_hello(struct writer *w, const struct hello *hello);
 /* Reads the whole notification. Errors stay in the reader. */
 void read_hello(struct reader *r, struct hello *ret_hello);
 
+enum door_kind { DOOR_OF_BROKER, DOOR_OF_HELPER };
+
 /*
- * Sends one end of a new channel through `door` with our hello and gives the other. NULL with a negative errno in
- * *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read. `with_bell`: a bell goes along.
+ * Opens a channel through `door`: sends its far end with our hello, to a helper also a way back and a bell. NULL with a
+ * negative errno in *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read.
  */
-struct channel *door_open(int door, const struct hello *hello, bool with_bell, int *ret_error);
+struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error);
 
 /*
  * The other side: takes one message from `door`. A channel and the sender's pid, or NULL with *ret_error 0 for a

@@ -137,6 +137,7 @@ static bool say_hello(struct channel *channel)
     hello.cryptoki[0] = helper.provider.version.major;
     hello.cryptoki[1] = helper.provider.version.minor;
     hello.rv = helper.rv;
+    hello.bell = channel->bell.page != NULL;
     strncpy(hello.module, helper.module, LIMIT_NAME);
     memcpy(hello.error, helper.error, sizeof hello.error);
     write_hello(&channel->out, &hello);

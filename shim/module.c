@@ -50,8 +50,10 @@ void module_init(struct module *module, const struct offer *offer, _Atomic unsig
 
 static struct channel *free_channel(struct channel *channel)
 {
-    if (channel)
-        descriptor_forget(channel->fd);
+    if (channel) {
+        descriptor_forget(channel->from);
+        descriptor_forget(channel->to);
+    }
     return channel_free(channel);
 }
 
@@ -83,9 +85,11 @@ static struct channel *open_channel(struct module *module)
     struct hello hello = hello_ours();
     int error = -EPIPE;
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
-    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, true, &error) : NULL;
-    if (channel)
-        descriptor_remember(channel->fd);
+    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &error) : NULL;
+    if (channel) {
+        descriptor_remember(channel->from);
+        descriptor_remember(channel->to);
+    }
     return channel;
 }
 
@@ -106,7 +110,10 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
     channel_set_ticks(channel, tick_of(module), tick_of(module));
-    bell_heed(&channel->bell, module->calls, false);
+    if (hello.bell) {
+        bell_heed(&channel->bell, module->calls, false);
+        channel_use_shelf(channel);
+    }
     return CKR_OK;
 }
 

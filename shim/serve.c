@@ -151,6 +151,8 @@ void serve(struct channel *channel, struct provider *provider)
 {
     struct request request = {.channel = channel, .provider = provider};
     bool usable = arena_init(&request.arena, (size_t)1 << ARENA_RESERVE_BITS) == 0;
+    atomic_fetch_add(&at_work, 1);
+    bell_heed(&channel->bell, &at_work, true);
     while (usable) {
         channel_set_deadline(channel, 0);
         channel_begin(channel, 0);

@@ -28,6 +28,8 @@ from p11host.tables import tables
 #: Seconds after which something that must happen will not.
 PATIENCE = 30
 MOST_SLOTS = 64
+#: Children without a signal at their end are children too (waitpid(2)).
+_WALL = 0x40000000
 _ENTRY_BYTES = ctypes.sizeof(ctypes.c_void_p)
 
 
@@ -40,6 +42,11 @@ class Shim(Library):
         rv = self._dll.C_GetInterface(None, ctypes.byref(struct("CK_VERSION")(3, 2)), ctypes.byref(found), 0)
         assert rv == 0, f"C_GetInterface returned {rv:#x}"
         self._list = found.contents.pFunctionList
+
+    @property
+    def handle(self) -> int:
+        """Return what dlopen returned."""
+        return int(self._dll._handle)
 
     def call(self, name: str, *words: Any) -> int:
         """Call a function with its C arguments: integers, ctypes pointers, None for NULL. Return its CK_RV."""
@@ -127,6 +134,15 @@ def descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def has_children() -> bool:
+    """Tell whether we have children, dead or alive, of whatever kind."""
+    try:
+        os.waitpid(-1, os.WNOHANG | _WALL)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def in_threads(works: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -104,21 +104,28 @@ class Starter:
         environ: Mapping[str, str] | None = None,
         helper: Path | None = None,
         everybody: bool = False,
+        limits: str = "true",
     ) -> Broker:
-        """Start a broker with a configuration of that text and return it once it listens."""
+        """Start a broker with a configuration of that text and return it once it listens.
+
+        `limits` is what its shell says of limits before it becomes the broker.
+        """
         path = self.directory / "p11host.toml"
         path.write_text(config)
         where = self.directory / "run" / "broker.sock"
         env = {"P11HOST_HELPER": str(helper or self.helper)} | dict(environ or {})
         words = [*options, *(["--system"] if everybody else [])]
-        process = self.popen(["--config", str(path), "--socket", str(where), *words], env)
+        process = self.popen(["--config", str(path), "--socket", str(where), *words], env, limits)
         broker = Broker(process, where, path)
         broker.wait_event("broker.listening")
         return broker
 
-    def popen(self, words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def popen(
+        self, words: Sequence[str], environ: Mapping[str, str], limits: str = "true"
+    ) -> subprocess.Popen[bytes]:
         """Start `p11host serve` and return at once."""
-        command = [sys.executable, "-m", "p11host", "serve", "--log-format", "json", *words]
+        shell = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh"]
+        command = [*shell, sys.executable, "-m", "p11host", "serve", "--log-format", "json", *words]
         env = os.environ | {"PYTHONPATH": str(ROOT)} | dict(environ)
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.started.append(process)
@@ -195,7 +202,7 @@ with Door.of_broker(Path(sys.argv[1])) as door, door.open() as channel:
 
 
 def start_application(broker: Broker) -> subprocess.Popen[bytes]:
-    """Start a process that attaches, opens a channel to each helper and says so; it ends with its standard input."""
+    """Start a process that attaches, opens a channel to each helper, says so, and waits to be stopped."""
     return subprocess.Popen(
         [sys.executable, "-c", _ATTACH_AND_WAIT, str(broker.socket)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

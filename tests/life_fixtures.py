@@ -57,3 +57,10 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     token: Token = make_token(directory)
     with hosted(directory, module("soft", token.provider, env=dict(token.env))) as host:
         yield host
+
+
+@pytest.fixture(scope="module")
+def party(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]:
+    """Return a broker with a module whose random bytes come when four callers want them at the same time."""
+    with hosted(tmp_path_factory.mktemp("party"), module("party", odd, env={"ODD_PARTY": "4"})) as host:
+        yield host

@@ -15,6 +15,7 @@ from brokers import PATIENCE, ROOT, Broker, module, through
 from elf import Library
 
 from p11host import P11HostError, __version__, helper_path, shim_path
+from p11host.listen import listen
 from p11host.throwaway import Token
 
 pytest_plugins = ["broker_fixtures"]
@@ -307,6 +308,19 @@ class TestStatus:
 
         assert "no broker listens there; it starts with the first application, or by: p11host serve" in line
 
+    def test_no_broker(self, p11host: Command, tmp_path: Path) -> None:
+        """Somebody who listens and is no broker is told in a line."""
+        listener = listen(tmp_path / "sockets" / "broker.sock")
+        listener.socket.settimeout(PATIENCE)
+        words = p11host.words("status")
+        with subprocess.Popen(words, env=p11host.environ, stderr=subprocess.PIPE) as process:
+            with listener.socket.accept()[0] as door:
+                assert b"hello" in door.recv(1024)
+            _, said = process.communicate(timeout=PATIENCE)
+        listener.close()
+
+        assert (1, b"p11host: closed: the peer closed the channel\n") == (process.returncode, said)
+
     def test_applications(self, p11host: Command, broker: Broker) -> None:
         """Applications are shown with their helpers, for people and as JSON."""
         first, second = broker.attach()
@@ -400,3 +414,21 @@ class TestListThroughTheShim:
         assert "module wrong" in shown
         assert "error: " in shown
         assert f"token '{token.label}'" in shown
+
+    def test_lib(self, listing: Command, token: Token, tmp_path: Path) -> None:
+        """`p11host.lib(config)` is python-pkcs11's, with a broker that leaves nothing behind."""
+        before = set(tmp_path.iterdir())
+        script = "import sys, p11host; print([t.label for t in p11host.lib(sys.argv[1]).get_tokens()])"
+        # The broker has this process's standard error, so its end is awaited here.
+        done = subprocess.run(
+            [sys.executable, "-c", script, listing.environ["P11HOST_CONFIG"]],
+            env=dict(listing.environ) | {"P11HOST_CONFIG": "", "P11HOST_SOCKET": ""},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+
+        assert token.label in done.stdout
+        assert "" == done.stderr
+        assert before == set(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The synchronous peer: what it makes of answers, of none, and of wrong ones."""
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -82,22 +83,30 @@ def bytes_of(data: bytes) -> Answer:
     return lambda sock, _: sock.sendall(data)
 
 
-def result_of(result: object, descriptors: int = 0) -> Answer:
-    """Answer with a result, and that many descriptors at its first byte."""
+class Result:
+    """Answers with a result, and at its first byte with the writing ends of pipes."""
 
-    def answer(sock: socket.socket, request: Request) -> None:
-        ends = [os.open(os.devnull, os.O_RDONLY) for _ in range(descriptors)]
-        data = encode(Response(request.msgid, None, result), report_frame())
-        socket.send_fds(sock, [data], ends)
-        for end in ends:
-            os.close(end)
+    def __init__(self, result: object, descriptors: int = 0) -> None:
+        self._result = result
+        self._count = descriptors
+        self._readers: list[int] = []
 
-    return answer
+    def __call__(self, sock: socket.socket, request: Request) -> None:
+        """Send the answer, and keep nothing of it but the reading ends."""
+        pipes = [os.pipe() for _ in range(self._count)]
+        self._readers += [reader for reader, _ in pipes]
+        data = encode(Response(request.msgid, None, self._result), report_frame())
+        socket.send_fds(sock, [data], [writer for _, writer in pipes])
+        for _, writer in pipes:
+            os.close(writer)
 
-
-def open_descriptors() -> set[str]:
-    """Return the descriptors of this process."""
-    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a listing that opens nothing it shows)
+    def assert_closed(self) -> None:
+        """See that nobody holds a descriptor that was sent."""
+        for reader in self._readers:
+            assert [reader] == select.select([reader], [], [], PATIENCE)[0]
+            assert b"" == os.read(reader, 1)
+            os.close(reader)
+        self._readers.clear()
 
 
 class TestCall:
@@ -105,7 +114,7 @@ class TestCall:
 
     def test_result(self, peer: Callable[[Answer], Peer]) -> None:
         """What was asked arrives, and its result comes back."""
-        one = peer(result_of([0, b"x"]))
+        one = peer(Result([0, b"x"]))
 
         assert [0, b"x"] == one.channel.call("C_Any", [1, None], PATIENCE)
         assert [0, b"x"] == one.channel.call("C_Any", [], PATIENCE)
@@ -113,15 +122,16 @@ class TestCall:
 
     def test_descriptors_nobody_wants(self, peer: Callable[[Answer], Peer]) -> None:
         """Descriptors that come with an answer are closed unless they were asked for."""
-        one = peer(result_of(0, descriptors=3))
-        before = open_descriptors()
+        result = Result(0, descriptors=3)
+        one = peer(result)
         one.channel.call("m", [], PATIENCE)
 
-        assert before == open_descriptors()
+        result.assert_closed()
         _, descriptors = one.channel.call_with_descriptors("m", [], PATIENCE)
         assert [False] * 3 == [os.get_inheritable(each) for each in descriptors]
         for each in descriptors:
             os.close(each)
+        result.assert_closed()
 
     @pytest.mark.parametrize(
         ("data", "kind", "why"),
@@ -165,7 +175,7 @@ class TestCall:
 
     def test_our_own_fault(self, peer: Callable[[Answer], Peer]) -> None:
         """What must not be sent is not, and the channel goes on."""
-        one = peer(result_of(5))
+        one = peer(Result(5))
         with pytest.raises(LocalError, match="floating point"):
             one.channel.call("m", [1.5], PATIENCE)
 
@@ -178,7 +188,8 @@ class TestAttach:
     def test_pairs(self, peer: Callable[[Answer], Peer]) -> None:
         """A door goes to the module that has one, in order."""
         without = {"name": "two", "door": False, "error": "no", "fork": "strict", "short": 0, "long": 0}
-        one, two, three = peer(result_of({"modules": [MODULE, without, MODULE]}, 2)).channel.attach(PATIENCE)
+        answer = Result({"modules": [MODULE, without, MODULE]}, 2)
+        one, two, three = peer(answer).channel.attach(PATIENCE)
 
         assert Attached("two", None, "no", "strict", 0, 0) == two
         assert one.door is not None
@@ -186,6 +197,7 @@ class TestAttach:
         assert ("one", "reinit", 1, 2) == (one.name, one.fork, one.short, one.long)
         os.close(one.door)
         os.close(three.door)
+        answer.assert_closed()
 
     @pytest.mark.parametrize(
         ("result", "descriptors"),
@@ -201,12 +213,11 @@ class TestAttach:
     )
     def test_does_not_fit(self, peer: Callable[[Answer], Peer], result: object, descriptors: int) -> None:
         """Modules and doors that do not fit are the broker's fault, and no descriptor is left."""
-        one = peer(result_of(result, descriptors))
-        before = open_descriptors()
+        answer = Result(result, descriptors)
         with pytest.raises(RemoteError):
-            one.channel.attach(PATIENCE)
+            peer(answer).channel.attach(PATIENCE)
 
-        assert before == open_descriptors()
+        answer.assert_closed()
 
 
 class TestDoor:
@@ -223,21 +234,23 @@ class TestDoor:
         ],
     )
     def test_a_bad_greeting(self, greeting: bytes, why: str) -> None:
-        """A peer that greets otherwise is not spoken to, and leaves nothing behind."""
-        before = open_descriptors()
+        """A peer that greets otherwise is not spoken to: the channel is closed."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ended = []
 
         def greet() -> None:
             _, descriptors, _, _ = socket.recv_fds(far, 1024, 1)
             with socket.socket(fileno=descriptors[0]) as channel:
                 channel.sendall(greeting)
+                channel.shutdown(socket.SHUT_WR)
+                ended.append(channel.recv(1))
 
         thread = threading.Thread(target=greet)
         thread.start()
         with far, Door(near, call_frame()) as door, pytest.raises(RemoteError, match=why):
             door.open("test", PATIENCE)
         thread.join()
-        assert before == open_descriptors()
+        assert [b""] == ended
 
     def test_nobody_answers(self) -> None:
         """A door that nobody serves does not keep its caller."""

@@ -1,12 +1,15 @@
 """The configuration: what it means, and what every fault in it is called."""
 
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from p11host.config import Choice, Config, choose, load
+from p11host.config import IDLE, Choice, Config, choose, load
 from p11host.config_lines import locate
+from p11host.config_schema import BrokerTable, ModuleTable
 from p11host.errors import ConfigError
 from p11host.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, config_candidates, socket_path
 
@@ -335,3 +338,26 @@ class TestLines:
             ("t", "w"): 15,
             ("t", "w", "i"): 16,
         } == locate(text)
+
+
+def test_the_sample_is_right() -> None:
+    """The sample configuration means what its comments say, as it is and with every key switched on."""
+    sample = Path(__file__).parent.parent / "conf" / "p11host.toml"
+    config = load(choose(sample, {}))
+    every = re.sub(r"^# (?=(\w+ = |\[module))", "", sample.read_text(), flags=re.MULTILINE)
+
+    assert ["softhsm"] == [module.name for module in config.modules]
+    assert {"softhsm", "opensc"} == set(tomllib.loads(every)["module"])
+    assert set(ModuleTable.model_fields) == set(tomllib.loads(every)["module"]["softhsm"])
+    assert set(BrokerTable.model_fields) == set(tomllib.loads(every)["broker"])
+    assert (IDLE, 60_000, 600_000) == (config.idle, config.modules[0].short, config.modules[0].long)
+
+
+def test_the_sample_with_every_key(tmp_path: Path) -> None:
+    """Each key that the sample shows in a comment is one that is known, with its default."""
+    sample = (Path(__file__).parent.parent / "conf" / "p11host.toml").read_text()
+    every = read(tmp_path, re.sub(r"^# (?=(\w+ = |\[module))", "", sample, flags=re.MULTILINE))
+    soft, plain = every.modules
+
+    assert (plain.fork, plain.priority, plain.enabled) == (soft.fork, soft.priority, soft.enabled)
+    assert (plain.short, plain.long, IDLE) == (soft.short, soft.long, every.idle)

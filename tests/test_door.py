@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from brokers import (
 
 from p11host.limits import limits
 from p11host.scan import control_frame
-from p11host.wire import Hello, encode
+from p11host.wire import ClosedError, Hello, encode
 
 pytest_plugins = ["broker_fixtures"]
 
@@ -109,6 +110,17 @@ class TestDoor:
             assert kept[0].recv(4).startswith(b"\x94\x01\x01\xc0")
             assert broker.is_alive()
 
+    def test_descriptors_are_limited(self, starter: Starter, provider: Path) -> None:
+        """Connections beyond a user's share are closed; earlier ones go on, and later ones come in again."""
+        broker = starter.start(module("one", provider), limits="ulimit -n 64")
+        with broker.channel() as channel, contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(raw_door(broker))
+
+            assert "share is used up" == broker.wait_event("door.refused")["reason"]
+            assert channel.call("status", [{}], PATIENCE)
+        assert _alive_in_time(broker)
+
     def test_another_protocol_is_told(self, broker: Broker) -> None:
         """A caller of another protocol gets a hello that says so, and then the end."""
         mine, theirs = socket.socketpair()
@@ -186,6 +198,15 @@ def _many_descriptors(count: int) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], count), before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _alive_in_time(broker: Broker) -> bool:
+    """Tell whether a broker serves again once it has seen what was closed."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(ClosedError):
+            return broker.is_alive()
+    return False
 
 
 def _assert_usable(door: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """A helper as the broker makes it: what it is born with, and how its end is seen."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class TestHelper:
 
         # The C library's own two signals are not for programs to see.
         assert {"SigBlk": 0, "SigIgn": 0} == {name: mask & ~(3 << 31) for name, mask in masks.items()}
+
+    def test_limit_of_descriptors(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """A helper has the limit of descriptors that the broker was started with, not the broker's own."""
+        broker = starter.start(module("one", provider), helper=fake_program, limits="ulimit -Sn 123")
+        with through(broker.attach()[0]) as channel:
+            limits = Path(f"/proc/{channel.hello.pid}/limits").read_text()
+
+        assert re.search(r"Max open files\s+123\s", limits)
 
     def test_standard_error_is_logged(self, starter: Starter, provider: Path, fake_program: Path) -> None:
         """Each line a helper writes is an event with its module and pid, whatever bytes it has."""

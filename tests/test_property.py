@@ -16,12 +16,15 @@ from calls import Call, beginning, runs
 from hypothesis import HealthCheck, given, reject, settings
 from reach import Reach, reached
 
+from p11host.tables import Arg, tables
 from p11host.throwaway import make_token
 
 CALLER = Path(__file__).resolve().parent / "caller.py"
 BEGINNING = beginning()
 EXAMPLES = 300
 NOTHING = "random by nature"
+CKR_OK = 0
+NO_SUCH = {row.value for row in tables().constants.values() if row.name.endswith(("_HANDLE_INVALID", "SLOT_ID_INVALID"))}
 
 
 @dataclass
@@ -77,7 +80,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[Way]]:
 @given(calls=runs)
 @pytest.mark.timeout(600)
 def test_every_call_has_the_same_outcome(ways: Sequence[Way], calls: list[Call]) -> None:
-    """Random calls in random order: what two direct runs agree upon, the run through p11host agrees with."""
+    """What two direct runs agree upon, the run through p11host agrees with, for random calls in random order."""
     calls = BEGINNING + calls
     for way in ways:
         way.ask(calls)
@@ -87,8 +90,29 @@ def test_every_call_has_the_same_outcome(ways: Sequence[Way], calls: list[Call])
     if min(len(first), len(second)) < len(calls):
         reject()  # these calls crash the provider itself: there is nothing to compare
 
+    known: set[Any] = {"slot", "free"}
     for call, one, other, found in zip_longest(calls, first, second, ours):
+        if found and found[0] != CKR_OK and found[0] in NO_SUCH and not handles(call) <= known:
+            assert one[0] != CKR_OK, call
+            continue
         assert agreed(one, one, other) == agreed(found, one, other), call
+        known |= new_handles(call) if one[0] == CKR_OK else set()
+
+
+def handles(call: Call) -> set[Any]:
+    """Return the handles that a call is given. Those that nobody has the shim may refuse before the provider does."""
+    return {given for arg, given in pairs(call) if arg.kind in ("session", "object", "slot")}
+
+
+def new_handles(call: Call) -> set[Any]:
+    """Return the names of the handles that a call gives."""
+    return {given for arg, given in pairs(call) if arg.kind in ("out session", "out object")}
+
+
+def pairs(call: Call) -> Iterator[tuple[Arg, Any]]:
+    """Return a call's arguments with their rows in the tables."""
+    name, arguments = call
+    return zip(tables().functions[name].args, arguments, strict=True)
 
 
 def start_again(ways: Sequence[Way]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from p11host import __version__
-from p11host.errors import P11HostError
+from p11host.errors import EXIT_FAILED, P11HostError
 
 #: Where the click command of each name is.
 COMMANDS = {
@@ -59,3 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(error).splitlines():
             click.echo(f"p11host: {line}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"p11host: {error}", err=True)
+        sys.exit(EXIT_FAILED)

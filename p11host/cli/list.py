@@ -68,7 +68,8 @@ def _take(shim: Path, *, login: bool) -> "list[Module]":
     with open_door(start=True) as door, door.open("p11host list") as channel:
         paths = {module["name"]: module["path"] for module in channel.call("status", [{}])["modules"]}
         probes = [probe(module) for module in channel.attach()]
-    return take(probes, paths, str(shim), _ask_pin if login else _no_pin)
+        # Within the door, so that an impatient broker does not end before the shim has one of its own.
+        return take(probes, paths, str(shim), _ask_pin if login else _no_pin)
 
 
 def _no_pin(_: "pkcs11.Token") -> None:

@@ -1,0 +1,496 @@
+/* Channels: messages over a real socket, whatever the other end does. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "descriptors.h"
+#include "test.h"
+
+enum { BIG = 3 * 1024 * 1024, TICK_MS = 5, DEADLINE_MS = 25 };
+
+static struct channel *near_end, *far_end;
+static uint8_t big[BIG], got[BIG];
+
+static void end(void)
+{
+    near_end = channel_free(near_end);
+    far_end = channel_free(far_end);
+}
+
+static void begin(void)
+{
+    int ends[2];
+    end();
+    make_pair(SOCK_STREAM, ends);
+    near_end = channel_new(ends[0]);
+    far_end = channel_new(ends[1]);
+    expect(near_end && far_end);
+    for (size_t i = 0; i < sizeof big; i++)
+        big[i] = (uint8_t)(i * 7 >> 4);
+}
+
+static void write_small(struct channel *c)
+{
+    write_array(&c->out, 2);
+    write_uint(&c->out, 1234567);
+    write_str(&c->out, "hello", 5);
+}
+
+static void expect_small(struct channel *c)
+{
+    char text[8];
+    channel_begin(c, 0);
+    expect_number(2, read_array(&c->in));
+    expect_number(1234567, read_uint(&c->in));
+    read_text(&c->in, text, sizeof text);
+    expect_text("hello", text);
+    expect_number(0, c->in.error);
+}
+
+static void a_message_arrives(void)
+{
+    begin();
+    for (unsigned i = 0; i < 3; i++) {
+        write_small(near_end);
+        expect_number(0, channel_send(near_end));
+        expect_small(far_end);
+        write_small(far_end);
+        expect_number(0, channel_send(far_end));
+        expect_small(near_end);
+    }
+    end();
+}
+
+static void messages_that_came_together_are_read_apart(void)
+{
+    begin();
+    for (unsigned i = 0; i < 5; i++) {
+        write_small(near_end);
+        expect_number(0, channel_send(near_end));
+    }
+    for (unsigned i = 0; i < 5; i++)
+        expect_small(far_end);
+    end();
+}
+
+/* ---- partial sends and receives ---- */
+
+static void *send_much(void *argument)
+{
+    struct channel *c = argument;
+    write_array(&c->out, 3);
+    write_bin(&c->out, big, sizeof big);
+    write_uint(&c->out, 99);
+    write_bin(&c->out, big, 10000);
+    return (void *)(intptr_t)channel_send(c);
+}
+
+static void expect_much(struct channel *c)
+{
+    channel_begin(c, 0);
+    expect_number(3, read_array(&c->in));
+    expect_number(sizeof big, read_bin(&c->in));
+    read_raw(&c->in, got, sizeof got);
+    expect_bytes(big, got, sizeof big);
+    expect_number(99, read_uint(&c->in));
+    expect_number(10000, read_bin(&c->in));
+    read_raw(&c->in, got, 10000);
+    expect_bytes(big, got, 10000);
+    expect_number(0, c->in.error);
+}
+
+static void narrow(int fd)
+{
+    int size = 4096;
+    expect_number(0, setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size));
+}
+
+static void what_does_not_fit_at_once_is_sent_in_parts(void)
+{
+    pthread_t thread;
+    void *error;
+    begin();
+    narrow(near_end->fd);
+    expect_number(0, pthread_create(&thread, NULL, send_much, near_end));
+    expect_much(far_end);
+    expect_number(0, pthread_join(thread, &error));
+    expect_number(0, (intptr_t)error);
+    end();
+}
+
+static void what_comes_in_parts_is_one_message(void)
+{
+    static const char bytes[] = "\x92\xce\x00\x12\xd6\x87\xa5hello";
+    pthread_t thread;
+    begin();
+    int fd = near_end->fd;
+    expect_number(0, pthread_create(&thread, NULL, send_much, far_end)); /* the other way meanwhile, to mix things up */
+    for (size_t i = 0; i < sizeof bytes - 1; i++)
+        expect_number(1, send(fd, bytes + i, 1, 0));
+    expect_much(near_end);
+    expect_number(0, pthread_join(thread, NULL));
+    expect_small(far_end);
+    end();
+}
+
+/* ---- the other end has gone ---- */
+
+static void a_peer_that_is_gone_is_no_signal(void)
+{
+    expect(signal(SIGPIPE, SIG_DFL) != SIG_ERR); /* which would end this program */
+    begin();
+    far_end = channel_free(far_end);
+    write_small(near_end);
+    expect_number(-EPIPE, channel_send(near_end));
+    send_much(near_end);
+    write_bin(&near_end->out, big, sizeof big);
+    expect_number(-EPIPE, channel_send(near_end));
+    end();
+}
+
+static void *close_after_a_part(void *argument)
+{
+    struct channel *c = argument;
+    uint8_t part[1000];
+    if (recv(c->fd, part, sizeof part, MSG_WAITALL) != sizeof part)
+        abort();
+    shutdown(c->fd, SHUT_RDWR);
+    return NULL;
+}
+
+static void a_peer_that_goes_meanwhile_is_no_signal(void)
+{
+    pthread_t thread;
+    begin();
+    narrow(near_end->fd);
+    expect_number(0, pthread_create(&thread, NULL, close_after_a_part, far_end));
+    expect_number(-EPIPE, (intptr_t)send_much(near_end));
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+static int error_of_reading(struct channel *c)
+{
+    channel_begin(c, 0);
+    read_array(&c->in);
+    read_uint(&c->in);
+    read_skip(&c->in);
+    return c->in.error;
+}
+
+static void the_end_is_told(void)
+{
+    begin();
+    far_end = channel_free(far_end);
+    expect_number(-ENODATA, error_of_reading(near_end));
+    end();
+}
+
+static void the_end_inside_a_message_is_told(void)
+{
+    static const char bytes[] = "\x92\xce\x00\x12\xd6\x87\xa5hello";
+    for (size_t len = 0; len < sizeof bytes - 1; len++) {
+        begin();
+        expect_number(len, send(far_end->fd, bytes, len, 0));
+        far_end = channel_free(far_end);
+        test_case("after %zu bytes", len);
+        expect_number(-ENODATA, error_of_reading(near_end));
+    }
+    end();
+}
+
+/* It closed without having read what was sent to it. */
+static void a_reset_is_told(void)
+{
+    begin();
+    write_small(near_end);
+    expect_number(0, channel_send(near_end));
+    far_end = channel_free(far_end);
+    expect_number(-ECONNRESET, error_of_reading(near_end));
+    end();
+}
+
+static void a_shut_down_channel_wakes_its_reader(void)
+{
+    begin();
+    expect_number(0, shutdown(near_end->fd, SHUT_RDWR));
+    expect_number(-ENODATA, error_of_reading(near_end));
+    write_small(near_end);
+    expect_number(-EPIPE, channel_send(near_end));
+    end();
+}
+
+/* ---- time ---- */
+
+static void a_silent_peer_is_not_waited_for_for_ever(void)
+{
+    begin();
+    channel_set_ticks(near_end, TICK_MS, TICK_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(-ETIMEDOUT, error_of_reading(near_end));
+    expect(near_end->waited_ms >= DEADLINE_MS);
+    end();
+}
+
+static void half_a_message_is_not_waited_for_for_ever(void)
+{
+    begin();
+    channel_set_ticks(near_end, TICK_MS, TICK_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(3, send(far_end->fd, "\x92\xce\x00", 3, 0));
+    expect_number(-ETIMEDOUT, error_of_reading(near_end));
+    end();
+}
+
+static void a_peer_that_does_not_read_is_not_waited_for_for_ever(void)
+{
+    begin();
+    channel_set_ticks(near_end, TICK_MS, TICK_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(-ETIMEDOUT, (intptr_t)send_much(near_end));
+    end();
+}
+
+static void a_deadline_shorter_than_a_tick_ends_with_it(void)
+{
+    begin();
+    channel_set_ticks(near_end, TICK_MS, TICK_MS);
+    channel_set_deadline(near_end, 1);
+    expect_number(-ETIMEDOUT, error_of_reading(near_end));
+    end();
+}
+
+static void each_message_has_a_deadline_of_its_own(void)
+{
+    begin();
+    channel_set_ticks(near_end, TICK_MS, TICK_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(-ETIMEDOUT, error_of_reading(near_end));
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(0, near_end->waited_ms);
+    write_small(far_end);
+    expect_number(0, channel_send(far_end));
+    expect_small(near_end);
+    end();
+}
+
+/* ---- signals ---- */
+
+static _Atomic unsigned caught;
+static _Atomic bool is_reading;
+
+static void catch(int number)
+{
+    (void)number;
+    atomic_fetch_add(&caught, 1);
+}
+
+static void *read_small(void *argument)
+{
+    atomic_store(&is_reading, true);
+    expect_small(argument);
+    return NULL;
+}
+
+/* A handler without SA_RESTART, the worst an application can have. */
+static void signals_do_not_disturb(void)
+{
+    struct sigaction action = {.sa_handler = catch};
+    pthread_t thread;
+    begin();
+    atomic_store(&is_reading, false);
+    expect_number(0, sigaction(SIGUSR1, &action, NULL));
+    expect_number(0, pthread_create(&thread, NULL, read_small, near_end));
+    while (!atomic_load(&is_reading))
+        sched_yield();
+    for (unsigned i = 0; i < 50; i++) {
+        unsigned before = atomic_load(&caught);
+        expect_number(0, pthread_kill(thread, SIGUSR1));
+        while (atomic_load(&caught) == before)
+            sched_yield();
+    }
+    write_small(far_end);
+    expect_number(0, channel_send(far_end));
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+/* ---- errors of the writer, ownership ---- */
+
+static void what_cannot_be_written_is_not_sent(void)
+{
+    begin();
+    write_bin(&near_end->out, big, (size_t)LIMIT_BYTES + 1);
+    expect_number(-EMSGSIZE, channel_send(near_end));
+    write_small(near_end);
+    expect_number(0, channel_send(near_end));
+    expect_small(far_end);
+    end();
+}
+
+static void a_channel_owns_its_descriptor(void)
+{
+    unsigned before = open_descriptors();
+    begin();
+    int fd = near_end->fd;
+    end();
+    expect(!is_open(fd));
+    expect_number(before, open_descriptors());
+    expect(channel_free(NULL) == NULL);
+}
+
+/* ---- bells and shelves ---- */
+
+static void hang_bells(void)
+{
+    int fd = bell_make(&near_end->bell);
+    expect(fd >= 0);
+    expect(is_closed_on_exec(fd));
+    bell_hang(&far_end->bell, fd);
+    close(fd);
+    expect(near_end->bell.page && far_end->bell.page);
+    channel_use_shelf(near_end);
+    channel_use_shelf(far_end);
+}
+
+static void *echo(void *argument)
+{
+    struct channel *c = argument;
+    for (;;) {
+        channel_begin(c, 0);
+        size_t len = read_bin(&c->in);
+        void *bytes = c->in.error ? NULL : malloc(len);
+        if (!bytes)
+            return NULL;
+        read_raw(&c->in, bytes, len);
+        write_bin(&c->out, bytes, len);
+        int error = channel_send(c);
+        free(bytes);
+        if (error)
+            return NULL;
+    }
+}
+
+static void expect_echo(size_t len)
+{
+    write_bin(&near_end->out, big, len);
+    expect_number(0, channel_send(near_end));
+    channel_begin(near_end, near_end->sent);
+    expect_number(len, read_bin(&near_end->in));
+    read_raw(&near_end->in, got, len);
+    expect_bytes(big, got, len);
+    expect_number(0, near_end->in.error);
+}
+
+static _Atomic unsigned crowds[2];
+
+static void converse_with_bells(void (*between)(unsigned round))
+{
+    static const size_t sizes[] = {0, 1, WRITER_BY_REFERENCE - 1, WRITER_BY_REFERENCE, 100000, LIMIT_SHELF, LIMIT_SHELF + 1};
+    pthread_t thread;
+    begin();
+    hang_bells();
+    bell_heed(&near_end->bell, &crowds[0], false);
+    bell_heed(&far_end->bell, &crowds[1], true);
+    expect_number(0, pthread_create(&thread, NULL, echo, far_end));
+    for (unsigned i = 0; i < 70; i++) {
+        test_case("%zu bytes", sizes[i % 7]);
+        if (between)
+            between(i);
+        expect_echo(sizes[i % 7]);
+    }
+    shutdown(near_end->fd, SHUT_RDWR);
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+static void bells_and_shelves_change_nothing(void)
+{
+    converse_with_bells(NULL);
+}
+
+static void lie(unsigned round)
+{
+    static const uint32_t numbers[] = {0, 1, 1000, UINT32_MAX, 0x80000000U};
+    atomic_store(near_end->bell.theirs, numbers[round % 5]);
+    atomic_store(near_end->bell.ours, numbers[(round + 2) % 5]);
+}
+
+static void a_bell_that_lies_costs_time_only(void)
+{
+    converse_with_bells(lie);
+}
+
+static void expect_no_bell(int fd)
+{
+    struct bell bell;
+    expect(fd >= 0);
+    bell_hang(&bell, fd);
+    expect(bell.page == NULL && bell.shelf.base == NULL);
+    bell_ring(&bell);
+    bell_await(&bell, 0);
+    bell_finish(&bell);
+    close(fd);
+}
+
+/* A file that can shrink would kill whoever looks at it. */
+static void a_bell_that_could_be_pulled_away_is_not_hung(void)
+{
+    int loose = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING), tiny = memfd_create("tiny", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int ends[2];
+    expect_number(0, ftruncate(loose, 2 * LIMIT_SHELF));
+    expect_no_bell(loose);
+    expect_number(0, ftruncate(tiny, 4096));
+    expect_number(0, fcntl(tiny, F_ADD_SEALS, F_SEAL_SHRINK));
+    expect_no_bell(tiny);
+    make_pair(SOCK_STREAM, ends);
+    expect_no_bell(ends[0]);
+    expect_no_bell(ends[1]);
+    expect_no_bell(open("/dev/zero", O_RDWR | O_CLOEXEC));
+    expect_no_bell(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+}
+
+static void a_bell_cannot_be_pulled_away(void)
+{
+    struct bell bell;
+    int fd = bell_make(&bell);
+    expect(fd >= 0);
+    expect(ftruncate(fd, 0) != 0);
+    bell_finish(&bell);
+    close(fd);
+}
+
+static const struct test tests[] = {
+    TEST(a_message_arrives, "what one end sends the other reads, both ways"),
+    TEST(messages_that_came_together_are_read_apart, "messages that arrive in one piece are several"),
+    TEST(what_does_not_fit_at_once_is_sent_in_parts, "a message larger than the socket's buffer arrives whole"),
+    TEST(what_comes_in_parts_is_one_message, "a message that arrives byte by byte is one"),
+    TEST(a_peer_that_is_gone_is_no_signal, "sending to nobody is -EPIPE and no SIGPIPE"),
+    TEST(a_peer_that_goes_meanwhile_is_no_signal, "so it is when the peer goes in the middle of a message"),
+    TEST(the_end_is_told, "an orderly end is told"),
+    TEST(the_end_inside_a_message_is_told, "an end within a message is told, wherever it falls"),
+    TEST(a_reset_is_told, "a peer that left without reading is told from one that said goodbye"),
+    TEST(a_shut_down_channel_wakes_its_reader, "a channel that was shut down is at its end"),
+    TEST(a_silent_peer_is_not_waited_for_for_ever, "waiting for an answer has an end"),
+    TEST(half_a_message_is_not_waited_for_for_ever, "waiting for the rest of a message has an end"),
+    TEST(a_peer_that_does_not_read_is_not_waited_for_for_ever, "waiting for room to send has an end"),
+    TEST(a_deadline_shorter_than_a_tick_ends_with_it, "the shortest deadline ends with one tick"),
+    TEST(each_message_has_a_deadline_of_its_own, "a deadline begins anew with every message"),
+    TEST(signals_do_not_disturb, "signals the application handles do not end a call"),
+    TEST(what_cannot_be_written_is_not_sent, "a message over the limits is not sent, and the next one is"),
+    TEST(a_channel_owns_its_descriptor, "a channel closes its descriptor"),
+    TEST(bells_and_shelves_change_nothing, "with a bell and a shelf the same messages arrive"),
+    TEST(a_bell_that_lies_costs_time_only, "whatever a bell says, the messages arrive"),
+    TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
+    TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
+};
+
+TEST_MAIN(tests)

@@ -1,0 +1,182 @@
+/* Loading a provider: what is asked of it, and what is said when it is not fit. */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "provider.h"
+#include "test.h"
+
+static struct provider provider;
+static char error[512];
+
+static CK_RV load(const char *mode, const char *reserved)
+{
+    if (mode)
+        setenv("SAMPLE", mode, 1);
+    else
+        unsetenv("SAMPLE");
+    memset(&provider, 0, sizeof provider);
+    memset(error, 0, sizeof error);
+    return provider_load(&provider, SAMPLE_PROVIDER, reserved, error, sizeof error);
+}
+
+/* A variable of the library, which stays loaded. */
+static void *find(const char *name)
+{
+    void *found = dlsym(dlopen(SAMPLE_PROVIDER, RTLD_NOW | RTLD_NOLOAD), name);
+    expect(found != NULL);
+    return found;
+}
+
+static void a_provider_is_loaded_for_threads(void)
+{
+    expect_number(CKR_OK, load(NULL, NULL));
+    const CK_C_INITIALIZE_ARGS *args = find("sample_args");
+    expect(provider.v2 && !provider.v3 && !provider.v32);
+    expect_number(2, provider.version.major);
+    expect_number(40, provider.version.minor);
+    expect(!provider.serialize);
+    expect_number(CKF_OS_LOCKING_OK, args->flags);
+    expect(!args->CreateMutex && !args->pReserved);
+}
+
+static void the_reserved_string_reaches_it(void)
+{
+    expect_number(CKR_OK, load(NULL, "configdir='sql:/tmp'"));
+    const CK_C_INITIALIZE_ARGS *args = find("sample_args");
+    expect_text("configdir='sql:/tmp'", args->pReserved);
+}
+
+static void one_that_cannot_lock_is_called_in_turn(void)
+{
+    expect_number(CKR_OK, load("no-threads", NULL));
+    expect(provider.serialize);
+    expect_number(1, *(int *)find("sample_null"));
+    expect_number(CKR_OK, load("no-threads", "string"));
+    const CK_C_INITIALIZE_ARGS *args = find("sample_args");
+    expect(provider.serialize);
+    expect_number(0, args->flags);
+    expect_text("string", args->pReserved);
+}
+
+static void its_refusal_is_told(void)
+{
+    expect_number(CKR_DEVICE_ERROR, load(NULL, "fail"));
+    expect(strstr(error, SAMPLE_PROVIDER) && strstr(error, "C_Initialize answered 0x30"));
+}
+
+static void a_list_that_is_none_is_told(void)
+{
+    expect_number(CKR_GENERAL_ERROR, load("null", NULL));
+    expect(strstr(error, "C_GetFunctionList"));
+    expect_number(CKR_FUNCTION_FAILED, load("error", NULL));
+    expect(strstr(error, "C_GetFunctionList answered 0x6"));
+    expect_number(CKR_FUNCTION_NOT_SUPPORTED, load("empty", NULL));
+}
+
+static void newer_lists_are_found(void)
+{
+    expect_number(CKR_OK, load("3.0", NULL));
+    expect(provider.v3 && !provider.v32);
+    expect_number(3, provider.version.major);
+    expect_number(1, provider.version.minor);
+    expect_number(CKR_OK, load("3.2", NULL));
+    expect(provider.v3 && provider.v32 && (void *)provider.v3 == (void *)provider.v32);
+    expect_number(2, provider.version.minor);
+}
+
+/* A list that is shorter than was asked for would be read past its end. */
+static void lists_of_the_wrong_version_are_not_believed(void)
+{
+    expect_number(CKR_OK, load("3.0-for-all", NULL));
+    expect(provider.v3 && !provider.v32);
+    expect_number(CKR_OK, load("hollow", NULL));
+    expect(!provider.v3 && !provider.v32);
+    expect_number(CKR_OK, load("nothing", NULL));
+    expect(!provider.v3 && !provider.v32);
+}
+
+static void a_file_that_is_no_provider_is_told(void)
+{
+    expect_number(CKR_GENERAL_ERROR, provider_load(&provider, SAMPLE_ALMOST, NULL, error, sizeof error));
+    expect(strstr(error, SAMPLE_ALMOST) && strstr(error, "is not a PKCS#11 library"));
+    expect(dlopen(SAMPLE_ALMOST, RTLD_NOW | RTLD_NOLOAD) == NULL); /* it was not loaded to find out */
+    expect_number(CKR_GENERAL_ERROR, provider_load(&provider, "/nowhere.so", NULL, error, sizeof error));
+    expect_text("/nowhere.so: cannot be opened", error);
+}
+
+static void long_errors_are_cut(void)
+{
+    char small[16];
+    expect_number(CKR_GENERAL_ERROR, provider_load(&provider, "/nowhere/at/all/to/be/found.so", NULL, small, sizeof small));
+    expect_number(sizeof small - 1, strlen(small));
+}
+
+/* ---- calling ---- */
+
+static _Atomic int inside, most;
+
+static CK_RV busy(CK_SESSION_HANDLE session)
+{
+    int now = atomic_fetch_add(&inside, 1) + 1;
+    if (now > atomic_load(&most))
+        atomic_store(&most, now);
+    for (int i = 0; i < 20; i++)
+        sched_yield();
+    atomic_fetch_sub(&inside, 1);
+    return session;
+}
+
+static void *call_often(void *argument)
+{
+    for (uintptr_t i = 0; i < 50; i++) {
+        uintptr_t words[16] = {i};
+        expect_number(i, provider_call(argument, FN_C_Logout, words));
+    }
+    return NULL;
+}
+
+static void a_provider_without_threads_has_one_caller(void)
+{
+    static CK_FUNCTION_LIST list = {.C_Logout = busy};
+    struct provider serial = {.v2 = &list, .serialize = true, .turn = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t threads[6];
+    for (unsigned i = 0; i < 6; i++)
+        expect_number(0, pthread_create(&threads[i], NULL, call_often, &serial));
+    for (unsigned i = 0; i < 6; i++)
+        expect_number(0, pthread_join(threads[i], NULL));
+    expect_number(1, atomic_load(&most));
+}
+
+/* Not one of the 104: NULL in a list, or no list that has it. */
+static void what_a_provider_lacks_is_not_supported(void)
+{
+    static CK_FUNCTION_LIST v2;
+    static CK_FUNCTION_LIST_3_0 v3;
+    static CK_FUNCTION_LIST_3_2 v32;
+    const struct provider providers[] = {{.v2 = &v2}, {.v2 = &v2, .v3 = &v3}, {.v2 = &v2, .v3 = (void *)&v32, .v32 = &v32}, {0}};
+    for (size_t i = 0; i < sizeof providers / sizeof *providers; i++)
+        for (unsigned fn = 0; fn <= FUNCTION_COUNT; fn++) {
+            uintptr_t words[16] = {0};
+            test_case("provider %zu, function %u", i, fn);
+            expect_number(CKR_FUNCTION_NOT_SUPPORTED, provider_call((struct provider *)&providers[i], fn, words));
+        }
+}
+
+static const struct test tests[] = {
+    TEST(a_provider_is_loaded_for_threads, "a provider is initialised for threads, with the system's locks"),
+    TEST(the_reserved_string_reaches_it, "a string from the configuration reaches C_Initialize"),
+    TEST(one_that_cannot_lock_is_called_in_turn, "a provider that cannot lock is initialised without, and called in turn"),
+    TEST(its_refusal_is_told, "what C_Initialize answered is told, with a sentence"),
+    TEST(a_list_that_is_none_is_told, "a provider without functions is refused"),
+    TEST(newer_lists_are_found, "the functions of 3.0 and 3.2 are found where there are any"),
+    TEST(lists_of_the_wrong_version_are_not_believed, "a list that is not what was asked for is not used"),
+    TEST(a_file_that_is_no_provider_is_told, "what is no provider is refused before it is loaded"),
+    TEST(long_errors_are_cut, "an error that does not fit is cut"),
+    TEST(a_provider_without_threads_has_one_caller, "a provider that cannot have threads has one caller at a time"),
+    TEST(what_a_provider_lacks_is_not_supported, "a function a provider lacks is not supported"),
+};
+
+TEST_MAIN(tests)
