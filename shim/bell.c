@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -12,7 +13,7 @@
 enum {
     PAGE = 4096,
     WHOLE = PAGE + LIMIT_SHELF,
-    LINE = 64,         /* each end writes to a cache line of its own */
+    TRAY = 1920,
     LOOK_NS = 50000,   /* about what it costs to be woken */
     LOOK_MOST_NS = 2000000,
     LOOKS = 32,        /* between two looks at the clock */
@@ -20,10 +21,23 @@ enum {
     LONGEST_REST = 10, /* 2^n messages */
 };
 
-struct bell_page {
-    _Atomic uint32_t maker __attribute__((aligned(LINE)));
-    _Atomic uint32_t hanger __attribute__((aligned(LINE)));
+enum tray_state { NOBODY_LOOKS, LOOKING, LAID };
+
+/* One half of the page: what one end writes for the other. */
+struct bell_side {
+    _Atomic uint32_t rung; /* number of the last message that was sent */
+    uint8_t apart[60];     /* on a cache line of its own */
+    _Atomic uint32_t state; /* enum tray_state: the receiver begins and ends to look, the sender lays */
+    uint32_t len;
+    uint8_t apart_too[56];
+    uint8_t tray[TRAY];
 };
+
+struct bell_page {
+    struct bell_side to_maker, to_hanger;
+};
+
+_Static_assert(sizeof(struct bell_page) == PAGE, "the page is two halves");
 
 static unsigned count_cpus(void)
 {
@@ -76,8 +90,8 @@ int bell_make(struct bell *bell)
         close(fd);
         return -1;
     }
-    bell->ours = &bell->page->hanger;
-    bell->theirs = &bell->page->maker;
+    bell->ours = &bell->page->to_maker;
+    bell->theirs = &bell->page->to_hanger;
     return fd;
 }
 
@@ -94,8 +108,8 @@ void bell_hang(struct bell *bell, int fd)
     *bell = (struct bell){0};
     if (!is_steady(fd) || !map(bell, fd))
         return;
-    bell->ours = &bell->page->maker;
-    bell->theirs = &bell->page->hanger;
+    bell->ours = &bell->page->to_hanger;
+    bell->theirs = &bell->page->to_maker;
 }
 
 void bell_finish(struct bell *bell)
@@ -105,10 +119,36 @@ void bell_finish(struct bell *bell)
     *bell = (struct bell){0};
 }
 
+static uint32_t state_of(const struct bell_side *side)
+{
+    return atomic_load_explicit(&side->state, memory_order_acquire);
+}
+
+/* From a state that is expected to another. False if the peer was faster. */
+static bool pass(struct bell_side *side, uint32_t from, uint32_t to)
+{
+    return atomic_compare_exchange_strong(&side->state, &from, to);
+}
+
+bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total)
+{
+    struct bell_side *side = bell->theirs;
+    if (!bell->page || total > TRAY || state_of(side) != LOOKING)
+        return false;
+    uint8_t *at = side->tray;
+    for (size_t i = 0; i < n_spans; at += spans[i++].iov_len)
+        memcpy(at, spans[i].iov_base, spans[i].iov_len);
+    side->len = (uint32_t)total;
+    if (pass(side, LOOKING, LAID))
+        return true;
+    explicit_bzero(side->tray, total);
+    return false;
+}
+
 void bell_ring(struct bell *bell)
 {
     if (bell->page)
-        atomic_store_explicit(bell->theirs, ++bell->sent, memory_order_release);
+        atomic_store_explicit(&bell->theirs->rung, ++bell->sent, memory_order_release);
 }
 
 static void pause_briefly(void)
@@ -129,7 +169,7 @@ static uint64_t now_ns(void)
 
 static bool has_rung(const struct bell *bell)
 {
-    return (int32_t)(atomic_load_explicit(bell->ours, memory_order_acquire) - bell->received) > 0;
+    return (int32_t)(atomic_load_explicit(&bell->ours->rung, memory_order_acquire) - bell->received) > 0;
 }
 
 /* A nanosecond for each byte: a digest or a cipher takes about that. */
@@ -138,17 +178,30 @@ static uint64_t look_ns(uint64_t bytes)
     return bytes < LOOK_MOST_NS - LOOK_NS ? LOOK_NS + bytes : (uint64_t)LOOK_MOST_NS;
 }
 
+/* True when a message was laid or sent. */
 static bool look(const struct bell *bell, uint64_t ns)
 {
     uint64_t end = now_ns() + ns;
     do
         for (int i = 0; i < LOOKS; i++) {
-            if (has_rung(bell))
+            if (state_of(bell->ours) == LAID || has_rung(bell))
                 return true;
             pause_briefly();
         }
     while (now_ns() < end);
     return false;
+}
+
+/* What was laid, copied and wiped. Longer than it can be is nothing: the peer lies. */
+static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
+{
+    uint32_t len = side->len;
+    bool fits = len <= TRAY && len <= max;
+    if (fits)
+        memcpy(bytes, side->tray, len);
+    explicit_bzero(side->tray, fits ? len : (size_t)TRAY);
+    atomic_store_explicit(&side->state, NOBODY_LOOKS, memory_order_release);
+    return fits ? len : 0;
 }
 
 /* Slow peers and busy machines are not looked at for long: the rests grow with every miss. */
@@ -161,16 +214,26 @@ static void miss(struct bell *bell)
     }
 }
 
-void bell_await(struct bell *bell, uint64_t bytes)
+static void look_or_rest(struct bell *bell, uint64_t asked)
 {
-    if (!bell->page || has_rung(bell) || is_crowded(bell))
-        return;
-    if (bell->rest)
-        bell->rest--;
-    else if (look(bell, look_ns(bytes)))
+    if (look(bell, look_ns(asked)))
         bell->misses = 0;
     else
         miss(bell);
+}
+
+size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max)
+{
+    if (!bell->page || has_rung(bell) || is_crowded(bell))
+        return 0;
+    if (bell->rest) {
+        bell->rest--;
+        return 0;
+    }
+    atomic_store(&bell->ours->state, LOOKING);
+    look_or_rest(bell, asked);
+    /* Whoever cannot stop looking has been given something at the last moment. */
+    return pass(bell->ours, LOOKING, NOBODY_LOOKS) ? 0 : clear_tray(bell->ours, bytes, max);
 }
 
 void bell_answered(struct bell *bell)

@@ -1,13 +1,13 @@
 /*
- * Memory that both ends of a channel share: a bell and a shelf (specs/PROTOCOL.md, section 2).
+ * Memory that both ends of a channel share: a bell, two trays and a shelf (specs/PROTOCOL.md, section 2).
  *
- * The bell is one page by which each end of a channel tells the other, without a system call, that a message has
- * been sent.
+ * Waking a thread that sleeps in recv() on another processor costs more than most calls take. So whoever waits for a
+ * message looks at this memory for some microseconds before it goes to sleep. While it looks, a small message can be laid on
+ * its tray, without any system call. All other messages go through the socket, and the bell says that one has been sent.
+ * The shelf holds long byte strings, which then need not go through the socket.
  *
- * The bell only saves time: the receiver looks at the page for some microseconds before it goes to sleep in recv(), because
- * waking a sleeper on another processor costs more than most calls take. Messages go through the socket, bell or no
- * bell; a bell that lies makes its reader call recv() too early or too late, nothing else. The shelf holds long byte
- * strings, which then need not go through the socket.
+ * The peer can write here at any time. A bell that lies makes its reader call recv() too early or too late, nothing else; what
+ * lies on a tray is copied before it is read.
  */
 #ifndef P11HOST_BELL_H
 #define P11HOST_BELL_H
@@ -20,8 +20,8 @@
 
 struct bell {
     struct bell_page *page;    /* NULL: there is none */
-    _Atomic uint32_t *ours;    /* number of the last message that the peer says it sent */
-    _Atomic uint32_t *theirs;  /* of the last that we sent */
+    struct bell_side *ours;    /* what the peer writes for us */
+    struct bell_side *theirs;  /* what we write for the peer */
     unsigned cpus;             /* processors we may run on */
     _Atomic unsigned *crowd;   /* threads of this process that are at it, this one included */
     bool leaves;               /* a thread asleep in recv() is not at it */
@@ -47,14 +47,18 @@ int bell_make(struct bell *bell);
 void bell_hang(struct bell *bell, int fd);
 void bell_finish(struct bell *bell);
 
-/* After a message was sent. */
+/* Lays a message on the peer's tray. False, with nothing done, if the peer does not look or there is no room. */
+bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total);
+
+/* After a message was sent, either way. */
 void bell_ring(struct bell *bell);
 
 /*
- * Before recv(): returns when a message was sent, or looking longer does not pay. The answer to a message of `bytes`
- * takes its time, which the caller of a library would have spent on it too.
+ * Before recv(): returns when a message was sent, or looking longer does not pay. How many bytes of it were on the tray, at
+ * most `max`, now in `bytes`; 0 if recv() must be asked. The answer to a message of `asked` bytes takes its time, which the caller
+ * of a library would have spent on it too.
  */
-void bell_await(struct bell *bell, uint64_t bytes);
+size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max);
 
 /* A message has been received. */
 void bell_answered(struct bell *bell);

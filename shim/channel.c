@@ -34,13 +34,15 @@ static long channel_receive(void *context, void *bytes, size_t max)
     struct channel *channel = context;
     if (!channel->between)
         return receive(channel, bytes, max);
-    bell_await(&channel->bell, channel->asked);
-    bell_sleep(&channel->bell);
-    long n = receive(channel, bytes, max);
-    bell_wake(&channel->bell);
+    channel->between = false;
+    long n = (long)bell_await(&channel->bell, channel->asked, bytes, max);
+    if (n == 0) {
+        bell_sleep(&channel->bell);
+        n = receive(channel, bytes, max);
+        bell_wake(&channel->bell);
+    }
     if (n > 0)
         bell_answered(&channel->bell);
-    channel->between = false;
     return n;
 }
 
@@ -150,7 +152,8 @@ int channel_send(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
-    int error = out->error ? out->error : send_all(channel, &message);
+    bool laid = !out->error && bell_lay(&channel->bell, out->spans, message.msg_iovlen, out->total);
+    int error = out->error || laid ? out->error : send_all(channel, &message);
     channel->sent = out->total + out->shelved;
     bell_ring(&channel->bell);
     writer_reset(out);

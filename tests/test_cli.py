@@ -254,7 +254,7 @@ class TestRun:
 
     def test_not_found(self, p11host: Command, config: Path) -> None:
         """A command that is not there, or cannot be run, is told as a shell tells it."""
-        assert "p11host: no-such-thing: no such command" == p11host.fails(127, "run", "no-such-thing")
+        assert "p11host: /no-such-thing: no such command" == p11host.fails(127, "run", "/no-such-thing")
         assert f"p11host: {config}: Permission denied" == p11host.fails(126, "run", str(config))
 
     def test_configuration(self, p11host: Command, tmp_path: Path) -> None:

@@ -274,8 +274,8 @@ class TestDoor:
     def test_a_broker_of_somebody_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A socket in our place that another user listens on is not spoken to: it would be given PINs."""
         listener = listen(tmp_path / "run" / "broker.sock")
-        monkeypatch.setattr("p11host.client.peer_credentials", lambda _: (1, 65534, 65534))
-        with pytest.raises(BrokerError, match="the broker there runs as uid 65534, neither yours nor root"):
+        monkeypatch.setattr("p11host.client.peer_credentials", lambda _: (1, 65535, 65535))
+        with pytest.raises(BrokerError, match="the broker there runs as uid 65535, neither yours nor root"):
             Door.of_broker(tmp_path / "run" / "broker.sock")
         listener.close()
 

@@ -21,7 +21,7 @@ pytest_plugins = ["life_fixtures"]
 THREADS = 3
 REMOVED, GONE = "CKR_DEVICE_REMOVED", "CKR_SESSION_HANDLE_INVALID"
 #: Milliseconds for calls to providers that will not answer.
-SOON = 300
+SOON = 1000
 WAYS = ["abort", "exit", "segv"]
 
 

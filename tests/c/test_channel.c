@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "descriptors.h"
+#include "fd_count.h"
 #include "test.h"
 
 enum { BIG = 3 * 1024 * 1024, TICK_MS = 5, DEADLINE_MS = 25 };

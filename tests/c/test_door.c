@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "descriptors.h"
+#include "fd_count.h"
 #include "door.h"
 #include "message.h"
 #include "tables.h"

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "descriptors.h"
+#include "fd_count.h"
 #include "elf_symbols.h"
 #include "test.h"
 

@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "descriptors.h"
+#include "fd_count.h"
 #include "serve.h"
 #include "tables.h"
 #include "test.h"

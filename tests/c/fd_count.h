@@ -1,6 +1,6 @@
 /* Descriptors of this process, counted: whatever a test opens and what comes through sockets must be closed again. */
-#ifndef P11HOST_TEST_DESCRIPTORS_H
-#define P11HOST_TEST_DESCRIPTORS_H
+#ifndef P11HOST_FD_COUNT_H
+#define P11HOST_FD_COUNT_H
 
 #include <stdbool.h>
 

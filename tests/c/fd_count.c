@@ -1,4 +1,4 @@
-#include "descriptors.h"
+#include "fd_count.h"
 
 #include <dirent.h>
 #include <fcntl.h>
