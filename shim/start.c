@@ -13,7 +13,7 @@
 #include "cryptoki.h"
 #include "log.h"
 
-enum { STACK = 16 * 1024 };
+enum { STACK = 8 * 1024 };
 
 static const char starter[] = "p11host-start";
 
@@ -28,36 +28,48 @@ static bool starter_path(char path[PATH_MAX])
     return access(path, X_OK) == 0;
 }
 
-/* Runs in our memory while we stand still: may only exec. */
-static int run(void *path)
+/* What two short-lived processes that share our memory need, one after the other, while we stand still. */
+struct birth {
+    char path[PATH_MAX];
+    char stacks[2][STACK] __attribute__((aligned(16)));
+};
+
+static int become_starter(void *context)
 {
-    char *argv[] = {path, NULL};
-    execve(path, argv, environ);
+    struct birth *birth = context;
+    char *argv[] = {birth->path, NULL};
+    execve(birth->path, argv, environ);
     _exit(127);
 }
 
 /*
- * A clone without a signal at its end is invisible to the program's wait(), and nothing tells it SIGCHLD. The starter
- * detaches the broker and ends at once.
+ * After an exec the end of a process is told by SIGCHLD, whatever it was made with. So the one that execs is not our
+ * child but this one's, which ends at once.
  */
-static bool spawn(char *path)
+static int leave_an_orphan(void *context)
 {
-    char stack[STACK] __attribute__((aligned(16)));
+    struct birth *birth = context;
+    _exit(clone(become_starter, birth->stacks[1] + STACK, CLONE_VM | CLONE_VFORK, birth) < 0);
+}
+
+/* A clone without a signal at its end is invisible to the program's wait(), and nothing tells it SIGCHLD. */
+static bool spawn(struct birth *birth)
+{
     sigset_t all, before;
     int status = -1;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t pid = clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK, path);
+    pid_t pid = clone(leave_an_orphan, birth->stacks[0] + STACK, CLONE_VM | CLONE_VFORK, birth);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pid > 0 && waitpid(pid, &status, (int)__WCLONE) == pid && status == 0;
 }
 
 bool start_broker(void)
 {
-    char path[PATH_MAX];
+    struct birth birth;
     if (getauxval(AT_SECURE) || secure_getenv("P11HOST_NO_START"))
         return false;
-    bool started = starter_path(path) && spawn(path);
+    bool started = starter_path(birth.path) && spawn(&birth);
     log_event("broker.%s", started ? "started" : "not-started reason=\"p11host-start failed\"");
     return started;
 }

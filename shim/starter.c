@@ -43,9 +43,6 @@ static void become_broker(void)
 int main(void)
 {
     let_go_of_signals();
-    pid_t pid = fork();
-    if (pid != 0)
-        _exit(pid < 0);
     setsid();
     let_go_of_descriptors();
     if (chdir("/") != 0)

@@ -2,9 +2,9 @@
 
     python caller.py MODULE TOKEN_LABEL
 
-An input is a list of calls `[function, [argument…]]`; for each call there is one output, `[rv, [output…]]`. Run once
-for each way to a provider, with the same calls, it shows whether the ways differ. Handles have names, because
-their numbers are each way's own: "slot", and whatever the calls name in their outputs.
+An input is a list of calls `[function, [argument…]]`; for each call there is one output, `[rv, [output…]]`.
+Run once for each way to a provider, with the same calls, it shows whether the ways differ. Handles have
+names, as their numbers are each way's own: "slot", and whatever the calls name in their outputs.
 
 An argument, by its kind in the tables:
 
@@ -13,7 +13,7 @@ An argument, by its kind in the tables:
     bytes, fixed                  bytes; None for NULL; {"null": n} for NULL with length n
     template                      [[type, bytes or {"null": n}]…], None, {"null": n}
     inout template                [[type, capacity]…] with {"null": n} for no buffer, None, {"null": n}
-    mechanism                     None, or [type, parameter]: None, bytes, {"null": n}, a number, {"struct": …}
+    mechanism                     None, or [type, parameter]: None, bytes, {"null": n}, number, {"struct": …}
     out bytes, ulongs, slots      {"capacity": n or None, "length": n or None}: None for NULL pointers
     out exact                     {"capacity": n or None, "length": n}
     out objects                   {"capacity": n or None, "length": n, "cell": bool}
@@ -152,7 +152,7 @@ class Caller:
         return buffer_of(given)
 
     def struct(self, name: str, fields: Mapping[str, Any]) -> ctypes.Structure:
-        """Return a struct with these fields: numbers, names of handles, bytes, or the fields of an inner struct."""
+        """Return a struct with these fields: numbers, names of handles, bytes, fields of an inner struct."""
         value = struct(name)()
         for row in tables().structs[name].fields:
             given = fields[row.name]
@@ -227,7 +227,9 @@ class Caller:
     def put_out_struct(self, arg: Arg, given: bool) -> Words:  # noqa: FBT001 (data, not a switch)
         """Make a struct."""
         value = struct(arg.struct)() if given else None
-        return Words([reference(value)], lambda rv: self.fields(arg.struct, value) if value and rv == CKR_OK else None)
+        return Words(
+            [reference(value)], lambda rv: self.fields(arg.struct, value) if value and rv == CKR_OK else None
+        )
 
     def fields(self, name: str, value: ctypes.Structure) -> dict[str, Any]:
         """Return the fields of a struct: numbers, bytes, names of slots."""
@@ -248,6 +250,8 @@ class Caller:
         for item, (kind, capacity) in zip(array, given, strict=True):
             null = isinstance(capacity, dict)
             buffers.append(None if null else guarded(capacity))
+            if buffers[-1] is not None and is_template(kind):
+                ctypes.memset(buffers[-1], 0, capacity)  # attributes without buffers, whatever their number
             item.type, item.pValue = kind, address(buffers[-1])
             item.ulValueLen = capacity["null"] if null else capacity
         return Words([array, len(given)], lambda rv: attributes(rv, array, buffers, given))
@@ -257,6 +261,12 @@ def answered(rv: int) -> bool:
     """Tell whether C_GetAttributeValue has filled its template, as the standard says of these."""
     codes = ("CKR_OK", "CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL")
     return rv in {constant(code) for code in codes}
+
+
+def is_template(kind: int) -> bool:
+    """Tell whether the value of an attribute is an array of attributes."""
+    row = tables().attribute(kind)
+    return row is not None and row.kind == "template"
 
 
 def attributes(rv: int, array: Any, buffers: list[Any], given: list[Any]) -> Any:
@@ -303,7 +313,7 @@ def reference(value: Any) -> Any:
 
 
 def filled(rv: int, buffer: Any, capacity: int | None, cell: ctypes.c_ulong | None) -> list[Any]:
-    """Return the length that was written, the bytes if they are an answer, and whether the guard still stands."""
+    """Return the length that was written, the bytes if they are an answer, and whether the guard stands."""
     length = number(cell)
     whole = rv == CKR_OK and buffer is not None and length is not None and length <= (capacity or 0)
     intact = buffer is None or bytes(buffer)[-GUARD:] == bytes([FILL]) * GUARD
@@ -334,11 +344,9 @@ def main(module: str, label: str) -> None:
     """Read calls and write outcomes until the input ends."""
     caller = Caller(Library(module))
     caller.start(label)
-    unpacker = msgpack.Unpacker(sys.stdin.buffer.raw)
-    for calls in unpacker:
-        for outcome in caller.run(calls):
-            sys.stdout.buffer.write(msgpack.packb(outcome))
-            sys.stdout.buffer.flush()
+    with open(0, "rb", buffering=0) as calls_in, open(1, "wb", buffering=0) as outcomes:
+        for calls in msgpack.Unpacker(calls_in):
+            outcomes.writelines(map(msgpack.packb, caller.run(calls)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Random calls for Hypothesis, in the form that caller.py reads.
 
-Every argument is drawn by its kind in the tables, every mechanism's parameter by the tables' row. What is left out is
+Every argument is drawn by its kind in the tables, every mechanism's parameter by the tables' row. Left out is
 what would crash a provider directly (a length for a NULL value) and what p11host refuses by its own promise
 (parameters the tables do not describe).
 """
@@ -20,21 +20,35 @@ PIN = b"123456"
 CURVE = bytes.fromhex("06082a8648ce3d030107")  # P-256
 NO_HANDLE = [0, 0xFFFF_FFFF_0000_0002, (1 << 64) - 1]
 SESSIONS = ("rw", "ro")
-#: Not called: they would end the library, change the token or its PINs for good, or start and end what a run begins.
-LEFT_OUT = frozenset(
-    "C_Initialize C_Finalize C_GetFunctionList C_InitToken C_InitPIN C_SetPIN C_OpenSession C_CloseSession "
-    "C_CloseAllSessions C_WaitForSlotEvent C_GetInfo".split()
-)
-#: What a provider chooses at random, of a random length too, so that no two runs are alike.
-UNLIKE = "CKM_RSA_PKCS_KEY_PAIR_GEN CKM_RSA_X9_31_KEY_PAIR_GEN CKM_DSA_KEY_PAIR_GEN CKM_DH_PKCS_KEY_PAIR_GEN".split()
-OPERATIONS = {
-    "Encrypt": "CKM_AES_ECB CKM_AES_CBC CKM_AES_CBC_PAD CKM_AES_CTR CKM_AES_GCM CKM_RSA_PKCS CKM_RSA_PKCS_OAEP",
-    "Decrypt": "CKM_AES_ECB CKM_AES_CBC CKM_AES_CBC_PAD CKM_AES_CTR CKM_AES_GCM CKM_RSA_PKCS CKM_RSA_PKCS_OAEP",
-    "Sign": "CKM_RSA_PKCS CKM_SHA256_RSA_PKCS CKM_RSA_PKCS_PSS CKM_SHA256_HMAC CKM_ECDSA CKM_AES_CMAC",
-    "Verify": "CKM_RSA_PKCS CKM_SHA256_RSA_PKCS CKM_RSA_PKCS_PSS CKM_SHA256_HMAC CKM_ECDSA CKM_AES_CMAC",
-    "Digest": "CKM_MD5 CKM_SHA_1 CKM_SHA256 CKM_SHA512",
+#: Not called: they would end the library, change the token or its PINs for good, or begin and end a run.
+LEFT_OUT = {
+    *("C_Initialize", "C_Finalize", "C_GetFunctionList", "C_WaitForSlotEvent", "C_GetInfo"),
+    *("C_InitToken", "C_InitPIN", "C_SetPIN"),
+    *("C_OpenSession", "C_CloseSession", "C_CloseAllSessions"),
 }
-KEYS = {"AES": ["aes"], "RSA": ["rsa", "rsa public"], "ECDSA": ["ec", "ec public"], "HMAC": ["hmac"], "": ["none"]}
+#: These make keys whose parts have random lengths too: no two runs are alike. And they take their time.
+UNLIKE = (
+    "CKM_RSA_PKCS_KEY_PAIR_GEN",
+    "CKM_RSA_X9_31_KEY_PAIR_GEN",
+    "CKM_DSA_KEY_PAIR_GEN",
+    "CKM_DH_PKCS_KEY_PAIR_GEN",
+)
+CIPHERS = ("AES_ECB", "AES_CBC", "AES_CBC_PAD", "AES_CTR", "AES_GCM", "RSA_PKCS", "RSA_PKCS_OAEP")
+SIGNATURES = ("RSA_PKCS", "SHA256_RSA_PKCS", "RSA_PKCS_PSS", "SHA256_HMAC", "ECDSA", "AES_CMAC")
+OPERATIONS = {
+    "Encrypt": CIPHERS,
+    "Decrypt": CIPHERS,
+    "Sign": SIGNATURES,
+    "Verify": SIGNATURES,
+    "Digest": ("MD5", "SHA_1", "SHA256", "SHA512"),
+}
+KEYS = {
+    "AES": ["aes"],
+    "RSA": ["rsa", "rsa public"],
+    "ECDSA": ["ec", "ec public"],
+    "HMAC": ["hmac"],
+    "": ["none"],
+}
 
 Call = list[Any]
 
@@ -54,7 +68,7 @@ def template(**values: str | int | bool | bytes) -> list[list[Any]]:
     return [[constant(f"CKA_{name}"), encode(value)] for name, value in values.items()]
 
 
-def encode(value: str | int | bool | bytes) -> bytes:
+def encode(value: str | int | bool | bytes) -> bytes:  # noqa: FBT001 (a value)
     """Return the bytes of an attribute's value."""
     if isinstance(value, bool):
         return bytes([value])
@@ -70,7 +84,9 @@ def objects() -> Mapping[str, list[list[Any]]]:
     """Return the templates of session objects of every kind, with keys that are the same for every way."""
     aes = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", VALUE=bytes(range(16)), SENSITIVE=False)
     hmac = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_GENERIC_SECRET", VALUE=bytes(32), SENSITIVE=False)
-    uses = template(ENCRYPT=True, SIGN=True, VERIFY=True, WRAP=True, UNWRAP=True, DERIVE=True, EXTRACTABLE=True)
+    uses = template(
+        ENCRYPT=True, SIGN=True, VERIFY=True, WRAP=True, UNWRAP=True, DERIVE=True, EXTRACTABLE=True
+    )
     uses += template(DECRYPT=True)
     data = template(CLASS="CKO_DATA", LABEL=b"letter", APPLICATION=b"post", VALUE=bytes(range(256)) * 8)
     pairs = {**_rsa_pair(), **_ec_pair()}
@@ -92,14 +108,20 @@ def _rsa_pair() -> dict[str, list[list[Any]]]:
         "COEFFICIENT": integer(key.iqmp),
     }
     return {
-        "rsa": template(CLASS="CKO_PRIVATE_KEY", KEY_TYPE="CKK_RSA", SIGN=True, DECRYPT=True, **public, **secret),
-        "rsa public": template(CLASS="CKO_PUBLIC_KEY", KEY_TYPE="CKK_RSA", VERIFY=True, ENCRYPT=True, **public),
+        "rsa": template(
+            CLASS="CKO_PRIVATE_KEY", KEY_TYPE="CKK_RSA", SIGN=True, DECRYPT=True, **public, **secret
+        ),
+        "rsa public": template(
+            CLASS="CKO_PUBLIC_KEY", KEY_TYPE="CKK_RSA", VERIFY=True, ENCRYPT=True, **public
+        ),
     }
 
 
 def _ec_pair() -> dict[str, list[list[Any]]]:
     key = ec.generate_private_key(ec.SECP256R1()).private_numbers()
-    point = b"\x04\x41\x04" + b"".join(n.to_bytes(32, "big") for n in (key.public_numbers.x, key.public_numbers.y))
+    point = b"\x04\x41\x04" + b"".join(
+        n.to_bytes(32, "big") for n in (key.public_numbers.x, key.public_numbers.y)
+    )
     secret = template(CLASS="CKO_PRIVATE_KEY", KEY_TYPE="CKK_EC", SIGN=True, DERIVE=True, EC_PARAMS=CURVE)
     public = template(CLASS="CKO_PUBLIC_KEY", KEY_TYPE="CKK_EC", VERIFY=True, EC_PARAMS=CURVE, EC_POINT=point)
     return {"ec": secret + template(VALUE=key.private_value.to_bytes(32, "big")), "ec public": public}
@@ -113,7 +135,10 @@ WRAPPED = aes_key_wrap(dict(OBJECTS["aes"])[constant("CKA_VALUE")], bytes(16))
 def beginning() -> list[Call]:
     """Return the calls that every run begins with: sessions, login and objects."""
     rw, ro = constant("CKF_SERIAL_SESSION") | constant("CKF_RW_SESSION"), constant("CKF_SERIAL_SESSION")
-    opened = [["C_OpenSession", ["slot", flags, None, None, name]] for name, flags in zip(SESSIONS, (rw, ro))]
+    opened = [
+        ["C_OpenSession", ["slot", flags, None, None, name]]
+        for name, flags in zip(SESSIONS, (rw, ro), strict=True)
+    ]
     login = ["C_Login", ["rw", constant("CKU_USER"), PIN]]
     return [*opened, login, *(["C_CreateObject", ["rw", row, name]] for name, row in OBJECTS.items())]
 
@@ -121,7 +146,9 @@ def beginning() -> list[Call]:
 # ---- arguments, by the kind the tables give them ----
 
 
-def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any], odds: int = 9) -> st.SearchStrategy[Any]:
+def mostly(
+    usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any], odds: int = 9
+) -> st.SearchStrategy[Any]:
     """Draw from `usual` so many times for one time from `other`."""
     return st.integers(0, odds).flatmap(lambda n: other if n == odds else usual)
 
@@ -170,7 +197,9 @@ def templates(draw: st.DrawFn, *bases: list[list[Any]]) -> Any:
 
 
 no_buffer = st.sampled_from([0, 8, 300]).map(lambda length: {"null": length})
-queries = mostly(st.lists(st.tuples(attribute_types, mostly(lengths, no_buffer, odds=2)).map(list), max_size=6), st.none())
+queries = mostly(
+    st.lists(st.tuples(attribute_types, mostly(lengths, no_buffer, odds=2)).map(list), max_size=6), st.none()
+)
 inputs = mostly(texts, st.none())
 
 
@@ -185,7 +214,9 @@ def buffers(draw: st.DrawFn, most: int = 5000) -> dict[str, Any]:
 def exact_buffers() -> st.SearchStrategy[dict[str, Any]]:
     """Draw a buffer that is filled whole, long enough that two random ones are never alike."""
     sized = st.integers(16, 300).map(lambda size: {"capacity": size, "length": size})
-    return mostly(sized, st.sampled_from([{"capacity": None, "length": 16}, {"capacity": 0, "length": 0}]), odds=2)
+    return mostly(
+        sized, st.sampled_from([{"capacity": None, "length": 16}, {"capacity": 0, "length": 0}]), odds=2
+    )
 
 
 def found_objects() -> st.SearchStrategy[dict[str, Any]]:
@@ -197,11 +228,13 @@ def found_objects() -> st.SearchStrategy[dict[str, Any]]:
 # ---- mechanisms ----
 
 
-def mechanisms(names: Sequence[str] | None = None, context: str = "plain") -> st.SearchStrategy[list[Any]]:
+def mechanisms(*names: str, context: str = "plain") -> st.SearchStrategy[list[Any]]:
     """Draw a mechanism with a parameter of one of the shapes that the tables give it."""
     known = [tables().mechanisms[name] for name in names] if names else list(tables().mechanisms.values())
     usual = [row for row in known if row.name not in UNLIKE]
-    return st.sampled_from(usual).flatmap(lambda row: st.tuples(st.just(row.value), parameters(row, context)).map(list))
+    return st.sampled_from(usual).flatmap(
+        lambda row: st.tuples(st.just(row.value), parameters(row, context)).map(list)
+    )
 
 
 def parameters(row: Mechanism, context: str) -> st.SearchStrategy[Any]:
@@ -234,7 +267,9 @@ def _choice(choice: Choice) -> st.SearchStrategy[Any]:
 def structs(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """Draw a struct whose lengths are true, with numbers of which some are what a provider expects."""
     row = tables().structs[name]
-    usual = [constant(name) for name in ("CKM_SHA_1", "CKG_MGF1_SHA1", "CKM_SHA256", "CKG_MGF1_SHA256", "CKD_NULL")]
+    usual = [
+        constant(name) for name in ("CKM_SHA_1", "CKG_MGF1_SHA1", "CKM_SHA256", "CKG_MGF1_SHA256", "CKD_NULL")
+    ]
     fields: dict[str, Any] = {}
     for field in row.fields:
         fields[field.name] = draw(_field(field, usual))
@@ -252,7 +287,11 @@ def _field(field: Field, usual: Sequence[int]) -> st.SearchStrategy[Any]:
         return st.binary(min_size=field.array, max_size=field.array)
     if field.kind == "object":
         return st.sampled_from(base_objects)
-    return st.integers(0, 255) if field.kind == "byte" else st.one_of(st.sampled_from([*usual, 20, 128]), numbers)
+    return (
+        st.integers(0, 255)
+        if field.kind == "byte"
+        else st.one_of(st.sampled_from([*usual, 20, 128]), numbers)
+    )
 
 
 # ---- calls ----
@@ -293,12 +332,12 @@ def call(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
 
 
 def key_call(
-    name: str, mechanism_names: str, *keys: str, **given: st.SearchStrategy[Any]
+    name: str, *mechanism_names: str, keys: Sequence[str] = ("aes",), **given: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Call]:
     """Draw a call that makes a key, with a mechanism that may do it."""
     fitting = {arg: st.sampled_from(keys) for arg in ("hBaseKey", "hWrappingKey", "hUnwrappingKey", "hKey")}
     fitting |= {arg: templates(*NEW_KEYS[arg]) for arg in NEW_KEYS}
-    return call(name, pMechanism=mechanisms(mechanism_names.split()), **fitting, **given)
+    return call(name, pMechanism=mechanisms(*mechanism_names), **fitting, **given)
 
 
 _SECRET = template(CLASS="CKO_SECRET_KEY", KEY_TYPE="CKK_AES", SENSITIVE=False, EXTRACTABLE=True)
@@ -311,37 +350,40 @@ NEW_KEYS = {
 wrapped = mostly(st.just(WRAPPED), texts, odds=2)
 changes = templates(template(LABEL=b"copy"), template(ID=b"copy", EXTRACTABLE=False))
 FREQUENT = (
-    "C_GetAttributeValue C_GetAttributeValue C_GetAttributeValue C_CreateObject C_CopyObject C_SetAttributeValue "
-    "C_GenerateRandom C_GetMechanismInfo C_GetMechanismList C_GetTokenInfo C_GetSessionInfo C_GetObjectSize"
-).split()
+    *["C_GetAttributeValue"] * 3,
+    *("C_CreateObject", "C_CopyObject", "C_SetAttributeValue", "C_GetObjectSize", "C_GenerateRandom"),
+    *("C_GetMechanismInfo", "C_GetMechanismList", "C_GetTokenInfo", "C_GetSessionInfo"),
+)
 INITS = [f"C_{verb}Init" for verb in ("Encrypt", "Decrypt", "Sign", "Verify")]
 any_call = st.one_of(
     st.sampled_from([f.name for f in functions() if f.name not in {*LEFT_OUT, *INITS}]).flatmap(call),
     # With a real key of another type SoftHSM reads memory that is not the key's: see operation().
     st.sampled_from(INITS).flatmap(lambda name: call(name, hKey=st.sampled_from(NO_HANDLE))),
     st.sampled_from(FREQUENT).flatmap(call),
-    key_call("C_GenerateKey", "CKM_AES_KEY_GEN CKM_GENERIC_SECRET_KEY_GEN CKM_DES3_KEY_GEN"),
+    key_call("C_GenerateKey", "CKM_AES_KEY_GEN", "CKM_GENERIC_SECRET_KEY_GEN", "CKM_DES3_KEY_GEN"),
     key_call("C_GenerateKeyPair", "CKM_EC_KEY_PAIR_GEN"),
-    key_call("C_DeriveKey", "CKM_ECDH1_DERIVE CKM_AES_ECB_ENCRYPT_DATA CKM_AES_CBC_ENCRYPT_DATA", "ec", "aes"),
-    key_call("C_WrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa public", "hmac"),
-    key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP CKM_AES_KEY_WRAP_PAD CKM_RSA_PKCS", "aes", "rsa", pWrappedKey=wrapped),
-    st.sampled_from(["C_CopyObject", "C_SetAttributeValue"]).flatmap(lambda name: call(name, pTemplate=changes)),
+    key_call("C_DeriveKey", "CKM_ECDH1_DERIVE", keys=["ec"]),
+    key_call("C_DeriveKey", "CKM_AES_ECB_ENCRYPT_DATA", "CKM_AES_CBC_ENCRYPT_DATA"),
+    key_call("C_WrapKey", "CKM_AES_KEY_WRAP", "CKM_RSA_PKCS", keys=["aes", "rsa public", "hmac"]),
+    key_call("C_UnwrapKey", "CKM_AES_KEY_WRAP", "CKM_RSA_PKCS", keys=["aes", "rsa"], pWrappedKey=wrapped),
+    st.sampled_from(["C_CopyObject", "C_SetAttributeValue"]).flatmap(
+        lambda name: call(name, pTemplate=changes)
+    ),
 )
 
 
 @st.composite
 def operation(draw: st.DrawFn) -> list[Call]:
-    """Draw an operation that a provider can often do: begun with a fitting key, then fed in one part or in several."""
+    """Draw an operation that a provider can often do: begun with a fitting key, then fed, in parts or not."""
     verb = draw(st.sampled_from(sorted(OPERATIONS)))
-    name = draw(st.sampled_from(OPERATIONS[verb].split()))
+    name = draw(st.sampled_from(OPERATIONS[verb]))
     fitting = next(keys for part, keys in KEYS.items() if part in name)
     session = st.just(draw(st.sampled_from(SESSIONS)))
-    begin = {"hSession": session, "pMechanism": mechanisms([name]), "hKey": st.sampled_from(fitting)}
+    begin = {"hSession": session, "pMechanism": mechanisms(f"CKM_{name}"), "hKey": st.sampled_from(fitting)}
     calls = [draw(call(f"C_{verb}Init", **begin))]
     steps = [f"C_{verb}", f"C_{verb}", f"C_{verb}Update", f"C_{verb}Final"]
-    for step in draw(st.lists(st.sampled_from(steps), min_size=1, max_size=4)):
-        calls.append(draw(call(step, hSession=session)))
-    return calls
+    steps = draw(st.lists(st.sampled_from(steps), min_size=1, max_size=4))
+    return calls + [draw(call(step, hSession=session)) for step in steps]
 
 
 @st.composite
@@ -352,6 +394,6 @@ def search(draw: st.DrawFn) -> list[Call]:
     return [draw(call(step, hSession=session)) for step in steps]
 
 
-runs = st.lists(st.one_of(operation(), any_call.map(lambda one: [one]), search()), min_size=3, max_size=12).map(
-    lambda parts: [one for part in parts for one in part]
-)
+runs = st.lists(
+    st.one_of(operation(), any_call.map(lambda one: [one]), search()), min_size=3, max_size=12
+).map(lambda parts: [one for part in parts for one in part])

@@ -47,7 +47,7 @@ class Library:
         self._entries = ctypes.cast(address, ctypes.POINTER(ctypes.c_void_p))
 
     def call(self, name: str, *words: Any) -> int:
-        """Call a function with its C arguments: integers, ctypes pointers, None for NULL. Return its CK_RV."""
+        """Call a function with its C arguments: integers, ctypes pointers, None for NULL."""
         function = tables().functions[name]
         assert function.index < FIRST_LIST, f"{name} is not in CK_FUNCTION_LIST"
         prototype = ctypes.CFUNCTYPE(ULONG, *(word_type(ctype) for ctype, _ in function.words))

@@ -1,4 +1,4 @@
-"""The ways a test reaches its token: the provider itself, or the shim in front of it. The same assertions hold."""
+"""The ways a test reaches its token: the provider itself, or the shim in front of it."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ class Reach:
     token: Token
 
     def run(
-        self, *command: str | Path, status: int | None = 0, env: Mapping[str, str] | None = None
+        self, *command: object, status: int | None = 0, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program that finds the token; its end must be `status`, unless that is None."""
         done = subprocess.run(
@@ -44,12 +44,12 @@ class Reach:
         """The whole environment of a program that finds the token."""
         return os.environ | dict(self.env)
 
-    def tool(self, *arguments: str | Path, status: int | None = 0) -> str:
+    def tool(self, *arguments: object, status: int | None = 0) -> str:
         """Run pkcs11-tool without login; return what it printed."""
         token = ["--module", str(self.module), "--token-label", self.token.label]
         return self.run("pkcs11-tool", *token, *arguments, status=status).stdout
 
-    def user_tool(self, *arguments: str | Path, status: int | None = 0) -> str:
+    def user_tool(self, *arguments: object, status: int | None = 0) -> str:
         """Run pkcs11-tool logged in as the user; return what it printed."""
         return self.tool("--login", "--pin", self.token.pin, *arguments, status=status)
 

@@ -1,7 +1,7 @@
 """System calls, as strace saw them, thread by thread."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,3 @@ def _calls(file: Path) -> Iterator[SystemCall]:
     for line in file.read_text(errors="replace").splitlines():
         if found := _LINE.match(line):
             yield SystemCall(float(found["at"]), found["name"], found["rest"])
-
-
-def between(calls: Sequence[SystemCall], marker: str) -> list[SystemCall]:
-    """Return the calls between the first two that carry a marker, which stands in two pairs: a request and its answer."""
-    first, *_, last = [i for i, call in enumerate(calls) if marker in call.rest]
-    return list(calls[first:last])
-
-
-def names(calls: Sequence[SystemCall]) -> list[str]:
-    """Return the names alone."""
-    return [call.name for call in calls]

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -134,61 +133,28 @@ def initialize() -> str:
 @needs_root
 def test_somebody_elses_socket(tmp_path: Path) -> None:
     """A socket of another user is refused before a byte is sent: whoever listens there would be given PINs."""
-    tmp_path.chmod(0o755)
-    place = tmp_path / "theirs"
-    place.mkdir()
-    os.chown(place, NOBODY, NOBODY)
-    path = place / "broker.sock"
-    with stranger(path) as received:
-        host = Host({"P11HOST_SOCKET": str(path), "P11HOST_NO_START": "1", "P11HOST_LOG": "1"})
+    path = tmp_path / "broker.sock"
+    host = Host({"P11HOST_SOCKET": str(path), "P11HOST_NO_START": "1", "P11HOST_LOG": "1"})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(path))
+        listen_as(NOBODY, sock)
         played = host.played(initialize)
+        sock.settimeout(PATIENCE)
+        with sock.accept()[0] as peer:
+            received = peer.recv(1)
 
-        assert "CKR_GENERAL_ERROR" == played.result
-        assert "another user" in played.output
-        assert b"" == received()
+    assert "CKR_GENERAL_ERROR" == played.result
+    assert "another user" in played.output
+    assert b"" == received
 
 
-class stranger:  # noqa: N801 (a context manager)
-    """A listener of nobody's at a path, for the length of a `with`, which yields what it was sent."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader, self._writer = os.pipe()
-        self._pid = 0
-
-    def __enter__(self) -> Callable[[], bytes]:
-        """Listen."""
-        ready, listening = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._live(listening)
-        os.close(listening)
-        os.close(self._writer)
-        assert os.read(ready, 1) == b"."
-        os.close(ready)
-        return lambda: os.read(self._reader, 1 << 16)
-
-    def __exit__(self, *_: object) -> None:
-        """End the listener."""
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.close(self._reader)
-
-    def _live(self, listening: int) -> None:
-        try:
-            signal.alarm(PATIENCE)
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-                sock.bind(str(self._path))
-                sock.listen()
-                os.write(listening, b".")
-                peer, _ = sock.accept()
-                os.write(self._writer, peer.recv(1 << 16))
-        finally:
-            os._exit(0)
+def listen_as(uid: int, sock: socket.socket) -> None:
+    """Listen as another user: the kernel notes whose a socket is when it begins to listen."""
+    os.seteuid(uid)
+    try:
+        sock.listen()
+    finally:
+        os.seteuid(0)
 
 
 # ---- a broker that is started ----
@@ -200,7 +166,7 @@ def on_demand(tmp_path: Path, odd: Path) -> Iterator[Mapping[str, str]]:
     config, command, started = tmp_path / "p11host.toml", tmp_path / "p11host", tmp_path / "started"
     config.write_text(module("odd", odd))
     config.chmod(0o600)
-    script = f'echo $$ >>{started}\nexec {sys.executable} -m p11host "$@" --config {config}\n'
+    script = f'echo $$ >>{started}\nexec {sys.executable} -P -m p11host "$@" --config {config}\n'
     command.write_text("#!/bin/sh\n" + script)
     command.chmod(0o755)
     started.touch()
@@ -287,10 +253,21 @@ def test_socket_of_systemd(tmp_path: Path, odd: Path) -> None:
                 broker.wait()
 
 
+#: Becomes a program as systemd starts one for a socket.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def activate(sock: socket.socket, config: Path) -> subprocess.Popen[bytes]:
     """Start a broker as systemd does."""
-    script = f'LISTEN_PID=$$ exec {sys.executable} -m p11host serve --config {config} 3<&{sock.fileno()}'
-    return subprocess.Popen(["sh", "-c", script], env=os.environ | {"LISTEN_FDS": "1"}, pass_fds=[sock.fileno()])
+    serve = [sys.executable, "-P", "-m", "p11host", "serve", "--log-level", "warning", "--config", str(config)]
+    return subprocess.Popen(
+        [sys.executable, "-c", ACTIVATE, str(sock.fileno()), *serve], pass_fds=[sock.fileno()]
+    )
 
 
 # ---- helpers end with their application ----

@@ -8,7 +8,7 @@ from reach import Reach
 URL = "pkcs11:token=throwaway"
 
 
-def p11tool(reach: Reach, *arguments: str | Path, status: int | None = 0) -> str:
+def p11tool(reach: Reach, *arguments: object, status: int | None = 0) -> str:
     """Run p11tool, which takes the PIN from its environment; return all that it printed."""
     options = ["--batch", "--provider", reach.module]
     done = reach.run("p11tool", *options, *arguments, status=status, env={"GNUTLS_PIN": reach.token.pin})

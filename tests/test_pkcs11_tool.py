@@ -21,7 +21,7 @@ def message(work: Path) -> Path:
     return path
 
 
-def openssl(*arguments: str | Path) -> str:
+def openssl(*arguments: object) -> str:
     """Run the independent judge of signatures; it must succeed."""
     command = ["openssl", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -121,7 +121,9 @@ def test_rsa_signature_verifies(reach: Reach, message: Path, work: Path, mechani
 def check_rsa(mechanism: str, public: Path, signature: Path, message: Path) -> None:
     """Let OpenSSL verify an RSA signature."""
     digest = "-sha512" if "SHA512" in mechanism else "-sha256"
-    pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"] if "PSS" in mechanism else []
+    pss = (
+        ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"] if "PSS" in mechanism else []
+    )
     key = ["-verify", public, "-keyform", "DER"]
     assert "Verified OK" in openssl("dgst", digest, *pss, *key, "-signature", signature, message)
 
@@ -285,10 +287,14 @@ def test_security_officer_sets_pins(reach: Reach) -> None:
 def test_token_is_initialised(reach: Reach) -> None:
     """The free slot becomes a second token, and the first stays as it was."""
     slots = reach.run("pkcs11-tool", "--module", reach.module, "--list-slots").stdout
-    free = next(line for line in slots.splitlines() if line.startswith("Slot 1 (")).split("(")[1].split(")")[0]
+    free = (
+        next(line for line in slots.splitlines() if line.startswith("Slot 1 (")).split("(")[1].split(")")[0]
+    )
 
     module = ["--module", reach.module]
-    reach.run("pkcs11-tool", *module, "--slot", free, "--init-token", "--label", "second", "--so-pin", "77777777")
+    reach.run(
+        "pkcs11-tool", *module, "--slot", free, "--init-token", "--label", "second", "--so-pin", "77777777"
+    )
 
     after = reach.run("pkcs11-tool", *module, "--list-slots").stdout
     assert "token label        : second" in after

@@ -1,4 +1,4 @@
-"""Whatever an application calls: the shim gives back the CK_RV, the lengths and the bytes that the provider gives."""
+"""Whatever an application calls: the shim gives back the CK_RV, lengths and bytes that the provider gives."""
 
 import os
 import subprocess
@@ -24,12 +24,16 @@ BEGINNING = beginning()
 EXAMPLES = 300
 NOTHING = "random by nature"
 CKR_OK = 0
-NO_SUCH = {row.value for row in tables().constants.values() if row.name.endswith(("_HANDLE_INVALID", "SLOT_ID_INVALID"))}
+NO_SUCH = {
+    row.value
+    for row in tables().constants.values()
+    if row.name.endswith(("_HANDLE_INVALID", "SLOT_ID_INVALID"))
+}
 
 
 @dataclass
 class Way:
-    """A process that makes calls by one way to the provider. It is started again if the provider took it along."""
+    """A process that makes calls by one way to the provider. Started again if the provider took it along."""
 
     reach: Reach
     process: subprocess.Popen[bytes] = field(init=False)
@@ -37,8 +41,9 @@ class Way:
     def __post_init__(self) -> None:
         """Start the process."""
         command = [sys.executable, str(CALLER), str(self.reach.module), self.reach.token.label]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self.process = subprocess.Popen(command, env=self.reach.environ, **pipes)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(
+            command, env=self.reach.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
 
     def ask(self, calls: Sequence[Call]) -> None:
         """Have the calls made."""
@@ -58,7 +63,7 @@ class Way:
 
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[Way]]:
-    """Return two processes that call SoftHSM directly and one that calls it through p11host, each on its own token."""
+    """Return two processes that call SoftHSM directly and one through p11host, each on a token of its own."""
     with ExitStack() as stack:
         found = []
         for name in ("direct", "direct", "p11host"):
@@ -80,7 +85,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[Way]]:
 @given(calls=runs)
 @pytest.mark.timeout(600)
 def test_every_call_has_the_same_outcome(ways: Sequence[Way], calls: list[Call]) -> None:
-    """What two direct runs agree upon, the run through p11host agrees with, for random calls in random order."""
+    """Random calls in random order: in what two direct runs agree, the run through p11host agrees too."""
     calls = BEGINNING + calls
     for way in ways:
         way.ask(calls)
@@ -100,7 +105,7 @@ def test_every_call_has_the_same_outcome(ways: Sequence[Way], calls: list[Call])
 
 
 def handles(call: Call) -> set[Any]:
-    """Return the handles that a call is given. Those that nobody has the shim may refuse before the provider does."""
+    """Return the handles a call is given. Those that nobody has the shim may refuse before the provider."""
     return {given for arg, given in pairs(call) if arg.kind in ("session", "object", "slot")}
 
 

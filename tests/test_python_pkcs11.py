@@ -1,4 +1,4 @@
-"""python-pkcs11's own test suite, by people who never saw p11host: the same outcome, test by test, through the shim."""
+"""python-pkcs11's own test suite: the same outcome, test by test, through the shim."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ PATIENCE_S = 300
 
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_suite_has_the_same_outcome(tmp_path: Path) -> None:
-    """What passes on SoftHSM directly passes through p11host; nothing else fails, and nothing else is skipped."""
+    """What passes on SoftHSM directly passes through p11host; nothing else fails or is skipped."""
     assert SUITE.is_dir(), f"{SUITE} is missing: scripts/setup.sh test"
 
     direct, ours = outcomes("direct", tmp_path), outcomes("p11host", tmp_path)
@@ -53,7 +53,16 @@ def run_suite(reach: Reach, directory: Path) -> Path:
         "PKCS11_TOKEN_PIN": reach.token.pin,
         "PKCS11_TOKEN_SO_PIN": reach.token.so_pin,
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=report.xml", "tests"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--junitxml=report.xml",
+        "tests",
+    ]
     done = subprocess.run(
         command,
         cwd=directory,

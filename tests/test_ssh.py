@@ -32,7 +32,7 @@ def test_public_key_is_printed(key_line: str) -> None:
 
 
 def test_login_with_key_on_token(reach: Reach, work: Path, key_line: str) -> None:
-    """ssh logs in at a local sshd with the key on the token, and runs a command there."""
+    """The client logs in at a local sshd with the key on the token, and runs a command there."""
     with sshd(work, authorized=key_line) as port:
         done = reach.run(*ssh(reach, work, port), "echo", "logged", "in", env=askpass(reach, work))
 
@@ -42,7 +42,9 @@ def test_login_with_key_on_token(reach: Reach, work: Path, key_line: str) -> Non
 def test_login_is_refused_to_another_key(reach: Reach, work: Path, key_line: str) -> None:
     """A key that the server does not know opens nothing: the login above was the token's doing."""
     stranger = work / "stranger"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True, timeout=PATIENCE_S)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True, timeout=PATIENCE_S
+    )
     assert "login" in key_line
 
     with sshd(work, authorized=stranger.with_suffix(".pub").read_text()) as port:
@@ -110,7 +112,8 @@ def serve_one(listener: socket.socket, config: Path, log: Path) -> None:
         connection, _ = listener.accept()
     except OSError:
         return
-    command = [shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd", "-i", "-f", config, "-E", log]
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd"
+    command = [program, "-i", "-f", str(config), "-E", str(log)]
     with connection:
         sshd = subprocess.Popen(command, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL)
     try:
@@ -126,7 +129,9 @@ def configure_sshd(work: Path, authorized: str) -> Path:
         # Where sshd confines its unprivileged part; the package's service makes it at boot.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     host_key = work / "host_key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key], check=True, timeout=PATIENCE_S)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key], check=True, timeout=PATIENCE_S
+    )
     (work / "authorized_keys").write_text(authorized)
     config = work / "sshd_config"
     config.write_text(

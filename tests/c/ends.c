@@ -52,7 +52,7 @@ struct ends *ends_begin(const struct function *function)
     struct ends *e = the_ends();
     fence_reset();
     writer_reset(&e->writer);
-    arena_reset(&e->arena, true);
+    arena_reset(&e->arena, false);
     message_forget(&e->message);
     reader_init(&e->reader, e->buffer, message_source, &e->message);
     e->shelf = e->writer.shelf = (struct shelf){0};

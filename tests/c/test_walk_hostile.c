@@ -1,6 +1,8 @@
 /* A peer that lies: whatever it sends, it ends its channel at most. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ends.h"
 #include "evil.h"
@@ -334,6 +336,45 @@ static void a_claimed_count_allocates_nothing(void)
     expect(e->arena.used <= LIMIT_ELEMENTS * sizeof(CK_ATTRIBUTE) + 64);
 }
 
+/* Pages of the arena that hold memory. */
+static size_t resident_pages(const struct ends *e)
+{
+    static unsigned char there[1 << 20];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (e->arena.used + page - 1) / page, n = 0;
+    expect(pages <= sizeof there);
+    expect_number(0, mincore(e->arena.base, e->arena.used, there));
+    for (size_t i = 0; i < pages; i++)
+        n += there[i] & 1;
+    return n;
+}
+
+/* The capacities of buffers: for an argument, an attribute, random bytes, and in a parameter, where it may be refused. */
+static void a_claimed_buffer_is_no_memory(void)
+{
+    static const struct {
+        unsigned fn;
+        const char *request;
+        size_t len;
+    } rows[] = {
+#define ROW(fn, request) {fn, request, sizeof(request) - 1}
+        ROW(FN_C_Sign, "\x93\x01\xc4\x00\x92\xc3\xce\x40\x00\x00\x00"),
+        ROW(FN_C_GenerateRandom, "\x92\x01\x92\xc3\xce\x40\x00\x00\x00"),
+        ROW(FN_C_GetAttributeValue, "\x93\x01\x02\x91\x93\x03\xc3\xce\x40\x00\x00\x00"),
+        ROW(FN_C_GetSlotList, "\x92\xc3\x92\xc3\xce\x00\x10\x00\x00"),
+        ROW(FN_C_FindObjects, "\x92\x01\x93\xc3\xce\x00\x10\x00\x00\xc3"),
+        ROW(FN_C_DeriveKey, "\x95\x01\x92\xcd\x03\x78\x92\xb1" "CK_TLS_PRF_PARAMS\x96\xc0\x00\xc0\x00\xc3\xce\x40\x00\x00\x00\x02\x00\xc3"),
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct ends *e = ends_begin(&functions[rows[i].fn]);
+        test_case("%s", functions[rows[i].fn].name);
+        message_set(&e->message, rows[i].request, rows[i].len);
+        ends_read_request(e, 0);
+        expect(e->reader.error == 0 || e->reader.error == -EMSGSIZE || e->reader.error == -EBADMSG);
+        expect(e->reader.error != 0 || e->arena.used > LIMIT_ELEMENTS);
+        expect(resident_pages(e) * 4096 <= 2 * ARENA_KEEP); /* what earlier tests left, and a little */
+    }
+}
+
 /* ---- responses ---- */
 
 /* Anything may stand in the outputs now; everything else is as it was. */
@@ -526,6 +567,7 @@ static const struct test tests[] = {
     TEST(a_nested_template_as_a_buffer_is_malformed, "a template to be filled never comes as a plain buffer"),
     TEST(nesting_is_bounded, "templates nest as deep as the limit says and no deeper"),
     TEST(a_claimed_count_allocates_nothing, "a claimed count becomes no memory"),
+    TEST(a_claimed_buffer_is_no_memory, "a claimed capacity becomes no memory until the provider writes"),
     TEST(every_value_of_a_response_replaced, "no wrong value anywhere in a response is written where no output is"),
     TEST(every_value_of_a_changed_parameter_replaced, "nor in what is said to have changed in a parameter"),
     TEST(flipped_responses, "damaged and truncated responses write nowhere but to outputs"),
