@@ -6,12 +6,13 @@ Stays, logged in, until its standard input ends.
 """
 
 import sys
+from hashlib import sha256
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism
 from pkcs11.util.ec import encode_named_curve_parameters
 
-MESSAGE = b"signed by a provider that this process never loaded"
+DIGEST = sha256(b"signed by a provider that this process never loaded").digest()
 
 
 def main(library: str, label: str, pin: str) -> None:
@@ -22,9 +23,9 @@ def main(library: str, label: str, pin: str) -> None:
         curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
         public, private = session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair()
         print("key pair: EC, P-256")
-        signature = private.sign(MESSAGE[:32], mechanism=Mechanism.ECDSA)  # type: ignore[attr-defined]
+        signature = private.sign(DIGEST, mechanism=Mechanism.ECDSA)  # type: ignore[attr-defined]
         print(f"signature: {signature[:16].hex()}… ({len(signature)} bytes)")
-        verified = public.verify(MESSAGE[:32], signature, mechanism=Mechanism.ECDSA)
+        verified = public.verify(DIGEST, signature, mechanism=Mechanism.ECDSA)  # type: ignore[attr-defined]
         print(f"verified: {'yes' if verified else 'NO'}", flush=True)
         sys.stdin.read()
 

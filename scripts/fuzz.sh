@@ -9,10 +9,13 @@ source scripts/say.sh
 export PATH=$PWD/.venv/bin:$PATH
 seconds=${FUZZ_SECONDS:-30}
 
+targets=("$@")
+((${#targets[@]})) || mapfile -t targets < <(cd tests/fuzz && ls -- fuzz_*.c | sed 's/\.c$//')
 [[ -f build-fuzz/build.ninja ]] ||
     run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true \
-        -Db_sanitize=address,undefined -Db_lundef=false
-run meson compile -C build-fuzz
+        -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link
+# The targets alone: clang puts the sanitizers into programs, not into libraries.
+run meson compile -C build-fuzz "${targets[@]}"
 
 fuzz() {
     local target=$1 found=.cache/fuzz/$1
@@ -23,8 +26,6 @@ fuzz() {
     grep -E 'stat::number_of_executed_units' "$found/log" | sed "s/^/$target: /"
 }
 
-targets=("$@")
-((${#targets[@]})) || mapfile -t targets < <(cd tests/fuzz && ls -- *.c | sed 's/\.c$//')
 say "$seconds s each: ${targets[*]}"
 running=()
 for target in "${targets[@]}"; do

@@ -344,9 +344,11 @@ def main(module: str, label: str) -> None:
     """Read calls and write outcomes until the input ends."""
     caller = Caller(Library(module))
     caller.start(label)
-    with open(0, "rb", buffering=0) as calls_in, open(1, "wb", buffering=0) as outcomes:
+    with open(0, "rb", buffering=0) as calls_in:
         for calls in msgpack.Unpacker(calls_in):
-            outcomes.writelines(map(msgpack.packb, caller.run(calls)))
+            for outcome in caller.run(calls):
+                sys.stdout.buffer.write(msgpack.packb(outcome))
+                sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

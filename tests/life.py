@@ -35,9 +35,10 @@ class Workshop:
     directory: Path
     includes: Path
 
-    def provider(self, name: str) -> Path:
-        """Return the provider made from tests/providers/NAME.c."""
-        return self._made(TESTS / "providers" / f"{name}.c", self.directory / f"{name}.so", "-shared", "-fPIC")
+    def provider(self, name: str, *options: str) -> Path:
+        """Return the provider made from tests/providers/NAME.c with these options of the compiler."""
+        target = self.directory / "".join([name, *options, ".so"])
+        return self._made(TESTS / "providers" / f"{name}.c", target, "-shared", "-fPIC", *options)
 
     def program(self, name: str) -> Path:
         """Return the program made from tests/programs/NAME.c."""

@@ -115,7 +115,8 @@ def serve_one(listener: socket.socket, config: Path, log: Path) -> None:
     program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd"
     command = [program, "-i", "-f", str(config), "-E", str(log)]
     with connection:
-        sshd = subprocess.Popen(command, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL)
+        both = connection.fileno()
+        sshd = subprocess.Popen(command, stdin=both, stdout=both, stderr=subprocess.DEVNULL)
     try:
         sshd.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
