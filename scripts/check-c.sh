@@ -4,6 +4,7 @@
 # usage: scripts/check-c.sh asan|tsan [meson test arguments…]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/say.sh
 source scripts/say.sh
 export PATH=$PWD/.venv/bin:$PATH
 

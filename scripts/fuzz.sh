@@ -5,12 +5,17 @@
 # usage: scripts/fuzz.sh [TARGET…]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/say.sh
 source scripts/say.sh
 export PATH=$PWD/.venv/bin:$PATH
 seconds=${FUZZ_SECONDS:-30}
 
 targets=("$@")
-((${#targets[@]})) || mapfile -t targets < <(cd tests/fuzz && ls -- fuzz_*.c | sed 's/\.c$//')
+if ((${#targets[@]} == 0)); then
+    targets=(tests/fuzz/fuzz_*.c)
+    targets=("${targets[@]#tests/fuzz/}")
+    targets=("${targets[@]%.c}")
+fi
 [[ -f build-fuzz/build.ninja ]] ||
     run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link

@@ -84,17 +84,24 @@ make_venv() {
 }
 
 install_requirements() {
-    fresh requirements pyproject.toml && return
+    fresh requirements pyproject.toml scripts/setup.sh && return
     say "installing the Python packages that pyproject.toml names"
     run "$venv/bin/pip" install -q --upgrade 'pip >= 25.1'
-    run "$venv/bin/pip" install -q --group build --group dev
-    mark requirements pyproject.toml
+    dependencies >"$venv/requirements.txt"
+    run "$venv/bin/pip" install -q -r "$venv/requirements.txt" --group build --group dev
+    mark requirements pyproject.toml scripts/setup.sh
+}
+
+dependencies() {
+    "$venv/bin/python" -c 'import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["dependencies"], sep="\n")'
 }
 
 install_p11host() {
     fresh p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml && return
     say "building p11host and installing it into .venv"
-    run env PATH="$venv/bin:$PATH" "$venv/bin/pip" install -q --no-build-isolation -Cbuild-dir=build .
+    PATH="$venv/bin:$PATH" run pip install -q --no-deps --no-build-isolation -Cbuild-dir=build .
     mark p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml
 }
 

@@ -11,33 +11,13 @@
 #include "limits.h"
 
 enum {
-    PAGE = 4096,
-    WHOLE = PAGE + LIMIT_SHELF,
-    TRAY = 1920,
+    WHOLE = BELL_PAGE + LIMIT_SHELF,
     LOOK_NS = 50000,   /* about what it costs to be woken */
     LOOK_MOST_NS = 2000000,
     LOOKS = 32,        /* between two looks at the clock */
     PATIENT = 3,       /* misses before the first rest */
     LONGEST_REST = 10, /* 2^n messages */
 };
-
-enum tray_state { NOBODY_LOOKS, LOOKING, LAID };
-
-/* One half of the page: what one end writes for the other. */
-struct bell_side {
-    _Atomic uint32_t rung; /* number of the last message that was sent */
-    uint8_t apart[60];     /* on a cache line of its own */
-    _Atomic uint32_t state; /* enum tray_state: the receiver begins and ends to look, the sender lays */
-    uint32_t len;
-    uint8_t apart_too[56];
-    uint8_t tray[TRAY];
-};
-
-struct bell_page {
-    struct bell_side to_maker, to_hanger;
-};
-
-_Static_assert(sizeof(struct bell_page) == PAGE, "the page is two halves");
 
 static unsigned count_cpus(void)
 {
@@ -76,7 +56,7 @@ static bool map(struct bell *bell, int fd)
     if (whole == MAP_FAILED)
         return false;
     bell->page = (struct bell_page *)(void *)whole;
-    bell->shelf = (struct shelf){.base = whole + PAGE, .size = LIMIT_SHELF};
+    bell->shelf = (struct shelf){.base = whole + BELL_PAGE, .size = LIMIT_SHELF};
     return true;
 }
 
@@ -133,7 +113,7 @@ static bool pass(struct bell_side *side, uint32_t from, uint32_t to)
 bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total)
 {
     struct bell_side *side = bell->theirs;
-    if (!bell->page || total > TRAY || state_of(side) != LOOKING)
+    if (!bell->page || total > BELL_TRAY || state_of(side) != LOOKING)
         return false;
     uint8_t *at = side->tray;
     for (size_t i = 0; i < n_spans; at += spans[i++].iov_len)
@@ -196,10 +176,10 @@ static bool look(const struct bell *bell, uint64_t ns)
 static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
 {
     uint32_t len = side->len;
-    bool fits = len <= TRAY && len <= max;
+    bool fits = len <= BELL_TRAY && len <= max;
     if (fits)
         memcpy(bytes, side->tray, len);
-    explicit_bzero(side->tray, fits ? len : (size_t)TRAY);
+    explicit_bzero(side->tray, fits ? len : (size_t)BELL_TRAY);
     atomic_store_explicit(&side->state, NOBODY_LOOKS, memory_order_release);
     return fits ? len : 0;
 }

@@ -18,6 +18,26 @@
 
 #include "codec.h"
 
+enum { BELL_PAGE = 4096, BELL_TRAY = 1920 };
+
+enum tray_state { NOBODY_LOOKS, LOOKING, LAID };
+
+/* One half of the page: what one end writes for the other. */
+struct bell_side {
+    _Atomic uint32_t rung; /* number of the last message that was sent */
+    uint8_t apart[60];     /* on a cache line of its own */
+    _Atomic uint32_t state; /* enum tray_state: the receiver begins and ends to look, the sender lays */
+    uint32_t len;
+    uint8_t apart_too[56];
+    uint8_t tray[BELL_TRAY];
+};
+
+struct bell_page {
+    struct bell_side to_maker, to_hanger;
+};
+
+_Static_assert(sizeof(struct bell_page) == BELL_PAGE, "the page is two halves");
+
 struct bell {
     struct bell_page *page;    /* NULL: there is none */
     struct bell_side *ours;    /* what the peer writes for us */

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -115,6 +116,13 @@ class Shim(Library):
         """Sign nothing; return the name of the CK_RV."""
         room = (ctypes.c_ubyte * MOST_SLOTS)()
         return self.rv("C_Sign", session, b"", 0, room, ctypes.byref(ULONG(MOST_SLOTS)))
+
+
+def await_calls(shim: Shim, session: int, count: int) -> None:
+    """Return once the odd provider has so many calls that do not return."""
+    end = time.monotonic() + PATIENCE
+    while shim.session_info(session).ulDeviceError < count:
+        assert time.monotonic() < end
 
 
 def helpers(pid: int | None = None) -> dict[str, int]:

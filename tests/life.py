@@ -113,6 +113,7 @@ class Host:
 
     env: Mapping[str, str]
     broker: PrivateBroker | None = None
+    config: Path | None = None
 
     def play(self, act: Act, *arguments: Any, env: Mapping[str, str] | None = None) -> Any:
         """Run an application that does `act` to its end; return what `act` returns."""
@@ -155,7 +156,7 @@ def hosted(directory: Path, *modules: str) -> Iterator[Host]:
     config = directory / "p11host.toml"
     config.write_text("".join(modules))
     with private_broker(config) as broker:
-        yield Host(broker.env, broker)
+        yield Host(broker.env, broker, config)
 
 
 def has_ended(pid: int) -> bool:

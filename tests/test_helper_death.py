@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import PATIENCE, Shim, has_children, helpers, in_threads, start_threads
+from application import PATIENCE, Shim, await_calls, has_children, helpers, in_threads, start_threads
 from brokers import module
 from cryptoki import ULONG
 from life import Host, Hosting
@@ -63,7 +63,7 @@ def kill_in_flight() -> dict[str, Any]:
     made = shim.create_object(session)
     found = {"slots": shim.slots(), "handles": [session, made], "helper": helpers()["plain"]}
     results = start_threads([partial(shim.sign, session)] * THREADS)
-    await_signers(shim, session, THREADS)
+    await_calls(shim, session, THREADS)
     kill(found["helper"])
     found |= {"in flight": results(), "session": shim.use(session)}
     found["slots in the new life"] = shim.slots()
@@ -74,13 +74,6 @@ def kill_in_flight() -> dict[str, Any]:
     found["handles in the new life"] = [own, shim.create_object(own)]
     found["helper in the new life"] = helpers()["plain"]
     return found
-
-
-def await_signers(shim: Shim, session: int, count: int) -> None:
-    """Return once so many callers are in the provider's C_Sign."""
-    end = time.monotonic() + PATIENCE
-    while shim.session_info(session).ulDeviceError < count:
-        assert time.monotonic() < end
 
 
 def kill(pid: int) -> None:
@@ -289,7 +282,7 @@ def finalize_in_flight() -> tuple[str, list[str]]:
     shim = Shim()
     session = shim.begin()
     results = start_threads([partial(shim.sign, session)] * THREADS)
-    await_signers(shim, session, THREADS)
+    await_calls(shim, session, THREADS)
     return shim.rv("C_Finalize", None), results()
 
 

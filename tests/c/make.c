@@ -117,7 +117,7 @@ static CK_ATTRIBUTE *make_template(struct dice *d, CK_ULONG count, bool query)
 /* A small number where a pointer's length stands, be it in this struct or, for the inner one, in the enclosing one. */
 static void make_lengths(struct dice *d, const struct layout *layout, uint8_t *base)
 {
-    static const CK_ULONG nonces[] = {0, 8, 12, 24, 64, 96, 192, 7};
+    static const CK_ULONG nonces[] = {0, 8, 12, 24, 64, 96, 192, 32};
     for (unsigned i = 0; i < layout->n_fields; i++) {
         const struct field *field = &layout->fields[i];
         if (field->unit == UNIT_FIELD)

@@ -124,6 +124,56 @@ static void what_does_not_fit_at_once_is_sent_in_parts(void)
     end();
 }
 
+static _Atomic unsigned caught;
+
+static void catch(int number)
+{
+    (void)number;
+    atomic_fetch_add(&caught, 1);
+}
+
+/* A handler without SA_RESTART, the worst an application can have. */
+static void disturb(pthread_t thread)
+{
+    unsigned before = atomic_load(&caught);
+    expect_number(0, pthread_kill(thread, SIGUSR1));
+    while (atomic_load(&caught) == before)
+        sched_yield();
+}
+
+static void heed_signals(void)
+{
+    struct sigaction action = {.sa_handler = catch};
+    expect_number(0, sigaction(SIGUSR1, &action, NULL));
+}
+
+/* A system call that is interrupted has sent a part. */
+static void what_is_interrupted_goes_on(void)
+{
+    enum { CHUNK = 32 * 1024 };
+    pthread_t thread;
+    void *error;
+    begin();
+    heed_signals();
+    narrow(near_end->fd);
+    expect_number(0, pthread_create(&thread, NULL, send_much, near_end));
+    channel_begin(far_end, 0);
+    expect_number(3, read_array(&far_end->in));
+    expect_number(BIG, read_bin(&far_end->in));
+    for (size_t at = 0; at < BIG; at += CHUNK) {
+        disturb(thread); /* which waits for room, as most of it is still to come */
+        read_raw(&far_end->in, got + at, CHUNK);
+    }
+    expect_number(0, far_end->in.error);
+    expect_bytes(big, got, BIG);
+    expect_number(99, read_uint(&far_end->in));
+    expect_number(10000, read_bin(&far_end->in));
+    read_raw(&far_end->in, got, 10000);
+    expect_number(0, pthread_join(thread, &error));
+    expect_number(0, (intptr_t)error);
+    end();
+}
+
 static void what_comes_in_parts_is_one_message(void)
 {
     static const char bytes[] = "\x92\xce\x00\x12\xd6\x87\xa5hello";
@@ -282,14 +332,7 @@ static void each_message_has_a_deadline_of_its_own(void)
 
 /* ---- signals ---- */
 
-static _Atomic unsigned caught;
 static _Atomic bool is_reading;
-
-static void catch(int number)
-{
-    (void)number;
-    atomic_fetch_add(&caught, 1);
-}
 
 static void *read_small(void *argument)
 {
@@ -298,23 +341,17 @@ static void *read_small(void *argument)
     return NULL;
 }
 
-/* A handler without SA_RESTART, the worst an application can have. */
 static void signals_do_not_disturb(void)
 {
-    struct sigaction action = {.sa_handler = catch};
     pthread_t thread;
     begin();
     atomic_store(&is_reading, false);
-    expect_number(0, sigaction(SIGUSR1, &action, NULL));
+    heed_signals();
     expect_number(0, pthread_create(&thread, NULL, read_small, near_end));
     while (!atomic_load(&is_reading))
         sched_yield();
-    for (unsigned i = 0; i < 50; i++) {
-        unsigned before = atomic_load(&caught);
-        expect_number(0, pthread_kill(thread, SIGUSR1));
-        while (atomic_load(&caught) == before)
-            sched_yield();
-    }
+    for (unsigned i = 0; i < 50; i++)
+        disturb(thread);
     write_small(far_end);
     expect_number(0, channel_send(far_end));
     expect_number(0, pthread_join(thread, NULL));
@@ -477,6 +514,7 @@ static const struct test tests[] = {
     TEST(a_message_arrives, "what one end sends the other reads, both ways"),
     TEST(messages_that_came_together_are_read_apart, "messages that arrive in one piece are several"),
     TEST(what_does_not_fit_at_once_is_sent_in_parts, "a message larger than the socket's buffer arrives whole"),
+    TEST(what_is_interrupted_goes_on, "so does one whose sending is interrupted again and again"),
     TEST(what_comes_in_parts_is_one_message, "a message that arrives byte by byte is one"),
     TEST(a_peer_that_is_gone_is_no_signal, "sending to nobody is -EPIPE and no SIGPIPE"),
     TEST(a_peer_that_goes_meanwhile_is_no_signal, "so it is when the peer goes in the middle of a message"),

@@ -556,6 +556,42 @@ static void a_lie_ends_the_channel(void)
     }
 }
 
+/* What is said to have changed fits what was sent. */
+static void a_lie_about_a_change_ends_the_channel(void)
+{
+    static const struct {
+        const char *what, *bytes;
+        size_t len;
+    } changes[] = {
+#define CHANGE(what, bytes) {what, bytes, sizeof(bytes) - 1}
+        CHANGE("longer than the buffer", "\x93\x00\x96\xc0\xc0\xc0\xc0\xc4\x05newer\xc0\xc0"),
+        CHANGE("shorter than the buffer", "\x93\x00\x96\xc0\xc0\xc0\xc0\xc4\x03new\xc0\xc0"),
+        CHANGE("an input", "\x93\x00\x96\xc4\x04" "deed\xc0\xc0\xc0\xc0\xc0\xc0"),
+        CHANGE("the length of an input", "\x93\x00\x96\xc0\x05\xc0\xc0\xc0\xc0\xc0"),
+        CHANGE("what was NULL", "\x93\x00\x96\xc0\xc0\xc4\x00\xc0\xc0\xc0\xc0"),
+        CHANGE("a field too few", "\x93\x00\x95\xc0\xc0\xc0\xc0\xc0\xc0"),
+        CHANGE("bytes for a struct", "\x93\x00\xc4\x04" "four\xc0"),
+        CHANGE("true for a buffer", "\x93\x00\x96\xc0\xc0\xc0\xc0\xc3\xc0\xc0"),
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        struct ends *e = ends_begin(&functions[FN_C_DeriveKey]);
+        CK_MECHANISM *m = fence_alloc(sizeof *m);
+        CK_TLS_PRF_PARAMS *prf = fence_alloc(sizeof *prf);
+        CK_ULONG *room = fence_alloc(sizeof *room);
+        *room = 4;
+        *prf = (CK_TLS_PRF_PARAMS){fence_alloc(4), 4, NULL, 0, fence_alloc(4), room};
+        *m = (CK_MECHANISM){CKM_TLS_PRF, prf, sizeof *prf};
+        e->caller[1] = (uintptr_t)m;
+        test_case("%s", changes[i].what);
+        visit_call(&leaves, e->shim.function, e->caller, NULL, NULL);
+        fence_snapshot();
+        message_set(&e->message, changes[i].bytes, changes[i].len);
+        ends_read_response(e, 0);
+        expect_number(-EBADMSG, e->reader.error);
+        expect_only_outputs_touched();
+    }
+}
+
 static const struct test tests[] = {
     TEST(every_value_of_a_request_replaced, "no wrong value anywhere in a request reaches the provider as anything it cannot use"),
     TEST(every_parameter_of_a_request_replaced, "nor in the parameter of any mechanism"),
@@ -572,6 +608,7 @@ static const struct test tests[] = {
     TEST(every_value_of_a_changed_parameter_replaced, "nor in what is said to have changed in a parameter"),
     TEST(flipped_responses, "damaged and truncated responses write nowhere but to outputs"),
     TEST(a_lie_ends_the_channel, "an answer that does not fit its call is malformed"),
+    TEST(a_lie_about_a_change_ends_the_channel, "a change that does not fit what was sent is malformed"),
 };
 
 TEST_MAIN(tests)

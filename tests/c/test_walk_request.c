@@ -424,6 +424,19 @@ static void capacities_are_cut_to_the_limit(void)
     expect_number(LIMIT_BYTES, arena_size((void *)e->provider[3]));
 }
 
+static void capacities_of_attributes_are_cut_too(void)
+{
+    struct ends *e = ends_begin(&functions[FN_C_GetAttributeValue]);
+    CK_ATTRIBUTE *a = fence_alloc(sizeof *a);
+    *a = (CK_ATTRIBUTE){CKA_LABEL, fence_alloc(8), (CK_ULONG)1 << 63};
+    e->caller[2] = (uintptr_t)a;
+    e->caller[3] = 1;
+    expect(ends_request(e, 0));
+    const CK_ATTRIBUTE *given = (void *)e->provider[2];
+    expect_number(LIMIT_BYTES, given->ulValueLen);
+    expect_number(LIMIT_BYTES, arena_size(given->pValue));
+}
+
 static void unknown_lengths_are_refused(void)
 {
     unsigned covered = 0;
@@ -458,6 +471,7 @@ static const struct test tests[] = {
     TEST(wild_lengths_of_values_are_refused, "a wild ulValueLen is refused before the value is read"),
     TEST(wild_lengths_in_structs_are_refused, "a wild length in a mechanism's parameter is refused before what it measures is read"),
     TEST(capacities_are_cut_to_the_limit, "a capacity over the limit reaches the provider as the limit"),
+    TEST(capacities_of_attributes_are_cut_too, "so does that of an attribute's buffer"),
 };
 
 TEST_MAIN(tests)

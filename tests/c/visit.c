@@ -201,7 +201,9 @@ static void visit_union(struct visit *v, const struct field *field, uint8_t *bas
     const struct variant *variant = visit_variant(field, base);
     if (!leads_somewhere(v, value, len))
         return;
-    if (variant && variant->kind == VALUE_STRUCT && len == layouts[variant->type].size)
+    if (variant && variant->kind == VALUE_STRUCT && len != layouts[variant->type].size)
+        v->leaves->astray |= v->may_read != NULL; /* not every provider looks at the length */
+    else if (variant && variant->kind == VALUE_STRUCT)
         visit_fields(v, &layouts[variant->type], value, base, DIR_IN);
     else if (variant && variant->kind == VALUE_OBJECT && len == sizeof(CK_ULONG))
         add(v, LEAF_OBJECTS, value, len, DIR_IN);

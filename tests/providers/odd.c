@@ -7,7 +7,7 @@
  *     ODD_PARTY=N          C_GenerateRandom waits until that many callers are in it (1), or ODD_PATIENCE ms have
  *                          passed (20000); its bytes say how many there were at most
  *
- * C_Sign never returns; ulDeviceError of C_GetSessionInfo counts the callers in it. C_WaitForSlotEvent blocks if it may.
+ * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
  * C_DigestInit and its like take any mechanism without a parameter and refuse every other with CKR_MECHANISM_INVALID.
  * C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
  */
@@ -24,9 +24,10 @@
 
 #include "cryptoki.h"
 
-enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100 };
+enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100, REMEMBERED = 1024 };
 
-static atomic_ulong sessions, objects, signers, user_logged_in;
+static atomic_ulong sessions, objects, waits, user_logged_in;
+static CK_SLOT_ID slots_of_sessions[REMEMBERED];
 
 static unsigned long setting(const char *name, unsigned long otherwise)
 {
@@ -150,6 +151,7 @@ static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 static CK_RV wait_for_slot_event(CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved)
 {
     (void)slot, (void)reserved;
+    atomic_fetch_add(&waits, 1);
     while (!(flags & CKF_DONT_BLOCK))
         pause();
     return CKR_NO_EVENT;
@@ -163,6 +165,7 @@ static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK
     if (!is_slot(slot))
         return CKR_SLOT_ID_INVALID;
     *session = atomic_fetch_add(&sessions, 1) + 1;
+    slots_of_sessions[*session % REMEMBERED] = slot;
     return CKR_OK;
 }
 
@@ -171,7 +174,8 @@ static CK_RV get_session_info(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
     if (!is_session(session))
         return CKR_SESSION_HANDLE_INVALID;
     CK_STATE state = atomic_load(&user_logged_in) ? CKS_RW_USER_FUNCTIONS : CKS_RW_PUBLIC_SESSION;
-    *info = (CK_SESSION_INFO){FIRST_SLOT, state, CKF_SERIAL_SESSION | CKF_RW_SESSION, atomic_load(&signers)};
+    CK_SLOT_ID slot = slots_of_sessions[session % REMEMBERED];
+    *info = (CK_SESSION_INFO){slot, state, CKF_SERIAL_SESSION | CKF_RW_SESSION, atomic_load(&waits)};
     return CKR_OK;
 }
 
@@ -239,7 +243,7 @@ static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, C
     if (!is_session(session))
         return CKR_SESSION_HANDLE_INVALID;
     die_in("C_Sign");
-    atomic_fetch_add(&signers, 1);
+    atomic_fetch_add(&waits, 1);
     for (;;)
         pause();
 }

@@ -1,0 +1,202 @@
+"""Many modules as one library: their slots in a row, its own information, their events."""
+
+import ctypes
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Shim, await_calls, start_threads
+from brokers import module
+from cryptoki import ULONG, constant, struct
+from life import Host, Hosting
+
+pytest_plugins = ["life_fixtures"]
+
+NO_SUCH_SLOT = "CKR_SLOT_ID_INVALID"
+FILL = 0xA5A5A5A5
+
+
+# ---- slots ----
+
+
+def test_slots_are_in_the_order_of_the_modules(two: Host) -> None:
+    """The slots of all modules are listed one module after the other; ids are small and count from 1."""
+    found = two.play(list_slots)
+
+    assert [1, 2, 3, 4] == found["slots"]
+
+
+def test_slot_ids_stay(two: Host) -> None:
+    """A slot has the same id in the next list, and after C_Finalize and C_Initialize too."""
+    found = two.play(list_slots)
+
+    assert found["slots"] == found["again"] == found["in the next life"]
+
+
+def list_slots() -> dict[str, list[int]]:
+    """List the slots, again, and in another life."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    found = {"slots": shim.slots(), "again": shim.slots()}
+    shim.must("C_Finalize", None)
+    shim.must("C_Initialize", None)
+    return found | {"in the next life": shim.slots()}
+
+
+def test_calls_reach_the_slot_they_name(two: Host) -> None:
+    """Each id leads to its slot, and a session says so; an id that nobody was given leads nowhere."""
+    found, sessions = two.play(open_everywhere)
+
+    assert {"0": NO_SUCH_SLOT, **dict.fromkeys("1234", "CKR_OK"), "5": NO_SUCH_SLOT, str(0x7000): NO_SUCH_SLOT} == found
+    assert [1, 2, 3, 4] == sessions
+
+
+def open_everywhere() -> tuple[dict[int, str], list[int]]:
+    """Ask about slots that are there and that are not; ask sessions of all that are which one they have."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    info = struct("CK_SLOT_INFO")()
+    slots = shim.slots()
+    found = {slot: shim.rv("C_GetSlotInfo", slot, ctypes.byref(info)) for slot in (0, *slots, 5, 0x7000)}
+    sessions = [shim.open_session(slot) for slot in slots]
+    return found, [shim.session_info(session).slotID for session in sessions]
+
+
+@pytest.mark.parametrize("name", ["plain", "two"])
+def test_convention_for_buffers(request: pytest.FixtureRequest, name: str) -> None:
+    """C_GetSlotList counts for NULL, refuses a buffer that is too small and says what it needs, and fills one that is not."""
+    host: Host = request.getfixturevalue(name)
+    count = {"plain": 1, "two": 4}[name]
+    slots = list(range(1, count + 1))
+
+    found = host.play(fill_buffers, count)
+
+    assert ["CKR_OK", count] == found["NULL"]
+    assert ["CKR_BUFFER_TOO_SMALL", count] == found["none"][:2] == found["too small"][:2]
+    assert ["CKR_OK", count, [*slots, FILL]] == found["exact"]
+    assert ["CKR_OK", count, [*slots, FILL, FILL]] == found["too large"]
+    assert FILL == found["none"][2][0] == found["too small"][2][count - 1]
+
+
+def fill_buffers(count: int) -> dict[str, Any]:
+    """Ask for the slots with buffers of many sizes."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+
+    def ask(room: int) -> list[Any]:
+        buffer, length = (ULONG * (count + 2))(*[FILL] * (count + 2)), ULONG(room)
+        rv = shim.rv("C_GetSlotList", 1, buffer, ctypes.byref(length))
+        return [rv, length.value, buffer[: max(room, count) + 1]]
+
+    length = ULONG(77)
+    rv = shim.rv("C_GetSlotList", 1, None, ctypes.byref(length))
+    sizes = {"none": 0, "too small": count - 1, "exact": count, "too large": count + 1}
+    return {"NULL": [rv, length.value]} | {key: ask(room) for key, room in sizes.items()}
+
+
+def test_no_place_for_the_count(two: Host) -> None:
+    """C_GetSlotList without a place for the count is CKR_ARGUMENTS_BAD."""
+    assert "CKR_ARGUMENTS_BAD" == two.play(list_nowhere)
+
+
+def list_nowhere() -> str:
+    """Ask for the slots without a place for their count."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    return shim.rv("C_GetSlotList", 1, None, None)
+
+
+def test_ids_stay_when_modules_come(hosting: Hosting, odd: Path) -> None:
+    """When a module is added between two lives the slots of the others keep their ids; the new one's get new ones."""
+    host = hosting(module("b", odd, env={"ODD_SLOTS": "2"}))
+    more = module("a", odd) + module("b", odd, env={"ODD_SLOTS": "2"})
+
+    assert [[1, 2], [3, 1, 2]] == host.play(list_in_two_lives, str(host.config), more)
+
+
+def test_no_module(hosting: Hosting, odd: Path) -> None:
+    """When the last module is disabled C_Initialize still succeeds, and there are no slots."""
+    host = hosting(module("odd", odd))
+
+    assert [[1], []] == host.play(list_in_two_lives, str(host.config), module("odd", odd, enabled=False))
+
+
+def list_in_two_lives(config: str, text: str) -> list[list[int]]:
+    """List the slots in one life and, after the configuration has changed, in another."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    first = shim.slots()
+    shim.must("C_Finalize", None)
+    Path(config).write_text(text)
+    shim.must("C_Initialize", None)
+    return [first, shim.slots()]
+
+
+# ---- information ----
+
+
+def test_one_module_speaks_for_itself(plain: Host) -> None:
+    """With one module C_GetInfo is the provider's: some programs compare."""
+    found = plain.play(get_info)
+
+    assert ["odd", "odd", [7, 7]] == [found["manufacturerID"], found["libraryDescription"], found["libraryVersion"]]
+
+
+def test_many_modules_are_p11host(two: Host) -> None:
+    """With several C_GetInfo tells of p11host and the newest version of Cryptoki."""
+    found = two.play(get_info)
+
+    assert "p11host" == found["manufacturerID"]
+    assert [3, 2] == found["cryptokiVersion"]
+    assert 0 == found["flags"]
+
+
+def get_info() -> dict[str, Any]:
+    """Return the CK_INFO."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    info = struct("CK_INFO")()
+    shim.must("C_GetInfo", ctypes.byref(info))
+    return {
+        "cryptokiVersion": list(bytes(info.cryptokiVersion)),
+        "manufacturerID": bytes(info.manufacturerID).decode().rstrip(),
+        "flags": info.flags,
+        "libraryDescription": bytes(info.libraryDescription).decode().rstrip(),
+        "libraryVersion": list(bytes(info.libraryVersion)),
+    }
+
+
+# ---- events ----
+
+
+@pytest.mark.parametrize("name", ["plain", "two", "soft"])
+def test_no_event(request: pytest.FixtureRequest, name: str) -> None:
+    """C_WaitForSlotEvent with CKF_DONT_BLOCK returns CKR_NO_EVENT when there is none, with one module or several."""
+    host: Host = request.getfixturevalue(name)
+
+    assert "CKR_NO_EVENT" == host.play(look_for_event)
+
+
+def look_for_event() -> str:
+    """Look for an event."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    return shim.rv("C_WaitForSlotEvent", constant("CKF_DONT_BLOCK"), ctypes.byref(ULONG()), None)
+
+
+@pytest.mark.parametrize("name", ["plain", "two"])
+def test_waiting_ends_with_the_library(request: pytest.FixtureRequest, name: str) -> None:
+    """A thread that waits for an event hinders no other; C_Finalize wakes it with CKR_CRYPTOKI_NOT_INITIALIZED."""
+    host: Host = request.getfixturevalue(name)
+
+    assert ["CKR_OK", "CKR_OK", ["CKR_CRYPTOKI_NOT_INITIALIZED"]] == host.play(finalize_while_waiting)
+
+
+def finalize_while_waiting() -> list[Any]:
+    """Wait for an event in a thread; meanwhile use a session, then finalize."""
+    shim = Shim()
+    session = shim.begin()
+    results = start_threads([partial(shim.rv, "C_WaitForSlotEvent", 0, ctypes.byref(ULONG()), None)])
+    await_calls(shim, session, 1)
+    return [shim.use(session), shim.rv("C_Finalize", None), results()]

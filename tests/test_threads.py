@@ -1,0 +1,77 @@
+"""Threads: a provider gets as many calls at once as it can bear, and no more."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+from application import Shim, in_threads
+from brokers import module
+from life import Host, Hosting
+
+pytest_plugins = ["life_fixtures"]
+
+THREADS = 4
+#: Milliseconds that a call waits for company that must not come.
+IN_VAIN = "50"
+
+ONE_AT_A_TIME: dict[str, dict[str, Any]] = {
+    "threads = 1": {"threads": 1, "env": {"ODD_PARTY": "2", "ODD_PATIENCE": IN_VAIN}},
+    "a provider that cannot lock": {
+        "env": {"ODD_LOCKING": "none", "ODD_PARTY": "2", "ODD_PATIENCE": IN_VAIN},
+    },
+}
+
+
+def test_calls_run_at_the_same_time(party: Host) -> None:
+    """Calls of so many threads are in the provider at once: each waits there until all the others have come."""
+    assert [THREADS] * THREADS == party.play(call_at_once)
+
+
+@pytest.mark.parametrize("keys", ONE_AT_A_TIME.values(), ids=ONE_AT_A_TIME)
+def test_one_at_a_time(hosting: Hosting, odd: Any, keys: dict[str, Any]) -> None:
+    """A provider that cannot be used by threads never has more than one call in it, and all are answered."""
+    assert [1] * THREADS == hosting(module("odd", odd, **keys)).play(call_at_once)
+
+
+def call_at_once() -> list[int]:
+    """Call with many threads; return how many the provider saw inside at most."""
+    shim = Shim()
+    session = shim.begin()
+    return [seen[0] for seen in in_threads([partial(shim.random, session)] * THREADS)]
+
+
+def test_more_threads_than_a_module_keeps_channels(hosting: Hosting, odd: Any) -> None:
+    """A hundred threads at once are served, and what they opened for that serves the next hundred."""
+    host = hosting(module("odd", odd, env={"ODD_PARTY": "100"}))
+
+    assert [100] * 100 == host.play(call_with_hundred)
+
+
+def call_with_hundred() -> list[int]:
+    """Call with a hundred threads, twice."""
+    shim = Shim()
+    session = shim.begin()
+    works = [partial(shim.random, session)] * 100
+    in_threads(works)
+    return [seen[0] for seen in in_threads(works)]
+
+
+def test_sessions_of_many_threads(plain: Host) -> None:
+    """Sessions opened and used by many threads at once are all different and all good."""
+    found = plain.play(open_with_threads)
+
+    assert len(found) == len(set(found))
+
+
+def open_with_threads() -> list[int]:
+    """Open and use sessions with many threads."""
+    shim = Shim()
+    shim.begin()
+    slot = shim.slots()[0]
+
+    def live() -> list[int]:
+        sessions = [shim.open_session(slot) for _ in range(20)]
+        assert {"CKR_OK"} == {shim.use(session) for session in sessions}
+        return sessions
+
+    return [session for sessions in in_threads([live] * 8) for session in sessions]
