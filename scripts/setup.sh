@@ -24,10 +24,10 @@ missing_packages() {
 }
 
 installed() {
-    # A python3 that is not Debian's brings its own.
     case $1 in
+    # A python3 that is not Debian's brings its own.
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null && return ;;
-    python3-dev) [[ $(command -v python3) == /usr/bin/python3 ]] || return 0 ;;
+    python3-dev) [[ $(uname -m) != @(x86_64|aarch64) ]] || return 0 ;;
     esac
     [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }

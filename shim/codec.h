@@ -67,6 +67,7 @@ typedef long reader_source(void *context, void *bytes, size_t max);
 struct reader {
     uint8_t *buffer; /* READER_BUFFER bytes, the owner's */
     size_t pos, end;
+    size_t soiled; /* bytes of the buffer that hold, or held, what was received */
     uint64_t left; /* bytes this message may still have */
     reader_source *source;
     void *context;

@@ -314,10 +314,11 @@ struct channel *door_receive(int door, struct hello *ret_hello, pid_t *ret_pid, 
         *ret_error = -errno;
         return NULL;
     }
-    bool complete = take_control(&message, ret_pid, fds);
-    if (n == 0 && !complete)
+    if (n == 0 && message.msg_controllen == 0) { /* an empty message still has its sender's credentials */
         *ret_error = -ENODATA;
-    if (!complete)
+        return NULL;
+    }
+    if (!take_control(&message, ret_pid, fds))
         return NULL;
     if (is_stream(fds[0]) && parse_hello(body, (size_t)n, ret_hello))
         return channel_with(fds);

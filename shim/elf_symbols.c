@@ -70,6 +70,14 @@ static const char *check_symbols(const struct image *file, const ElfW(Ehdr) *hea
     return "has no dynamic symbols";
 }
 
+/* The program this is part of: its header says what machine it is for. */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
+
+static bool is_for_this_machine(const ElfW(Ehdr) *header)
+{
+    return header->e_machine == __ehdr_start.e_machine && header->e_ident[EI_DATA] == __ehdr_start.e_ident[EI_DATA];
+}
+
 static const char *check(const struct image *file, const char *name)
 {
     ElfW(Ehdr) header;
@@ -79,6 +87,8 @@ static const char *check(const struct image *file, const char *name)
     memcpy(&header, found, sizeof header);
     if (header.e_ident[EI_CLASS] != (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32))
         return "is a library for another word size";
+    if (!is_for_this_machine(&header))
+        return "is a library for another machine";
     if (header.e_type != ET_DYN || header.e_shentsize != sizeof(ElfW(Shdr)))
         return "is not a shared library";
     return check_symbols(file, &header, name);

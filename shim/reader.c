@@ -24,6 +24,9 @@ void reader_begin(struct reader *r)
 void reader_wipe(struct reader *r)
 {
     explicit_bzero(r->buffer, r->pos);
+    if (r->soiled > r->end)
+        explicit_bzero(r->buffer + r->end, r->soiled - r->end);
+    r->soiled = r->end;
 }
 
 void reader_fail(struct reader *r, int error)
@@ -69,6 +72,8 @@ static bool gather(struct reader *r, size_t len)
         if (!receive(r, r->buffer + r->end, READER_BUFFER - r->end, &n))
             return false;
         r->end += n;
+        if (r->end > r->soiled)
+            r->soiled = r->end;
     }
     return true;
 }
@@ -272,7 +277,7 @@ static void skip_raw(struct reader *r, size_t len)
 /* Without recursion: counts the values still to come on each level. */
 void read_skip(struct reader *r)
 {
-    uint64_t pending[LIMIT_DEPTH] = {1};
+    uint64_t pending[LIMIT_DEPTH + 1] = {1};
     int level = 0;
     while (level >= 0 && !r->error) {
         if (pending[level] == 0) {
@@ -294,7 +299,7 @@ void read_skip(struct reader *r)
         }
         if (inside == 0)
             continue;
-        if (level + 1 == LIMIT_DEPTH)
+        if (level == LIMIT_DEPTH)
             reader_fail(r, -EMSGSIZE);
         else
             pending[++level] = inside;

@@ -10,7 +10,10 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MAX_FIELDS = 32 };
+enum {
+    MAX_FIELDS = 32,
+    SURE = 8, /* so many bytes still UNWRITTEN are no coincidence: shorter outputs are sent, and compared with that */
+};
 
 /* Stands for a buffer that is output only, from get_fields until settle_fields knows its length. */
 static uint8_t output_only[1];
@@ -71,6 +74,12 @@ static bool extent(const struct field *field, const uint8_t *base, const uint8_t
     }
 }
 
+/* What a provider is to fill is memory of the helper's, and that many bytes of it nobody has sent. */
+static CK_ULONG most(uint8_t dir)
+{
+    return dir == DIR_OUT ? LIMIT_OUTPUT : LIMIT_BYTES;
+}
+
 static const struct variant *find_variant(const struct field *field, const uint8_t *base)
 {
     const struct tagged_union *u = &unions[field->type];
@@ -129,12 +138,12 @@ static void put_pointed(struct walk *walk, const struct field *field, const uint
     const uint8_t *p = pointer_at(base + field->offset);
     bool leaf = field->kind == FIELD_BYTES || field->kind == FIELD_NUMBER_PTR || field->kind == FIELD_OBJECT_PTR;
     CK_ULONG count = 1;
-    if (leaf && dir == DIR_OUT) {
-        write_bool(walk->w, true);
+    if (field->unit != UNIT_NONE && (!extent(field, base, parent, &count) || count > most(dir))) {
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
         return;
     }
-    if (field->unit != UNIT_NONE && (!extent(field, base, parent, &count) || count > LIMIT_BYTES)) {
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+    if (leaf && dir == DIR_OUT && (field->kind != FIELD_BYTES || count >= SURE)) {
+        write_bool(walk->w, true);
         return;
     }
     switch ((enum field_kind)field->kind) {
@@ -154,10 +163,15 @@ static bool is_pointer(const struct field *field)
     return field->kind >= FIELD_BYTES;
 }
 
+static bool is_word(const struct field *field)
+{
+    return field->kind == FIELD_NUMBER || field->kind == FIELD_OBJECT || field->kind == FIELD_SLOT;
+}
+
 static void put_field(struct walk *walk, const struct field *field, const uint8_t *base, const uint8_t *parent, uint8_t dir)
 {
     const uint8_t *at = base + field->offset;
-    if (is_pointer(field) ? !pointer_at(at) : dir == DIR_OUT && field->kind != FIELD_STRUCT) {
+    if (is_pointer(field) ? !pointer_at(at) : dir == DIR_OUT && is_word(field)) {
         write_nil(walk->w);
         return;
     }
@@ -295,8 +309,8 @@ static void *get_pointed(struct walk *walk, const struct field *field, const uin
 static void get_field(struct walk *walk, const struct field *field, uint8_t *base, uint8_t dir)
 {
     uint8_t *at = base + field->offset;
-    if (!is_pointer(field) && field->kind != FIELD_STRUCT && read_peek(walk->r) == WIRE_NIL) {
-        read_nil(walk->r); /* output only: stays as it is */
+    if (is_word(field) && dir == DIR_OUT && read_nil_if(walk->r)) {
+        memset(at, UNWRITTEN, sizeof(CK_ULONG));
         return;
     }
     switch ((enum field_kind)field->kind) {
@@ -351,7 +365,7 @@ static void settle_pointer(struct walk *walk, const struct field *field, uint8_t
     CK_ULONG count = 1;
     bool known = p != output_only && field->unit == UNIT_NUL ? ends_in_nul(p) :
                  field->unit == UNIT_NONE || extent(field, base, parent, &count);
-    if (!known || count > LIMIT_BYTES) {
+    if (!known || count > most(p == output_only ? DIR_OUT : DIR_IN)) {
         reader_fail(walk->r, -EBADMSG);
     } else if (p == output_only) {
         set_pointer(base + field->offset, take_unwritten(walk, count * element_size(field)));

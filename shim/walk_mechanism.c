@@ -134,16 +134,14 @@ static void get_number_parameter(struct walk *walk, CK_MECHANISM *mechanism)
     mechanism->ulParameterLen = sizeof *cell;
 }
 
-static void get_struct_parameter(struct walk *walk, const char *name, CK_MECHANISM *mechanism)
+static const struct layout *get_struct_parameter(struct walk *walk, const char *name, CK_MECHANISM *mechanism)
 {
     const struct layout *layout = find_layout(name);
-    if (!layout) {
+    if (!layout)
         reader_fail(walk->r, -EBADMSG);
-        return;
-    }
-    uint8_t *base = take(walk, layout->size);
+    uint8_t *base = layout ? take(walk, layout->size) : NULL;
     if (!base)
-        return;
+        return NULL;
     memset(base, 0, layout->size);
     get_fields(walk, layout, base, DIR_IN);
     settle_fields(walk, layout, base, NULL, DIR_IN);
@@ -151,27 +149,51 @@ static void get_struct_parameter(struct walk *walk, const char *name, CK_MECHANI
     mechanism->ulParameterLen = layout->size;
     if (walk->nesting == 1)
         walk->layout = layout;
+    return layout;
+}
+
+/* How a parameter came must be how the tables describe it: bytes where they say so, the struct they say. */
+static bool is_as_described(const struct walk *walk, const CK_MECHANISM *mechanism, const struct layout *layout, bool is_number)
+{
+    if (!mechanism->pParameter || mechanism->ulParameterLen == 0)
+        return true;
+    const struct choice *choice = choose(walk, mechanism);
+    if (!choice)
+        return false;
+    if (choice->kind == VALUE_STRUCT)
+        return layout == &layouts[choice->type];
+    return !layout && (!is_number || choice->kind == VALUE_NUMBER || choice->kind == VALUE_OBJECT);
+}
+
+static void get_named_parameter(struct walk *walk, CK_MECHANISM *mechanism)
+{
+    struct reader *r = walk->r;
+    char name[LIMIT_NAME + 1];
+    const struct layout *layout = NULL;
+    if (!read_array_of(r, 2))
+        return;
+    read_text(r, name, sizeof name);
+    bool is_number = !strcmp(name, number_name) || !strcmp(name, object_name);
+    if (is_number)
+        get_number_parameter(walk, mechanism);
+    else
+        layout = get_struct_parameter(walk, name, mechanism);
+    if (!r->error && !is_as_described(walk, mechanism, layout, is_number))
+        reader_fail(r, -EBADMSG);
 }
 
 static void get_parameter(struct walk *walk, CK_MECHANISM *mechanism)
 {
     struct reader *r = walk->r;
-    char name[LIMIT_NAME + 1];
-    switch (read_peek(r)) {
-    case WIRE_NIL:
-        read_nil(r);
+    if (read_nil_if(r))
         return;
-    case WIRE_ARRAY:
-        if (read_array(r) != 2)
-            reader_fail(r, -EBADMSG);
-        read_text(r, name, sizeof name);
-        if (!strcmp(name, number_name) || !strcmp(name, object_name))
-            get_number_parameter(walk, mechanism);
-        else
-            get_struct_parameter(walk, name, mechanism);
+    if (read_peek(r) == WIRE_ARRAY) {
+        get_named_parameter(walk, mechanism);
         return;
-    default: mechanism->pParameter = get_bytes(walk, &mechanism->ulParameterLen);
     }
+    mechanism->pParameter = get_bytes(walk, &mechanism->ulParameterLen);
+    if (!r->error && !is_as_described(walk, mechanism, NULL, false))
+        reader_fail(r, -EBADMSG);
 }
 
 static CK_MECHANISM *get_any_mechanism(struct walk *walk)

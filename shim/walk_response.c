@@ -166,9 +166,12 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
     CK_ULONG length = has_length ? read_number(r) : 0;
     if (has_length && !cell)
         reader_fail(r, -EBADMSG);
+    bool must_have_data = rv == CKR_OK && buffer && has_length;
     if (read_nil_if(r)) {
-        if (rv == CKR_OK && buffer && cell && length > room)
-            refuse(walk, CKR_DEVICE_ERROR);
+        if (must_have_data && length > room)
+            refuse(walk, CKR_DEVICE_ERROR); /* the provider claims more than its caller has room for */
+        else if (must_have_data)
+            reader_fail(r, -EBADMSG);
         else if (has_length && cell)
             *cell = length;
         return;
@@ -187,11 +190,14 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
         *cell = length;
 }
 
-static void get_exactly(struct walk *walk, void *buffer, CK_ULONG len)
+static void get_exactly(struct walk *walk, void *buffer, CK_ULONG len, CK_RV rv)
 {
-    if (read_nil_if(walk->r))
+    bool must_have_data = rv == CKR_OK && buffer;
+    if (read_nil_if(walk->r) != !must_have_data)
+        reader_fail(walk->r, -EBADMSG);
+    else if (!must_have_data)
         return;
-    if (!buffer || read_bin(walk->r) != len)
+    else if (read_bin(walk->r) != len)
         reader_fail(walk->r, -EBADMSG);
     else
         read_raw(walk->r, buffer, len);
@@ -208,13 +214,12 @@ static void get_written(struct walk *walk, enum arg_kind kind, CK_ULONG *cell)
         *cell = rename(walk, kind, value);
 }
 
-static void get_struct(struct walk *walk, const struct layout *layout, uint8_t *base)
+static void get_struct(struct walk *walk, const struct layout *layout, uint8_t *base, CK_RV rv)
 {
-    if (read_nil_if(walk->r))
-        return;
-    if (!base)
+    bool must_have_data = rv == CKR_OK && base;
+    if (read_nil_if(walk->r) != !must_have_data)
         reader_fail(walk->r, -EBADMSG);
-    else
+    else if (must_have_data)
         get_fields(walk, layout, base, DIR_WHOLE);
 }
 
@@ -235,13 +240,13 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
         cell = pointer(walk, arg->len);
         get_filled(walk, arg->kind, p, cell ? *cell : 0, cell, rv);
         break;
-    case ARG_OUT_EXACT: get_exactly(walk, p, walk->words[arg->len]); break;
+    case ARG_OUT_EXACT: get_exactly(walk, p, walk->words[arg->len], rv); break;
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:
     case ARG_OUT_SESSION:
     case ARG_OUT_OBJECT: get_written(walk, arg->kind, p); break;
     case ARG_OUT_OBJECTS: get_filled(walk, arg->kind, p, walk->words[arg->len], pointer(walk, arg->count), rv); break;
-    case ARG_OUT_STRUCT: get_struct(walk, &layouts[arg->type], p); break;
+    case ARG_OUT_STRUCT: get_struct(walk, &layouts[arg->type], p, rv); break;
     default: break;
     }
 }

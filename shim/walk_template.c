@@ -64,7 +64,9 @@ static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
             write_nil(walk->w);
     } else if (len > LIMIT_BYTES) {
         refuse(walk, CKR_ARGUMENTS_BAD);
-    } else if (kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) == 0) {
+    } else if (kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) != 0) {
+        refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
+    } else if (kind == VALUE_TEMPLATE) {
         put_template(walk, attribute->pValue, len / sizeof(CK_ATTRIBUTE));
     } else {
         put_plain_value(walk->w, kind, attribute->pValue, len);
@@ -139,7 +141,7 @@ static void get_value(struct walk *walk, CK_ATTRIBUTE *attribute)
     enum wire_type type = read_peek(walk->r);
     if (type == WIRE_NIL)
         read_nil(walk->r);
-    else if (type == WIRE_BIN)
+    else if (type == WIRE_BIN && kind != VALUE_TEMPLATE)
         attribute->pValue = get_bytes(walk, &attribute->ulValueLen);
     else if (type == WIRE_BOOL && kind == VALUE_BOOL)
         get_bool_value(walk, attribute);
@@ -147,7 +149,7 @@ static void get_value(struct walk *walk, CK_ATTRIBUTE *attribute)
         get_number_list(walk, attribute);
     else if (type == WIRE_ARRAY && kind == VALUE_TEMPLATE)
         get_template_value(walk, attribute);
-    else if (type == WIRE_ARRAY)
+    else if (type == WIRE_ARRAY && !is_list(kind))
         get_absent_value(walk, attribute);
     else if (kind == VALUE_NUMBER)
         get_number_value(walk, attribute);
@@ -216,7 +218,9 @@ static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute)
     else
         buffer = read_bool(r);
     attribute->ulValueLen = read_number(r);
-    if (nested && (attribute_kind(attribute->type) != VALUE_TEMPLATE || count != attribute->ulValueLen / sizeof *attribute))
+    bool is_template = attribute_kind(attribute->type) == VALUE_TEMPLATE;
+    if ((nested && !is_template) || (buffer && is_template) ||
+        (nested && count != attribute->ulValueLen / sizeof *attribute))
         reader_fail(r, -EBADMSG);
     if (!buffer)
         return;
@@ -305,10 +309,11 @@ static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
         reader_fail(r, -EBADMSG);
     CK_ATTRIBUTE_TYPE type = read_number(r);
     CK_ULONG len = read_number(r);
-    if (read_peek(r) == WIRE_NIL)
-        read_nil(r);
-    else if (!attribute->pValue || len > room)
+    bool has_value = attribute->pValue && len <= room; /* all ones, which is unavailable, is more than any room */
+    if (read_nil_if(r) != !has_value)
         reader_fail(r, -EBADMSG);
+    else if (!has_value)
+        ; /* only its length */
     else if (kind == VALUE_TEMPLATE)
         get_template_answer(walk, attribute->pValue, room / sizeof *attribute);
     else

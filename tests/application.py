@@ -2,8 +2,8 @@
 
     python act.py MODULE FUNCTION DESCRIPTOR [ARGUMENT…]
 
-calls that function of a test module with the arguments, each JSON, and writes what it reports and returns to the
-descriptor, a line of JSON each. Such a function makes its calls through `Shim`.
+calls that function of a test module with the arguments, each JSON, and writes what it reports and returns to
+the descriptor, a line of JSON each. Such a function makes its calls through `Shim`.
 
 Knows the process it runs in. Must not know how it was started; that is life.py's.
 """
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cryptoki import ULONG, Library, constant, struct, word_type
@@ -47,14 +48,14 @@ class Shim(Library):
     @property
     def handle(self) -> int:
         """Return what dlopen returned."""
-        return int(self._dll._handle)
+        return int(self._dll._handle)  # noqa: SLF001 (ctypes has no other name for it)
 
     def call(self, name: str, *words: Any) -> int:
-        """Call a function with its C arguments: integers, ctypes pointers, None for NULL. Return its CK_RV."""
+        """Call a function with its C arguments: integers, pointers, None for NULL. Return its CK_RV."""
         function = tables().functions[name]
         place = self._list + _ENTRY_BYTES * (1 + function.index)
         prototype = ctypes.CFUNCTYPE(ULONG, *(word_type(ctype) for ctype, _ in function.words))
-        rv: int = prototype(ctypes.c_void_p.from_address(place).value)(*words)
+        rv: int = prototype(ctypes.c_void_p.from_address(place).value or 0)(*words)
         return rv
 
     def rv(self, name: str, *words: Any) -> str:
@@ -126,7 +127,7 @@ def await_calls(shim: Shim, session: int, count: int) -> None:
 
 
 def helpers(pid: int | None = None) -> dict[str, int]:
-    """Return the pids of an application's helpers by module, as the broker tells them; by default of our own."""
+    """Return the pids of an application's helpers by module, as the broker tells them; by default our own."""
     with Door.of_broker(socket_path()) as door, door.open() as channel:
         status: Any = channel.call("status", [{}])
     of = [each for each in status["applications"] if each["pid"] == (pid or os.getpid())]
@@ -138,7 +139,7 @@ def descriptors() -> dict[int, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 (its own descriptor is closed when it returns)
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            found[int(name)] = str(Path("/proc/self/fd", name).readlink())
         except FileNotFoundError:
             continue
     return found
@@ -162,7 +163,10 @@ def in_threads(works: Sequence[Callable[[], Any]]) -> list[Any]:
 def start_threads(works: Sequence[Callable[[], Any]]) -> Callable[[], list[Any]]:
     """Start a thread for each; return what waits for their ends and gives what they returned."""
     found: dict[int, Any] = {}
-    threads = [threading.Thread(target=lambda i=i, work=work: found.update({i: work()})) for i, work in enumerate(works)]
+    threads = [
+        threading.Thread(target=lambda i=i, work=work: found.update({i: work()}))
+        for i, work in enumerate(works)
+    ]
     for thread in threads:
         thread.start()
 

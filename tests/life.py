@@ -23,7 +23,10 @@ from p11host.start import PrivateBroker, private_broker
 TESTS = Path(__file__).resolve().parent
 #: Seconds after which something that must happen will not.
 PATIENCE = 45
-STRICT = "-std=c11 -D_GNU_SOURCE -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -fvisibility=hidden".split()
+STRICT = [
+    *("-std=c11", "-D_GNU_SOURCE", "-O1", "-fvisibility=hidden"),
+    *("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"),
+]
 
 Act = Callable[..., Any]
 
@@ -46,7 +49,8 @@ class Workshop:
 
     def _made(self, source: Path, target: Path, *options: str) -> Path:
         if not target.exists():
-            command = ["cc", *STRICT, *options, "-I", self.includes, "-o", target, source, "-pthread", "-ldl"]
+            files = ["-I", str(self.includes), "-o", str(target), str(source)]
+            command = ["cc", *STRICT, *options, *files, "-pthread", "-ldl"]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
             assert done.returncode == 0, done.stderr
         return target

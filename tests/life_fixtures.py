@@ -17,7 +17,7 @@ from p11host.throwaway import Token, make_token
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Return what compiles the C of the tests."""
     includes = tmp_path_factory.mktemp("includes")
-    generate = [sys.executable, TESTS.parent / "specs" / "generate.py", includes]
+    generate = [sys.executable, str(TESTS.parent / "specs" / "generate.py"), str(includes)]
     subprocess.run(generate, check=True, timeout=PATIENCE)
     return Workshop(tmp_path_factory.mktemp("workshop"), includes)
 
@@ -44,7 +44,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]:
-    """Return a broker with two modules, the first with one slot, the second with three, for all tests of a file."""
+    """Return a broker with two modules, of one slot and of three, for all tests of a file."""
     modules = [module("first", odd), module("second", odd, env={"ODD_SLOTS": "3"})]
     with hosted(tmp_path_factory.mktemp("two"), *modules) as host:
         yield host

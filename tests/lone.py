@@ -52,7 +52,9 @@ class Lone:
 
 
 @contextmanager
-def lone_helper(provider: Path, env: Mapping[str, str] | None = None, *, nobody: bool = False) -> Iterator[Lone]:
+def lone_helper(
+    provider: Path, env: Mapping[str, str] | None = None, *, nobody: bool = False
+) -> Iterator[Lone]:
     """Run a helper for a provider, as nobody if so wished; it is ended with the `with`."""
     with ExitStack() as stack:
         door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -18,7 +18,10 @@ pytest_plugins = ["life_fixtures"]
 WILD = (1 << 40, 1 << 63, (1 << 64) - 1)
 REFUSED, INVALID = "CKR_ARGUMENTS_BAD", "CKR_MECHANISM_PARAM_INVALID"
 #: One attribute of each kind of value.
-ATTRIBUTES = "CKA_LABEL CKA_CLASS CKA_TOKEN CKA_ALLOWED_MECHANISMS CKA_WRAP_TEMPLATE CKA_START_DATE".split()
+ATTRIBUTES = [
+    *("CKA_LABEL", "CKA_CLASS", "CKA_TOKEN", "CKA_START_DATE"),
+    *("CKA_WRAP_TEMPLATE", "CKA_ALLOWED_MECHANISMS"),
+]
 
 Outcome = tuple[str, str]
 
@@ -33,7 +36,7 @@ def unreadable() -> int:
 
 
 def calling(shim: Shim, session: int, function: Function, arg: Arg, words: Sequence[Any]) -> str:
-    """Make a call in which one argument is `words` and the others are nothing; return the name of its CK_RV."""
+    """Make a call with `words` for one argument and nothing for the others; return the name of its CK_RV."""
     where = {"session": [session], "slot": shim.slots()[:1]}
     given: list[Any] = []
     for each in function.args:
@@ -50,7 +53,7 @@ def arguments(*kinds: str) -> Iterator[tuple[Function, Arg]]:
 
 
 def test_wild_lengths_of_attributes(plain: Host) -> None:
-    """A wild ulValueLen is CKR_ARGUMENTS_BAD, in every template of every function, for every kind of attribute."""
+    """A wild ulValueLen is CKR_ARGUMENTS_BAD, in every function's templates, for every kind of attribute."""
     found = plain.play(give_wild_attributes)
 
     assert {REFUSED} == set(found)
@@ -74,7 +77,9 @@ def test_wild_lengths_of_everything_else(plain: Host) -> None:
     """A wild number of bytes, or of attributes, is CKR_ARGUMENTS_BAD for every function."""
     found = plain.play(give_wild_lengths)
 
-    assert {REFUSED: len(WILD) * len(list(arguments("bytes", "template", "inout template")))} == Counter(found)
+    assert {REFUSED: len(WILD) * len(list(arguments("bytes", "template", "inout template")))} == Counter(
+        found
+    )
 
 
 def give_wild_lengths() -> list[str]:
@@ -121,7 +126,7 @@ def lengths(choices: Sequence[Choice]) -> list[int]:
 
 
 def test_parameters_of_the_wrong_length(plain: Host) -> None:
-    """A parameter that is no struct of its mechanism is CKR_MECHANISM_PARAM_INVALID, for every mechanism with structs or none."""
+    """A parameter that is none of its mechanism's structs is CKR_MECHANISM_PARAM_INVALID, unread."""
     found = plain.play(give_wrong_lengths)
 
     assert {INVALID} == set(found)
@@ -146,11 +151,15 @@ def init(shim: Shim, session: int, mechanism: int, parameter: int | None, length
 
 
 def test_wild_lengths_inside_parameters(plain: Host) -> None:
-    """A wild length in the struct of a parameter is CKR_MECHANISM_PARAM_INVALID; what it is the length of is not looked at."""
+    """A wild length inside a parameter is CKR_MECHANISM_PARAM_INVALID; what it measures is not read."""
     found = plain.play(give_wild_fields)
 
     assert [] == [each for each in found if each[1] != INVALID]
-    assert {name for name, _ in found} >= {"CK_GCM_PARAMS", "CK_RSA_PKCS_OAEP_PARAMS", "CK_ECDH1_DERIVE_PARAMS"}
+    assert {name for name, _ in found} >= {
+        "CK_GCM_PARAMS",
+        "CK_RSA_PKCS_OAEP_PARAMS",
+        "CK_ECDH1_DERIVE_PARAMS",
+    }
 
 
 def give_wild_fields() -> list[Outcome]:
@@ -184,7 +193,7 @@ def wild_structs(row: Struct, page: int) -> Iterator[ctypes.Structure]:
 
 
 def test_mechanism_that_nobody_knows(plain: Host) -> None:
-    """A vendor's mechanism goes without a parameter, and is refused with one: a pointer never crosses the wire."""
+    """A vendor's mechanism goes without a parameter and is refused with one: no pointer crosses the wire."""
     assert ["CKR_OK", INVALID] == plain.play(give_unknown_mechanism)
 
 

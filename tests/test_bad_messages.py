@@ -1,4 +1,4 @@
-"""What a helper makes of bytes that are no requests: an error that says whose fault it is, and the end of that channel alone."""
+"""What a helper makes of bytes that are no requests: an error, and the end of that channel alone."""
 
 import socket
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ Bad = tuple[bytes, str]
 
 def request(method: str, params: bytes) -> bytes:
     """Return a request with params as they go over the wire."""
-    return ARRAY_OF_4 + msgpack.packb(0) + msgpack.packb(7) + msgpack.packb(method) + params
+    return ARRAY_OF_4 + pack(0) + pack(7) + pack(method) + params
 
 
 def nested(depth: int) -> bytes:
@@ -41,12 +41,18 @@ def nested_template(depth: int) -> bytes:
     value: Any = []
     for _ in range(depth):
         value = [[constant("CKA_WRAP_TEMPLATE"), value]]
-    return bytes(msgpack.packb([1, value, True]))
+    return params([1, value, True])
 
 
-def params(*values: Any) -> bytes:
+def params(values: list[Any]) -> bytes:
     """Return params that MessagePack has words for."""
-    return bytes(msgpack.packb(values))
+    return pack(values)
+
+
+def pack(value: Any) -> bytes:
+    """Return a value as MessagePack."""
+    packed: bytes = msgpack.packb(value)
+    return packed
 
 
 BAD: dict[str, Bad] = {
@@ -57,23 +63,26 @@ BAD: dict[str, Bad] = {
     "float": (request("C_GetInfo", b"\x91" + FLOAT), "malformed"),
     "extension": (request("C_GetInfo", b"\x91\xd4\x05\x00"), "malformed"),
     "extension in what is unknown": (request("C_Unknown", b"\x91\xd4\x05\x00"), "malformed"),
-    "response": (ARRAY_OF_4 + msgpack.packb(1) + msgpack.packb(7) + NIL + NIL, "malformed"),
-    "msgid of 2^32": (ARRAY_OF_4 + msgpack.packb(0) + msgpack.packb(1 << 32), "malformed"),
-    "method of bytes": (ARRAY_OF_4 + msgpack.packb(0) + msgpack.packb(7) + msgpack.packb(b"C_GetInfo"), "malformed"),
-    "method with a NUL": (request("C_GetInfo\0", params(True)), "malformed"),
+    "response": (ARRAY_OF_4 + pack(1) + pack(7) + NIL + NIL, "malformed"),
+    "msgid of 2^32": (ARRAY_OF_4 + pack(0) + pack(1 << 32), "malformed"),
+    "method of bytes": (
+        ARRAY_OF_4 + pack(0) + pack(7) + pack(b"C_GetInfo"),
+        "malformed",
+    ),
+    "method with a NUL": (request("C_GetInfo\0", params([True])), "malformed"),
     # not what the tables say
-    "too few": (request("C_GetInfo", params()), "malformed"),
-    "too many": (request("C_GetInfo", params(True, True)), "malformed"),
-    "map": (request("C_GetInfo", msgpack.packb({})), "malformed"),
-    "text for a number": (request("C_CloseSession", params("1")), "malformed"),
-    "negative number": (request("C_CloseSession", params(-2)), "malformed"),
-    "number for a struct": (request("C_GetInfo", params(1)), "malformed"),
-    "label of 31 bytes": (request("C_InitToken", params(0, b"", bytes(31))), "malformed"),
-    "unknown struct": (request("C_DigestInit", params(1, [1, ["CK_UNKNOWN", []]])), "malformed"),
+    "too few": (request("C_GetInfo", params([])), "malformed"),
+    "too many": (request("C_GetInfo", params([True, True])), "malformed"),
+    "map": (request("C_GetInfo", pack({})), "malformed"),
+    "text for a number": (request("C_CloseSession", params(["1"])), "malformed"),
+    "negative number": (request("C_CloseSession", params([-2])), "malformed"),
+    "number for a struct": (request("C_GetInfo", params([1])), "malformed"),
+    "label of 31 bytes": (request("C_InitToken", params([0, b"", bytes(31)])), "malformed"),
+    "unknown struct": (request("C_DigestInit", params([1, [1, ["CK_UNKNOWN", []]]])), "malformed"),
     "claimed 2^63 bytes": (request("C_DigestUpdate", ARRAY_OF_2 + b"\x01" + SHELVED), "malformed"),
     # over the limits
-    "long name": (request("C" * (limits().name + 1), params()), "limit"),
-    "claimed 4 GiB of name": (ARRAY_OF_4 + msgpack.packb(0) + msgpack.packb(7) + b"\xdb" + MOST_32, "limit"),
+    "long name": (request("C" * (limits().name + 1), params([])), "limit"),
+    "claimed 4 GiB of name": (ARRAY_OF_4 + pack(0) + pack(7) + b"\xdb" + MOST_32, "limit"),
     "claimed 4 GiB of bytes": (request("C_DigestUpdate", ARRAY_OF_2 + b"\x01\xc6" + MOST_32), "limit"),
     "claimed 2^32 params": (request("C_GetInfo", b"\xdd" + MOST_32), "limit"),
     "claimed 2^32 attributes": (request("C_CreateObject", b"\x93\x01\xdd" + MOST_32), "limit"),
@@ -83,7 +92,7 @@ BAD: dict[str, Bad] = {
     "nested 100000 times": (request("C_Unknown", nested(100_000)), "limit"),
     "nested templates": (request("C_CreateObject", nested_template(limits().nesting)), "limit"),
     "message of more than 1 GiB": (
-        request("C_Verify", b"\x93\x01" + msgpack.packb(bytes(EXTRA)) + b"\xc6" + limits().bytes.to_bytes(4)),
+        request("C_Verify", b"\x93\x01" + pack(bytes(EXTRA)) + b"\xc6" + limits().bytes.to_bytes(4)),
         "limit",
     ),
 }
@@ -120,8 +129,8 @@ def test_bad_bytes(helper: Lone, data: bytes, code: str) -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14])
 def test_truncated(helper: Lone, length: int) -> None:
-    """A request that ends in the middle ends its channel, without an answer: there is no request to answer."""
-    whole = request("C_GetInfo", params(True))
+    """A request that ends in the middle ends its channel without an answer: there was no request."""
+    whole = request("C_GetInfo", params([True]))
     with helper.open_raw() as bad:
         answers = Answers(bad)
         assert "hello" == answers.next()[1]
@@ -132,14 +141,16 @@ def test_truncated(helper: Lone, length: int) -> None:
     test_claims(helper)
 
 
-@pytest.mark.parametrize("method", ["C_Unknown", "C_Initialize", "C_Finalize", "C_GetFunctionList", "c_getinfo", ""])
+@pytest.mark.parametrize(
+    "method", ["C_Unknown", "C_Initialize", "C_Finalize", "C_GetFunctionList", "c_getinfo", ""]
+)
 def test_unknown_method(helper: Lone, method: str) -> None:
-    """A function that there is not, or that is not for others to call, is told to be unknown; the channel stays."""
+    """A function that is not there, or not for others to call, is said to be unknown; the channel stays."""
     with helper.open_raw() as channel:
         answers = Answers(channel)
         assert "hello" == answers.next()[1]
-        channel.sendall(request(method, params(None, {"a": [1, b"", "", -1, True]})))
-        channel.sendall(request("C_GetInfo", params(True)))
+        channel.sendall(request(method, params([None, {"a": [1, b"", "", -1, True]}])))
+        channel.sendall(request("C_GetInfo", params([True])))
 
         kind, msgid, (told, _), result = answers.next()
         assert [1, 7, "unknown", None] == [kind, msgid, told, result]
@@ -148,7 +159,8 @@ def test_unknown_method(helper: Lone, method: str) -> None:
 
 def test_every_encoding(helper: Lone) -> None:
     """A value may come in every encoding that MessagePack has for it, and in pieces of any size."""
-    wide = b"\xdd\0\0\0\4" + b"\xcf" + bytes(8) + b"\xd3" + bytes(7) + b"\7" + b"\xdb\0\0\0\x09C_GetInfo" + b"\xdc\0\1\xc3"
+    head = b"\xdd\0\0\0\4\xcf" + bytes(8) + b"\xd3" + bytes(7) + b"\7"
+    wide = b"".join([head, b"\xdb\0\0\0\x09C_GetInfo", b"\xdc\0\1\xc3"])
     with helper.open_raw() as channel:
         answers = Answers(channel)
         assert "hello" == answers.next()[1]
@@ -163,13 +175,13 @@ def test_requests_in_a_row(helper: Lone) -> None:
     with helper.open_raw() as channel:
         answers = Answers(channel)
         assert "hello" == answers.next()[1]
-        channel.sendall(b"".join(bytes(msgpack.packb([0, i, "C_GetInfo", [True]])) for i in range(100)))
+        channel.sendall(b"".join((pack([0, i, "C_GetInfo", [True]])) for i in range(100)))
 
         assert list(range(100)) == [answers.next()[1] for _ in range(100)]
 
 
 def test_wild_capacity(helper: Lone) -> None:
-    """A claimed capacity of 2^63 bytes is no memory until it is written, and no more than the limit is ever promised."""
+    """A claimed capacity of 2^63 bytes is no memory until somebody writes to it."""
     with helper.open() as channel:
         _, session = channel.call("C_OpenSession", [0x7000, 4, True])
         before = memory(helper.process.pid)

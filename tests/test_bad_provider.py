@@ -78,18 +78,31 @@ def program(path: Path) -> Path:
     return path
 
 
-BAD = [missing, text, empty, directory, pipe, other_library, undefined_entry, other_machine, truncated, program]
+BAD = [
+    missing,
+    text,
+    empty,
+    directory,
+    pipe,
+    other_library,
+    undefined_entry,
+    other_machine,
+    truncated,
+    program,
+]
 
 
 def test_beside_a_good_one(hosting: Hosting, odd: Path, tmp_path: Path) -> None:
-    """Files that are no providers hide nothing but themselves: the good module's slots are there, and the log says why."""
+    """Files that are no providers hide only themselves: the good one's slots are there, the log says why."""
     bad = [make(tmp_path / f"{make.__name__}.so") for make in BAD]
     modules = [module(path.stem, path) for path in bad]
     played = hosting(*modules, module("good", odd)).played(count_slots, env={"P11HOST_LOG": "1"})
 
     assert ["CKR_OK", 1] == played.result
-    said = [line.partition(f'.so: ')[0] for line in played.output.splitlines()]
-    assert [f'p11host: module.absent module={path.stem} reason="{path.with_suffix("")}' for path in bad] == said
+    said = [line.partition(".so: ")[0] for line in played.output.splitlines()]
+    assert [
+        f'p11host: module.absent module={path.stem} reason="{path.with_suffix("")}' for path in bad
+    ] == said
 
 
 def count_slots() -> tuple[str, int]:
@@ -141,7 +154,9 @@ def test_unreadable(odd: Path) -> None:
     assert f"{bad}: cannot be opened" == told
 
 
-def ask_helper(provider: Path, env: Mapping[str, str] | None = None, *, nobody: bool = False) -> tuple[str, str]:
+def ask_helper(
+    provider: Path, env: Mapping[str, str] | None = None, *, nobody: bool = False
+) -> tuple[str, str]:
     """Return the error with which a helper says hello, and what it writes on standard error."""
     with lone_helper(provider, env, nobody=nobody) as helper:
         with pytest.raises(RemoteError) as refused:

@@ -1,6 +1,7 @@
 """`p11host bench` runs and says what it measured. How fast anything is, no test asks."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,7 +58,8 @@ def test_memory_of_a_helper_is_read_or_said_not_to_be(results: Mapping[str, Any]
 
 def test_tables_are_printed() -> None:
     """Without --json the same is printed as tables, with units and verdicts."""
-    done = subprocess.run(BENCH, capture_output=True, text=True, timeout=100, check=False)
+    env = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(BENCH, capture_output=True, text=True, timeout=100, check=False, env=env)
 
     assert 0 == done.returncode, done.stderr
     assert "C_GetSessionInfo" in done.stdout

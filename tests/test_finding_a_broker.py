@@ -1,4 +1,4 @@
-"""The broker as an application sees it: found, started where there is none, refused if it is somebody else's, lost."""
+"""The broker as an application sees it: found, started where there is none, somebody else's, lost."""
 
 import ctypes
 import os
@@ -19,6 +19,7 @@ from brokers import module
 from cryptoki import ULONG
 from life import Host, Hosting, has_ended
 
+from p11host import helper_path
 from p11host.client import Door
 from p11host.paths import socket_path
 
@@ -34,7 +35,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become
 
 
 def test_a_dead_broker_is_not_missed(hosting: Hosting, odd: Path) -> None:
-    """When the broker is killed running applications go on, also threads that need channels nobody has opened yet."""
+    """When the broker is killed applications go on, also threads that need channels nobody has opened yet."""
     host = hosting(module("odd", odd, env={"ODD_PARTY": str(PARTY)}))
     assert host.broker is not None
 
@@ -61,7 +62,7 @@ def lose_broker(pid: int) -> tuple[str, dict[str, Any]]:
 
 
 def test_without_broker_a_dead_helper_stays_dead(hosting: Hosting, odd: Path) -> None:
-    """When broker and helper are gone every call is an error code, the application lives, and C_Finalize ends."""
+    """When broker and helper are gone calls are error codes, the application lives, and C_Finalize ends."""
     host = hosting(module("odd", odd))
     assert host.broker is not None
 
@@ -97,7 +98,11 @@ def lose_both_and_go_on() -> dict[str, Any]:
         os.kill(pid, signal.SIGKILL)
         assert has_ended(pid)
     told = shim.use(session)
-    return {"slots before": slots, "slots": shim.slots(), "sessions": [told, shim.use(shim.open_session(slots[0]))]}
+    return {
+        "slots before": slots,
+        "slots": shim.slots(),
+        "sessions": [told, shim.use(shim.open_session(slots[0]))],
+    }
 
 
 def broker_pid() -> int:
@@ -111,7 +116,7 @@ def broker_pid() -> int:
 
 @pytest.mark.parametrize("left_behind", [False, True], ids=["no socket", "dead socket"])
 def test_no_broker(tmp_path: Path, left_behind: bool) -> None:  # noqa: FBT001 (a parameter of the test)
-    """Where none listens and none may be started C_Initialize is CKR_GENERAL_ERROR, and the log says what to do."""
+    """Where there is none, nor may be, C_Initialize is CKR_GENERAL_ERROR, and the log says what to do."""
     path = tmp_path / "broker.sock"
     if left_behind:
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as sock:
@@ -132,7 +137,7 @@ def initialize() -> str:
 
 @needs_root
 def test_somebody_elses_socket(tmp_path: Path) -> None:
-    """A socket of another user is refused before a byte is sent: whoever listens there would be given PINs."""
+    """A socket of another user is refused before a byte is sent: who listens there would be given PINs."""
     path = tmp_path / "broker.sock"
     host = Host({"P11HOST_SOCKET": str(path), "P11HOST_NO_START": "1", "P11HOST_LOG": "1"})
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
@@ -162,7 +167,7 @@ def listen_as(uid: int, sock: socket.socket) -> None:
 
 @pytest.fixture
 def on_demand(tmp_path: Path, odd: Path) -> Iterator[Mapping[str, str]]:
-    """Return an environment in which no broker runs and one can be started. Brokers started there end with the test."""
+    """Return an environment where no broker runs and one can be started; it is ended with the test."""
     config, command, started = tmp_path / "p11host.toml", tmp_path / "p11host", tmp_path / "started"
     config.write_text(module("odd", odd))
     config.chmod(0o600)
@@ -235,7 +240,7 @@ def start_with_a_handler() -> tuple[int, bool, bool, bool]:
 
 
 def test_socket_of_systemd(tmp_path: Path, odd: Path) -> None:
-    """An application that connects to systemd's socket before there is a broker is served by the one that comes."""
+    """An application may connect to systemd's socket before there is a broker, and is served."""
     path, config = tmp_path / "broker.sock", tmp_path / "p11host.toml"
     config.write_text(module("odd", odd))
     config.chmod(0o600)
@@ -264,7 +269,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def activate(sock: socket.socket, config: Path) -> subprocess.Popen[bytes]:
     """Start a broker as systemd does."""
-    serve = [sys.executable, "-P", "-m", "p11host", "serve", "--log-level", "warning", "--config", str(config)]
+    serve = [
+        sys.executable,
+        "-P",
+        "-m",
+        "p11host",
+        "serve",
+        "--log-level",
+        "warning",
+        "--config",
+        str(config),
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", ACTIVATE, str(sock.fileno()), *serve], pass_fds=[sock.fileno()]
     )
@@ -275,7 +290,7 @@ def activate(sock: socket.socket, config: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("end", ["C_Finalize", "exit", "SIGKILL"])
 def test_helper_ends_with_its_application(plain: Host, end: str) -> None:
-    """A helper ends when its application has ended or finalized, though a forked child that is idle has all descriptors."""
+    """A helper ends when its application has, or has finalized, though an idle child holds everything."""
     with plain.playing(live_with_idle_child, end) as application:
         helper = application.report()
         if end == "SIGKILL":
@@ -296,6 +311,30 @@ def live_with_idle_child(end: str) -> None:
         shim.must("C_Finalize", None)
     if end != "exit":
         signal.pause()
+
+
+def test_helper_that_began_late_ends_with_its_application(
+    hosting: Hosting, odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper knows its owner though that came to the door before the helper looked."""
+    config = module("plain", odd, env={"LATE_HELPER": str(helper_path())})
+    late = tmp_path / "late-helper"
+    late.write_text(f"#!{sys.executable}\n{BEGIN_LATE}")
+    late.chmod(0o755)
+    monkeypatch.setenv("P11HOST_HELPER", str(late))
+    with hosting(config).playing(live_with_idle_child, "SIGKILL") as application:
+        helper = application.report()
+        os.kill(application.process.pid, signal.SIGKILL)
+
+        assert has_ended(helper)
+
+
+#: Becomes the helper once somebody has come to its door.
+BEGIN_LATE = """
+import os, select, sys
+assert select.select([int(sys.argv[sys.argv.index("--door") + 1])], [], [], 30)[0]
+os.execv(os.environ["LATE_HELPER"], [os.environ["LATE_HELPER"], *sys.argv[1:]])
+"""
 
 
 def test_childs_helper_ends_with_the_child(plain: Host) -> None:

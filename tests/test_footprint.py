@@ -1,4 +1,4 @@
-"""What an application has of the shim in its own process: descriptors, mappings, output. Nothing of it stays."""
+"""What the shim has in an application's process: descriptors, mappings, output. Nothing of it stays."""
 
 import ctypes
 import fcntl
@@ -27,12 +27,12 @@ def test_descriptors_are_out_of_the_way(party: Host) -> None:
     """Every descriptor of ours is close-on-exec and above 2, though the program has closed 0, 1 and 2."""
     found = party.play(close_standard_streams)
 
-    assert PARTY + 2 == len(found), "a door to the broker, one to the helper, channels"
+    assert 2 + 2 * PARTY == len(found), "doors of broker and helper, and a socket each way for each channel"
     assert [] == [place for place, inherited in found if place <= 2 or inherited]
 
 
 def close_standard_streams() -> list[tuple[int, bool]]:
-    """Use the shim without standard streams; return its descriptors, and whether an exec'ed program would have them."""
+    """Use the shim without standard streams; return its descriptors, and if exec would pass them on."""
     os.closerange(0, 3)
     before = descriptors()
     shim = Shim()
@@ -52,7 +52,9 @@ def test_an_executed_program_inherits_none(plain: Host) -> None:
 def execute_around_use() -> list[str]:
     """Execute a program that lists its descriptors, before and while the shim is in use."""
     list_descriptors = [sys.executable, "-c", "import os; print(sorted(os.listdir('/proc/self/fd')))"]
-    run = partial(subprocess.run, list_descriptors, close_fds=False, check=True, capture_output=True, text=True)
+    run = partial(
+        subprocess.run, list_descriptors, close_fds=False, check=True, capture_output=True, text=True
+    )
     before = run().stdout
     shim = Shim()
     session = shim.begin()
@@ -62,7 +64,7 @@ def execute_around_use() -> list[str]:
 
 
 def test_finalize_leaves_nothing(party: Host) -> None:
-    """After C_Finalize the application has as many descriptors and mappings as before C_Initialize, life after life."""
+    """After C_Finalize there are as many descriptors and mappings as before C_Initialize, life after life."""
     before, after = party.play(live_again_and_again)
 
     assert before["descriptors"] == after["descriptors"]
@@ -131,7 +133,7 @@ def unload() -> list[str]:
 
 
 def test_says_nothing_unasked(plain: Host, tmp_path: Path) -> None:
-    """Whatever goes wrong, the shim writes nothing to standard output or error unless the environment asks it to."""
+    """Whatever goes wrong, the shim writes nothing to stdout or stderr unless the environment asks it to."""
     nowhere = {"P11HOST_SOCKET": str(tmp_path / "none")}
 
     assert "" == plain.played(be_refused).output

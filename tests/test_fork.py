@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,42 +21,45 @@ pytest_plugins = ["life_fixtures"]
 CHILDREN = 50
 NOBODY = 65534
 NOT_INITIALIZED = "CKR_CRYPTOKI_NOT_INITIALIZED"
+AroundFork = Callable[..., list[list[str]]]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 
 @pytest.fixture(params=["page", "pid"])
 def env(request: pytest.FixtureRequest) -> Mapping[str, str]:
-    """Return the environment for both ways to notice a fork: a page that the kernel wipes, and comparing pids."""
+    """Return the environment for each way to notice a fork: a page that the kernel wipes, and the pid."""
     return {"P11HOST_FORK_DETECTION": request.param}
 
 
 # ---- until the child calls ----
 
 
+@pytest.fixture
+def around_fork(plain: Host, workshop: Workshop, tmp_path: Path) -> AroundFork:
+    """Return what forks, with a library or without, and tells which system calls child and parent made.
+
+    The child's are those from fork to its end or exec, the parent's those from fork until it has waited.
+    """
+
+    def trace(way: str, env: Mapping[str, str], *module: Path) -> list[list[str]]:
+        log = tmp_path / f"{way}-{len(module)}"
+        plain.run(*tracing(log), workshop.program("forker"), way, *module, env=env)
+        one, other = traced(log).values()
+        parent, child = (one, other) if any(call.name == "wait4" for call in one) else (other, one)
+        return [until("execve", child), until("wait4", since("clone", parent))]
+
+    return trace
+
+
 @pytest.mark.parametrize("way", ["exec", "exit"])
-def test_nothing_happens_at_fork(way: str, plain: Host, workshop: Workshop, tmp_path: Path, env: Mapping[str, str]) -> None:
-    """A child that never calls makes no system call of ours, from fork to exec or exit, nor does its parent meanwhile."""
-    without, with_shim = (forked(plain, workshop, tmp_path / str(i), way, env, i) for i in range(2))
-
-    assert without == with_shim
+def test_nothing_happens_at_fork(way: str, around_fork: AroundFork, env: Mapping[str, str]) -> None:
+    """From fork to exec or exit, a child that never calls and its parent make no system call of ours."""
+    assert around_fork(way, env) == around_fork(way, env, shim_path())
 
 
-def test_finalize_in_a_child_that_never_called_does_nothing(plain: Host, workshop: Workshop, tmp_path: Path) -> None:
+def test_finalize_in_a_child_that_never_called_does_nothing(around_fork: AroundFork) -> None:
     """C_Finalize is no system call in a child that never used us: there is nothing of its own to end."""
-    without, with_shim = (forked(plain, workshop, tmp_path / str(i), "finalize", {}, i) for i in range(2))
-
-    assert without == with_shim
-
-
-def forked(host: Host, workshop: Workshop, log: Path, way: str, env: Mapping[str, str], modules: int) -> list[list[str]]:
-    """Return what a child calls from fork to its end or exec, and its parent from fork to that."""
-    words = [shim_path()] * modules
-    host.run(*tracing(log), workshop.program("forker"), way, *words, env=env)
-    threads = list(traced(log).values())
-    parent = next(calls for calls in threads if any(call.name == "wait4" for call in calls))
-    # The program that the child becomes, if it does, begins with the call that makes it.
-    child = next(calls for calls in threads if calls is not parent)
-    return [until("execve", child), until("wait4", since("clone", parent))]
+    assert around_fork("finalize", {}) == around_fork("finalize", {}, shim_path())
 
 
 def until(name: str, calls: list[SystemCall]) -> list[str]:
@@ -74,7 +77,7 @@ def since(name: str, calls: list[SystemCall]) -> list[SystemCall]:
 
 
 def test_child_begins_anew(plain: Host, env: Mapping[str, str]) -> None:
-    """A child finds the same slots and has sessions of its own, not logged in; its parent's handles are refused."""
+    """A child has the same slots and sessions of its own, not logged in; its parent's handles are refused."""
     parent, child = plain.play(parent_and_child, env=env)
 
     assert parent["slots"] == child["slots"]
@@ -176,7 +179,7 @@ def test_fork_while_threads_are_inside_calls(plain: Host, workshop: Workshop, en
 
 
 def test_initialize_in_child(plain: Host, env: Mapping[str, str]) -> None:
-    """In a child C_Initialize is CKR_OK once, before or after its first call, then CKR_CRYPTOKI_ALREADY_INITIALIZED."""
+    """In a child C_Initialize is CKR_OK once, be it its first call or not, then ALREADY_INITIALIZED."""
     expected = ["CKR_OK", "CKR_CRYPTOKI_ALREADY_INITIALIZED"]
 
     assert [expected, expected] == plain.play(initialize_in_children, env=env)
@@ -198,7 +201,7 @@ def initialize_in_children() -> list[list[str]]:
 
 
 def test_finalize_in_child(plain: Host, env: Mapping[str, str]) -> None:
-    """C_Finalize ends a child's life, used or not, and nothing of its parent's; then C_Initialize begins another."""
+    """C_Finalize ends a child's life, used or not, and not its parent's; C_Initialize then begins another."""
     unused, used, parent = plain.play(finalize_in_children, env=env)
 
     assert ["CKR_OK", NOT_INITIALIZED, NOT_INITIALIZED, "CKR_OK"] == unused
@@ -327,7 +330,7 @@ def reused_descriptors() -> tuple[list[int], dict[int, str]]:
 
 @needs_root
 def test_child_without_rights_or_environment(plain: Host, env: Mapping[str, str]) -> None:
-    """A worker that has become another user, in another root directory, without environment still has its token."""
+    """A worker that is another user by now, in another root, without environment still has its token."""
     assert "CKR_OK" == plain.play(worker, env=env)
 
 

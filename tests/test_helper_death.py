@@ -14,7 +14,7 @@ import pytest
 from application import PATIENCE, Shim, await_calls, has_children, helpers, in_threads, start_threads
 from brokers import module
 from cryptoki import ULONG
-from life import Host, Hosting
+from life import Host, Hosting, has_ended
 
 pytest_plugins = ["life_fixtures"]
 
@@ -36,12 +36,12 @@ def killed(plain: Host) -> Mapping[str, Any]:
 
 
 def test_calls_in_flight(killed: Mapping[str, Any]) -> None:
-    """When a helper is killed, every call that it has not answered returns CKR_DEVICE_REMOVED, whatever the thread."""
+    """When a helper is killed, every call it has not answered returns CKR_DEVICE_REMOVED, in every thread."""
     assert [REMOVED] * THREADS == killed["in flight"]
 
 
 def test_sessions_of_the_dead(killed: Mapping[str, Any]) -> None:
-    """Once that was told, sessions and objects of the dead helper are refused, before and after there is a new one."""
+    """Then sessions and objects of the dead helper are refused, before and after there is a new one."""
     assert GONE == killed["session"]
     assert GONE == killed["session in the new life"]
     assert "CKR_OBJECT_HANDLE_INVALID" == killed["object in the new life"]
@@ -56,12 +56,12 @@ def test_new_helper(killed: Mapping[str, Any]) -> None:
 
 
 def kill_in_flight() -> dict[str, Any]:
-    """Kill the helper while threads are inside calls, then go on. SIGPIPE is as it is in most programs: fatal."""
+    """Kill the helper while threads are inside calls, then go on. SIGPIPE is fatal, as in most programs."""
     shim = Shim()
     session = shim.begin()
     shim.must("C_Login", session, 1, b"1234", 4)
     made = shim.create_object(session)
-    found = {"slots": shim.slots(), "handles": [session, made], "helper": helpers()["plain"]}
+    found: dict[str, Any] = {"slots": shim.slots(), "handles": [session, made], "helper": helpers()["plain"]}
     results = start_threads([partial(shim.sign, session)] * THREADS)
     await_calls(shim, session, THREADS)
     kill(found["helper"])
@@ -93,7 +93,7 @@ def kill(pid: int) -> None:
     ],
 )
 def test_killed_while_idle(plain: Host, first: str, told: str) -> None:
-    """The first call after a helper died while nobody called says so; whatever it was, the next call has a new one."""
+    """The first call after a helper died idle says so; whatever it was, the next call has a new helper."""
     assert [told, "CKR_OK"] == plain.play(kill_while_idle, first)
 
 
@@ -121,7 +121,7 @@ def test_many_deaths(plain: Host) -> None:
 
 
 def die_again_and_again() -> list[list[Any]]:
-    """Live through several helpers; return the sessions of all, and what using the old ones returned at last."""
+    """Live through several helpers; return their sessions, and what the old ones are good for then."""
     shim = Shim()
     sessions = [shim.begin()]
     slot = shim.slots()[0]
@@ -142,7 +142,7 @@ def test_threads_share_one_new_helper(plain: Host) -> None:
 
 
 def revive_with_threads() -> tuple[list[str], int]:
-    """Kill the helper, learn of it, and open sessions with many threads; return their CK_RVs and how many helpers run."""
+    """Kill the helper, learn of it, open sessions with many threads; return that, and count helpers."""
     shim = Shim()
     session = shim.begin()
     slot = shim.slots()[0]
@@ -160,7 +160,7 @@ def revive_with_threads() -> tuple[list[str], int]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_provider_dies_in_a_call(hosting: Hosting, odd: Path, way: str) -> None:
-    """A provider that ends its process in a call is CKR_DEVICE_REMOVED there; the other module does not notice."""
+    """A provider that ends its process in a call is CKR_DEVICE_REMOVED, and nothing to other modules."""
     host = hosting(module("good", odd), module("bad", odd, env={"ODD_DIES": f"C_Sign {way}"}))
 
     found = host.play(lose_one_of_two)
@@ -217,7 +217,7 @@ def count_slots() -> tuple[str, int]:
 
 
 def test_hung_provider(hosting: Hosting, odd: Path) -> None:
-    """A call that a provider never answers returns CKR_DEVICE_ERROR after its deadline; others go on, and C_Finalize ends."""
+    """A call never answered is CKR_DEVICE_ERROR at its deadline; others go on, C_Finalize and helper end."""
     host = hosting(module("odd", odd, deadlines={"long": SOON}))
 
     found = host.play(hang)
@@ -225,15 +225,17 @@ def test_hung_provider(hosting: Hosting, odd: Path) -> None:
     assert "CKR_DEVICE_ERROR" == found["C_Sign"]
     assert "CKR_OK" == found["the same session"]
     assert "CKR_OK" == found["C_Finalize"]
+    assert has_ended(found["helper"])
 
 
-def hang() -> dict[str, str]:
+def hang() -> dict[str, Any]:
     """Call what never returns, with two threads; then use the session, and end."""
     shim = Shim()
     session = shim.begin()
     rvs = in_threads([partial(shim.sign, session)] * 2)
     assert rvs[0] == rvs[1], rvs
-    return {"C_Sign": rvs[0], "the same session": shim.use(session), "C_Finalize": shim.rv("C_Finalize", None)}
+    found = {"C_Sign": rvs[0], "the same session": shim.use(session), "helper": helpers()["odd"]}
+    return found | {"C_Finalize": shim.rv("C_Finalize", None)}
 
 
 def test_stopped_helper(hosting: Hosting, odd: Path) -> None:
@@ -292,7 +294,7 @@ def test_no_trace_in_the_application(plain: Host) -> None:
 
 
 def live_without_a_trace() -> tuple[int, bool]:
-    """Count SIGCHLD while a helper is started, dies and is started again; return that, and whether we have children."""
+    """Lose a helper and get another; return how many SIGCHLD that was, and whether we have children."""
     signals = []
     signal.signal(signal.SIGCHLD, lambda number, _: signals.append(number))
     shim = Shim()

@@ -17,7 +17,9 @@ from p11host import shim_path
 
 pytest_plugins = ["life_fixtures"]
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: helpers show nothing of themselves to others")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: helpers show nothing of themselves to others"
+)
 MOST_PRIVATE_KB = 1024
 SECRET = "P11HOST_TEST_SECRET"
 
@@ -63,7 +65,7 @@ def dumpable() -> int:
 
 @needs_root
 def test_has_only_its_own_descriptors(plain: Host) -> None:
-    """A helper holds its standard streams, its door, a channel and a way back, and what it watches these and its owner by."""
+    """A helper has standard streams, its door, a channel and a way back, and what it watches its owner by."""
     with plain.playing(live) as application:
         pid = application.report()
         links = {int(link.name): str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
@@ -80,7 +82,7 @@ def kind(link: str) -> str:
 
 @needs_root
 def test_environment_is_rebuilt(hosting: Hosting, odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper's environment holds what its module says and a few variables of the broker's, nothing of the application's."""
+    """A helper's environment is its module's and a little of the broker's, nothing of the application's."""
     monkeypatch.setenv(SECRET, "broker's")
     host = hosting(module("odd", odd, env={"ODD_SLOTS": "2"}))
     with host.playing(live, env={SECRET: "application's", "LC_TEST": "application's"}) as application:
@@ -89,7 +91,16 @@ def test_environment_is_rebuilt(hosting: Hosting, odd: Path, monkeypatch: pytest
 
     assert "ODD_SLOTS=2" in environ
     kept = {name for name in os.environ if name.startswith("LC_")}
-    assert set() == names - kept - {"ODD_SLOTS", "PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR"}
+    assert set() == names - kept - {
+        "ODD_SLOTS",
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "TZ",
+        "XDG_RUNTIME_DIR",
+    }
 
 
 def test_sigpipe_is_harmless(plain: Host) -> None:
@@ -105,7 +116,7 @@ def break_pipe() -> list[str]:
 
 
 def test_signals_are_default(plain: Host) -> None:
-    """Whatever the application and the broker ignore or block, a helper starts with default signals, but for SIGPIPE."""
+    """Whatever others ignore or block, a helper blocks no signal and ignores none but SIGPIPE."""
     with plain.playing(live_ignoring_signals) as application:
         found = status(application.report())
 

@@ -66,7 +66,7 @@ def test_order_of_calls(plain: Host) -> None:
 
 
 def call_in_any_order() -> dict[str, Any]:
-    """Call every function before and after; in between begin, begin again, end wrongly, end, end again, begin anew."""
+    """Call every function before and after; in between begin twice, end wrongly and twice, begin anew."""
     shim = Shim()
     before = call_all(shim)
     between = [shim.rv("C_Initialize", None), shim.rv("C_Initialize", None)]
@@ -80,7 +80,9 @@ def call_all(shim: Shim) -> dict[str, str]:
     """Call every function that needs the library, with nothing."""
     functions = tables().functions.values()
     free = {"C_Initialize", "C_GetFunctionList", "C_GetInterfaceList", "C_GetInterface"}
-    return {each.name: shim.rv(each.name, *[0] * len(each.words)) for each in functions if each.name not in free}
+    return {
+        each.name: shim.rv(each.name, *[0] * len(each.words)) for each in functions if each.name not in free
+    }
 
 
 # ---- function lists ----
@@ -98,7 +100,9 @@ def call_what_is_new() -> dict[str, str]:
     """Call the functions of 3.0 and later with a session and nothing else."""
     shim = Shim()
     session = shim.begin()
-    functions = [each for each in tables().functions.values() if each.since > "2.40" and each.name[:8] != "C_GetInt"]
+    functions = [
+        each for each in tables().functions.values() if each.since > "2.40" and each.name[:8] != "C_GetInt"
+    ]
     found = {}
     for each in functions:
         room = [session if ctype == "CK_SESSION_HANDLE" else 0 for ctype, _ in each.words]
@@ -126,7 +130,7 @@ def get_function_list() -> list[Any]:
 
 
 def test_interface_list(plain: Host) -> None:
-    """C_GetInterfaceList counts, refuses what is too small, and lists 3.2, 3.0 and 2.40, none of them fork-safe."""
+    """C_GetInterfaceList counts, refuses what is too small, and lists 3.2, 3.0 and 2.40, none fork-safe."""
     found = plain.play(list_interfaces)
 
     assert [BAD, [OK, 3], ["CKR_BUFFER_TOO_SMALL", 3], [OK, 3]] == found["calls"]
@@ -171,7 +175,7 @@ ASKED: list[tuple[str | None, list[int] | None, int, list[int] | None]] = [
 
 
 def test_interface(plain: Host) -> None:
-    """C_GetInterface gives the interface of that name and version, the newest by default, and no other; none is fork-safe."""
+    """C_GetInterface gives the interface that is asked for, by default the newest; none is fork-safe."""
     expected = [[BAD, None] if version is None else [OK, version] for *_, version in ASKED]
 
     assert [*expected, [BAD, None]] == plain.play(get_interfaces)
@@ -186,7 +190,7 @@ def get_interfaces() -> list[Any]:
         wanted = None if version is None else ctypes.byref(struct("CK_VERSION")(*version))
         text = None if name is None else ctypes.create_string_buffer(name.encode())
         rv = shim.rv("C_GetInterface", text, wanted, ctypes.byref(place), flags)
-        found.append([rv, describe(place.contents)[1] if place else None])
+        found.append([rv, describe(place.contents)[1] if rv == OK else None])
     return [*found, [shim.rv("C_GetInterface", None, None, None, 0), None]]
 
 

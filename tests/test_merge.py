@@ -48,7 +48,12 @@ def test_calls_reach_the_slot_they_name(two: Host) -> None:
     """Each id leads to its slot, and a session says so; an id that nobody was given leads nowhere."""
     found, sessions = two.play(open_everywhere)
 
-    assert {"0": NO_SUCH_SLOT, **dict.fromkeys("1234", "CKR_OK"), "5": NO_SUCH_SLOT, str(0x7000): NO_SUCH_SLOT} == found
+    assert {
+        "0": NO_SUCH_SLOT,
+        **dict.fromkeys("1234", "CKR_OK"),
+        "5": NO_SUCH_SLOT,
+        str(0x7000): NO_SUCH_SLOT,
+    } == found
     assert [1, 2, 3, 4] == sessions
 
 
@@ -65,7 +70,7 @@ def open_everywhere() -> tuple[dict[int, str], list[int]]:
 
 @pytest.mark.parametrize("name", ["plain", "two"])
 def test_convention_for_buffers(request: pytest.FixtureRequest, name: str) -> None:
-    """C_GetSlotList counts for NULL, refuses a buffer that is too small and says what it needs, and fills one that is not."""
+    """C_GetSlotList counts for NULL, says how large a buffer must be, and fills one that is."""
     host: Host = request.getfixturevalue(name)
     count = {"plain": 1, "two": 4}[name]
     slots = list(range(1, count + 1))
@@ -108,18 +113,11 @@ def list_nowhere() -> str:
 
 
 def test_ids_stay_when_modules_come(hosting: Hosting, odd: Path) -> None:
-    """When a module is added between two lives the slots of the others keep their ids; the new one's get new ones."""
+    """When a module is added between two lives the others' slots keep their ids; its own get new ones."""
     host = hosting(module("b", odd, env={"ODD_SLOTS": "2"}))
     more = module("a", odd) + module("b", odd, env={"ODD_SLOTS": "2"})
 
     assert [[1, 2], [3, 1, 2]] == host.play(list_in_two_lives, str(host.config), more)
-
-
-def test_no_module(hosting: Hosting, odd: Path) -> None:
-    """When the last module is disabled C_Initialize still succeeds, and there are no slots."""
-    host = hosting(module("odd", odd))
-
-    assert [[1], []] == host.play(list_in_two_lives, str(host.config), module("odd", odd, enabled=False))
 
 
 def list_in_two_lives(config: str, text: str) -> list[list[int]]:
@@ -140,7 +138,11 @@ def test_one_module_speaks_for_itself(plain: Host) -> None:
     """With one module C_GetInfo is the provider's: some programs compare."""
     found = plain.play(get_info)
 
-    assert ["odd", "odd", [7, 7]] == [found["manufacturerID"], found["libraryDescription"], found["libraryVersion"]]
+    assert ["odd", "odd", [7, 7]] == [
+        found["manufacturerID"],
+        found["libraryDescription"],
+        found["libraryVersion"],
+    ]
 
 
 def test_many_modules_are_p11host(two: Host) -> None:
@@ -172,7 +174,7 @@ def get_info() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["plain", "two", "soft"])
 def test_no_event(request: pytest.FixtureRequest, name: str) -> None:
-    """C_WaitForSlotEvent with CKF_DONT_BLOCK returns CKR_NO_EVENT when there is none, with one module or several."""
+    """C_WaitForSlotEvent with CKF_DONT_BLOCK is CKR_NO_EVENT when there is none."""
     host: Host = request.getfixturevalue(name)
 
     assert "CKR_NO_EVENT" == host.play(look_for_event)
@@ -187,7 +189,7 @@ def look_for_event() -> str:
 
 @pytest.mark.parametrize("name", ["plain", "two"])
 def test_waiting_ends_with_the_library(request: pytest.FixtureRequest, name: str) -> None:
-    """A thread that waits for an event hinders no other; C_Finalize wakes it with CKR_CRYPTOKI_NOT_INITIALIZED."""
+    """A thread waiting for an event hinders no other; C_Finalize wakes it, and it is told why."""
     host: Host = request.getfixturevalue(name)
 
     assert ["CKR_OK", "CKR_OK", ["CKR_CRYPTOKI_NOT_INITIALIZED"]] == host.play(finalize_while_waiting)

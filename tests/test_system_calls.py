@@ -50,7 +50,7 @@ def between(calls: list[SystemCall], begin: float, end: float) -> list[str]:
 
 
 def test_a_small_call_is_at_most_two_system_calls_on_each_side(traces: tuple[list[str], list[str]]) -> None:
-    """In steady state a small call sends at most once and receives at most once, here and in the helper, and that is all."""
+    """In steady state a small call sends at most once and receives at most once, here as in the helper."""
     for calls in traces:
         assert {"send", "receive"} >= set(calls)
         assert CALLS >= calls.count("send")

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from application import Shim, in_threads
 from brokers import module
-from life import Host, Hosting
+from life import Host, Hosting, Workshop
+
+from p11host import shim_path
 
 pytest_plugins = ["life_fixtures"]
 
 THREADS = 4
+LIVES = "50"
 #: Milliseconds that a call waits for company that must not come.
 IN_VAIN = "50"
 
@@ -23,7 +26,7 @@ ONE_AT_A_TIME: dict[str, dict[str, Any]] = {
 
 
 def test_calls_run_at_the_same_time(party: Host) -> None:
-    """Calls of so many threads are in the provider at once: each waits there until all the others have come."""
+    """Calls of many threads are in the provider at once: each waits there until all the others have come."""
     assert [THREADS] * THREADS == party.play(call_at_once)
 
 
@@ -75,3 +78,13 @@ def open_with_threads() -> list[int]:
         return sessions
 
     return [session for sessions in in_threads([live] * 8) for session in sessions]
+
+
+@pytest.mark.parametrize("name", ["plain", "two"])
+def test_lives_begin_and_end_under_threads(
+    request: pytest.FixtureRequest, workshop: Workshop, name: str
+) -> None:
+    """While threads call without a pause lives may begin and end: all calls are answered, nothing is left open."""
+    host: Host = request.getfixturevalue(name)
+
+    assert "0\n" == host.run(workshop.program("lives"), shim_path(), LIVES)

@@ -74,14 +74,14 @@ def _measures() -> tuple[Measure, ...]:
     encrypt = wire_bytes("C_Encrypt", [session, mega, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, mega]])
     return (
         Measure("session-info", "C_GetSessionInfo", "softhsm", "ns", "call", ("session-info",), 10_000, info),
-        Measure("random", "C_GenerateRandom 16 B", "softhsm", "ns", "call", ("random",), 10_000, random),
+        Measure("random", "C_GenerateRandom", "softhsm", "ns", "call", ("random",), 10_000, random),
         Measure("sleepy-1", "1 ms call, 1 thread", "sleepy", "calls/s", "rate", ("random", "1"), 500),
         Measure("sleepy-8", "1 ms call, 8 threads", "sleepy", "calls/s", "rate", ("random", "8"), 500),
         Measure("digest", "SHA-256, 1 MiB", "softhsm", "ns", "call", ("digest",), 100, digest),
         Measure("encrypt", "AES-CBC-PAD, 1 MiB", "softhsm", "ns", "call", ("encrypt",), 50, encrypt),
-        Measure("sign-1", "ECDSA P-256, 1 thread", "softhsm", "calls/s", "rate", ("sign", "1"), 500),
-        Measure("sign-4", "ECDSA P-256, 4 threads", "softhsm", "calls/s", "rate", ("sign", "4"), 500),
-        Measure("start", "start to C_GetSlotList", "softhsm", "ns", "start"),
+        Measure("sign-1", "ECDSA, 1 thread", "softhsm", "calls/s", "rate", ("sign", "1"), 500),
+        Measure("sign-4", "ECDSA, 4 threads", "softhsm", "calls/s", "rate", ("sign", "4"), 500),
+        Measure("start", "start and list slots", "softhsm", "ns", "start"),
     )
 
 

@@ -30,8 +30,8 @@ static void begin(void)
     int ends[2];
     end();
     make_pair(SOCK_STREAM, ends);
-    near_end = channel_new(ends[0]);
-    far_end = channel_new(ends[1]);
+    near_end = channel_new(ends[0], ends[0]);
+    far_end = channel_new(ends[1], ends[1]);
     expect(near_end && far_end);
 }
 
@@ -116,7 +116,7 @@ static void what_does_not_fit_at_once_is_sent_in_parts(void)
     pthread_t thread;
     void *error;
     begin();
-    narrow(near_end->fd);
+    narrow(near_end->from);
     expect_number(0, pthread_create(&thread, NULL, send_much, near_end));
     expect_much(far_end);
     expect_number(0, pthread_join(thread, &error));
@@ -155,7 +155,7 @@ static void what_is_interrupted_goes_on(void)
     void *error;
     begin();
     heed_signals();
-    narrow(near_end->fd);
+    narrow(near_end->from);
     expect_number(0, pthread_create(&thread, NULL, send_much, near_end));
     channel_begin(far_end, 0);
     expect_number(3, read_array(&far_end->in));
@@ -179,7 +179,7 @@ static void what_comes_in_parts_is_one_message(void)
     static const char bytes[] = "\x92\xce\x00\x12\xd6\x87\xa5hello";
     pthread_t thread;
     begin();
-    int fd = near_end->fd;
+    int fd = near_end->from;
     expect_number(0, pthread_create(&thread, NULL, send_much, far_end)); /* the other way meanwhile, to mix things up */
     for (size_t i = 0; i < sizeof bytes - 1; i++)
         expect_number(1, send(fd, bytes + i, 1, 0));
@@ -208,9 +208,9 @@ static void *close_after_a_part(void *argument)
 {
     struct channel *c = argument;
     uint8_t part[1000];
-    if (recv(c->fd, part, sizeof part, MSG_WAITALL) != sizeof part)
+    if (recv(c->from, part, sizeof part, MSG_WAITALL) != sizeof part)
         abort();
-    shutdown(c->fd, SHUT_RDWR);
+    shutdown(c->from, SHUT_RDWR);
     return NULL;
 }
 
@@ -218,7 +218,7 @@ static void a_peer_that_goes_meanwhile_is_no_signal(void)
 {
     pthread_t thread;
     begin();
-    narrow(near_end->fd);
+    narrow(near_end->from);
     expect_number(0, pthread_create(&thread, NULL, close_after_a_part, far_end));
     expect_number(-EPIPE, (intptr_t)send_much(near_end));
     expect_number(0, pthread_join(thread, NULL));
@@ -247,7 +247,7 @@ static void the_end_inside_a_message_is_told(void)
     static const char bytes[] = "\x92\xce\x00\x12\xd6\x87\xa5hello";
     for (size_t len = 0; len < sizeof bytes - 1; len++) {
         begin();
-        expect_number(len, send(far_end->fd, bytes, len, 0));
+        expect_number(len, send(far_end->from, bytes, len, 0));
         far_end = channel_free(far_end);
         test_case("after %zu bytes", len);
         expect_number(-ENODATA, error_of_reading(near_end));
@@ -269,7 +269,7 @@ static void a_reset_is_told(void)
 static void a_shut_down_channel_wakes_its_reader(void)
 {
     begin();
-    expect_number(0, shutdown(near_end->fd, SHUT_RDWR));
+    expect_number(0, shutdown(near_end->from, SHUT_RDWR));
     expect_number(-ENODATA, error_of_reading(near_end));
     write_small(near_end);
     expect_number(-EPIPE, channel_send(near_end));
@@ -293,7 +293,7 @@ static void half_a_message_is_not_waited_for_for_ever(void)
     begin();
     channel_set_ticks(near_end, TICK_MS, TICK_MS);
     channel_set_deadline(near_end, DEADLINE_MS);
-    expect_number(3, send(far_end->fd, "\x92\xce\x00", 3, 0));
+    expect_number(3, send(far_end->from, "\x92\xce\x00", 3, 0));
     expect_number(-ETIMEDOUT, error_of_reading(near_end));
     end();
 }
@@ -375,7 +375,7 @@ static void a_channel_owns_its_descriptor(void)
 {
     unsigned before = open_descriptors();
     begin();
-    int fd = near_end->fd;
+    int fd = near_end->from;
     end();
     expect(!is_open(fd));
     expect_number(before, open_descriptors());
@@ -442,7 +442,7 @@ static void converse_with_bells(void (*between)(unsigned round))
             between(i);
         expect_echo(sizes[i % 7]);
     }
-    shutdown(near_end->fd, SHUT_RDWR);
+    shutdown(near_end->from, SHUT_RDWR);
     expect_number(0, pthread_join(thread, NULL));
     end();
 }
@@ -455,8 +455,8 @@ static void bells_and_shelves_change_nothing(void)
 static void lie(unsigned round)
 {
     static const uint32_t numbers[] = {0, 1, 1000, UINT32_MAX, 0x80000000U};
-    atomic_store(near_end->bell.theirs, numbers[round % 5]);
-    atomic_store(near_end->bell.ours, numbers[(round + 2) % 5]);
+    atomic_store(&near_end->bell.theirs->rung, numbers[round % 5]);
+    atomic_store(&near_end->bell.ours->rung, numbers[(round + 2) % 5]);
 }
 
 static void a_bell_that_lies_costs_time_only(void)
@@ -467,11 +467,12 @@ static void a_bell_that_lies_costs_time_only(void)
 static void expect_no_bell(int fd)
 {
     struct bell bell;
+    uint8_t nothing[1];
     expect(fd >= 0);
     bell_hang(&bell, fd);
     expect(bell.page == NULL && bell.shelf.base == NULL);
     bell_ring(&bell);
-    bell_await(&bell, 0);
+    expect_number(0, bell_await(&bell, 0, nothing, sizeof nothing));
     bell_finish(&bell);
     close(fd);
 }

@@ -68,11 +68,12 @@ static void expect_words(struct channel *from, struct channel *to)
     expect_number(0, to->in.error);
 }
 
-static void pass(bool with_bell)
+static void pass(enum door_kind kind)
 {
+    bool with_bell = kind == DOOR_OF_HELPER;
     int error;
     struct hello hello = some_hello(), heard;
-    struct channel *ours = door_open(outside, &hello, with_bell, &error);
+    struct channel *ours = door_open(outside, &hello, kind, &error);
     expect_number(0, error);
     struct channel *theirs = receive(&heard, &error);
     expect(ours && theirs);
@@ -81,7 +82,10 @@ static void pass(bool with_bell)
     expect_number(PROTOCOL_VERSION, heard.protocol);
     expect_number(sizeof(CK_ULONG), heard.ulong);
     expect_number(tables_digest, heard.tables);
-    expect(is_closed_on_exec(ours->fd) && is_closed_on_exec(theirs->fd));
+    expect(is_closed_on_exec(ours->from) && is_closed_on_exec(theirs->from));
+    expect(is_closed_on_exec(ours->to) && is_closed_on_exec(theirs->to));
+    expect_number(with_bell, ours->from != ours->to);
+    expect_number(with_bell, theirs->from != theirs->to);
     expect_number(with_bell, ours->bell.page != NULL);
     expect_number(with_bell, theirs->bell.page != NULL);
     expect_words(ours, theirs);
@@ -94,7 +98,7 @@ static void a_channel_comes_through(void)
 {
     begin();
     for (unsigned i = 0; i < 3; i++)
-        pass(i % 2);
+        pass(i % 2 ? DOOR_OF_HELPER : DOOR_OF_BROKER);
     finish();
 }
 
@@ -108,7 +112,7 @@ static void many_come_through_in_order(void)
     for (unsigned i = 0; i < MANY; i++) {
         struct hello hello = some_hello();
         hello.program[0] = (char)('a' + i);
-        ours[i] = door_open(outside, &hello, true, &error);
+        ours[i] = door_open(outside, &hello, DOOR_OF_HELPER, &error);
         expect(ours[i] != NULL);
     }
     for (unsigned i = 0; i < MANY; i++) {
@@ -130,7 +134,7 @@ static void nobody_behind_the_door(void)
     begin();
     close(inside);
     inside = -1;
-    expect(door_open(outside, &hello, true, &error) == NULL);
+    expect(door_open(outside, &hello, DOOR_OF_HELPER, &error) == NULL);
     expect_number(-EPIPE, error);
     finish();
 }
@@ -152,7 +156,7 @@ static void no_door_at_all(void)
     struct hello hello = some_hello(), heard;
     pid_t pid;
     int error;
-    expect(door_open(-1, &hello, true, &error) == NULL);
+    expect(door_open(-1, &hello, DOOR_OF_HELPER, &error) == NULL);
     expect_number(-EBADF, error);
     expect(door_receive(-1, &heard, &pid, &error) == NULL);
     expect_number(-EBADF, error);
@@ -220,7 +224,7 @@ static void a_message_with_too_much_is_dropped(void)
     begin();
     for (unsigned i = 0; i < 16; i += 2)
         make_pair(SOCK_STREAM, fds + i);
-    for (unsigned n = 3; n <= 16; n++) {
+    for (unsigned n = 4; n <= 16; n++) {
         test_case("%u descriptors", n);
         expect_dropped(good_hello, sizeof good_hello - 1, fds, n);
     }
@@ -247,19 +251,35 @@ static void what_is_no_stream_is_dropped(void)
     end();
 }
 
-/* Something that is no bell comes along: the channel is good without. */
-static void a_bell_that_is_none_is_ignored(void)
+/* Something that is neither a way back nor a bell comes along: the channel is good without. */
+static void what_else_comes_along_is_ignored(void)
 {
-    int ends[2], error;
+    int streams[2], more[2], datagrams[2], pipes[2], error;
     struct hello heard;
     begin();
-    make_pair(SOCK_STREAM, ends);
-    push(good_hello, sizeof good_hello - 1, ends, 2);
-    struct channel *channel = receive(&heard, &error);
-    expect(channel && !channel->bell.page);
-    channel_free(channel);
-    close(ends[0]);
-    close(ends[1]);
+    make_pair(SOCK_STREAM, streams);
+    make_pair(SOCK_STREAM, more);
+    make_pair(SOCK_DGRAM, datagrams);
+    expect_number(0, pipe2(pipes, O_CLOEXEC));
+    const int rows[][3] = {
+        {streams[0], pipes[0], pipes[1]}, {streams[0], datagrams[0], pipes[0]}, {streams[0], pipes[0], streams[1]},
+        {streams[0], streams[1], pipes[0]}, {streams[0], streams[1], more[0]},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (unsigned n = 1; n <= 3; n++) {
+            unsigned before = open_descriptors();
+            bool way_back = n > 1 && rows[i][1] == streams[1];
+            way_back = way_back || (n > 2 && rows[i][2] == streams[1]);
+            test_case("row %zu, %u descriptors", i, n);
+            push(good_hello, sizeof good_hello - 1, rows[i], n);
+            struct channel *channel = receive(&heard, &error);
+            expect(channel && !channel->bell.page && !channel->in.shelf.base);
+            expect_number(way_back, channel->to != channel->from);
+            channel_free(channel);
+            expect_number(before, open_descriptors());
+        }
+    for (unsigned i = 0; i < 2; i++)
+        close(streams[i]), close(more[i]), close(datagrams[i]), close(pipes[i]);
     finish();
 }
 
@@ -425,7 +445,7 @@ static const struct test tests[] = {
     TEST(an_empty_message_is_dropped, "an empty message is dropped, and is not taken for the end"),
     TEST(a_message_with_too_much_is_dropped, "a message with too many descriptors is dropped and they are closed"),
     TEST(what_is_no_stream_is_dropped, "a descriptor that is no stream socket is dropped and closed"),
-    TEST(a_bell_that_is_none_is_ignored, "a second descriptor that is no bell does no harm"),
+    TEST(what_else_comes_along_is_ignored, "what comes along and is neither a way back nor a bell is closed, and the channel is good"),
     TEST(a_bad_hello_is_dropped, "a message whose body is no hello is dropped and its channel closed"),
     TEST(a_hello_over_the_limit_is_dropped, "a body over the limit is dropped"),
     TEST(a_hello_is_understood, "every field of a hello arrives, however it is cut"),

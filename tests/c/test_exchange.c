@@ -56,18 +56,26 @@ struct seat {
     struct channel *channel;
 };
 
+/* As closing would; what is in its buffers stays. */
+static void hang_up(struct channel *channel)
+{
+    shutdown(channel->from, SHUT_RDWR);
+    shutdown(channel->to, SHUT_RDWR);
+}
+
 static void *run_channel(void *argument)
 {
     struct seat seat = *(struct seat *)argument;
     struct hello hello = hello_ours();
     free(argument);
     hello.rv = seat.helper->rv;
+    hello.bell = seat.channel->bell.page != NULL;
     if (hello.rv)
         strcpy(hello.error, "not today");
     write_hello(&seat.channel->out, &hello);
     if (channel_send(seat.channel) == 0 && !hello.rv)
         seat.helper->converse(seat.channel);
-    shutdown(seat.channel->fd, SHUT_RDWR);
+    hang_up(seat.channel);
     return NULL;
 }
 
@@ -114,7 +122,7 @@ static void helper_dies(struct helper *h)
     shutdown(h->door, SHUT_RDWR);
     expect_number(0, pthread_join(h->thread, NULL));
     for (unsigned i = 0; i < atomic_load(&h->count); i++) {
-        shutdown(h->open[i]->fd, SHUT_RDWR);
+        hang_up(h->open[i]);
         expect_number(0, pthread_join(h->channels[i], NULL));
         channel_free(h->open[i]);
     }

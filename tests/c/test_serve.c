@@ -74,7 +74,7 @@ static void *run(void *argument)
 {
     struct service *s = argument;
     serve(s->helper, &provider);
-    shutdown(s->helper->fd, SHUT_RDWR); /* what closing it would do; its buffers are looked into later */
+    shutdown(s->helper->from, SHUT_RDWR); /* what closing it would do; its buffers are looked into later */
     return NULL;
 }
 
@@ -84,15 +84,15 @@ static void begin(struct service *s)
     int ends[2];
     pthread_once(&once, serve_init);
     make_pair(SOCK_STREAM, ends);
-    s->helper = channel_new(ends[0]);
-    s->caller = channel_new(ends[1]);
+    s->helper = channel_new(ends[0], ends[0]);
+    s->caller = channel_new(ends[1], ends[1]);
     expect(s->helper && s->caller);
     expect_number(0, pthread_create(&s->thread, NULL, run, s));
 }
 
 static void end(struct service *s)
 {
-    shutdown(s->caller->fd, SHUT_WR);
+    shutdown(s->caller->from, SHUT_WR);
     expect_number(0, pthread_join(s->thread, NULL));
     channel_free(s->helper);
     channel_free(s->caller);
@@ -100,7 +100,7 @@ static void end(struct service *s)
 
 static void send_raw(struct service *s, const void *bytes, size_t len)
 {
-    expect_number(len, send(s->caller->fd, bytes, len, MSG_NOSIGNAL));
+    expect_number(len, send(s->caller->from, bytes, len, MSG_NOSIGNAL));
 }
 
 /* ---- asking ---- */
@@ -407,8 +407,8 @@ static void an_end_anywhere_is_an_end(void)
         begin(&s);
         test_case("after %zu bytes", len);
         send_raw(&s, request, len);
-        shutdown(s.caller->fd, SHUT_WR);
-        expect_number(0, recv(s.caller->fd, &byte, 1, 0));
+        shutdown(s.caller->from, SHUT_WR);
+        expect_number(0, recv(s.caller->from, &byte, 1, 0));
         end(&s);
     }
 }
@@ -418,7 +418,7 @@ static void a_caller_that_does_not_wait_is_no_signal(void)
     struct service s;
     begin(&s);
     ask_random(&s, 1, 2, 64);
-    shutdown(s.caller->fd, SHUT_RDWR);
+    shutdown(s.caller->from, SHUT_RDWR);
     expect_number(0, pthread_join(s.thread, NULL));
     channel_free(s.helper);
     channel_free(s.caller);
@@ -453,7 +453,7 @@ static void a_PIN_is_wiped(void)
     expect_still_served(&s);
     expect_number(sizeof pin - 1, seen_pin_len);
     expect(!holds_pin(seen_pin, seen_pin_len));
-    shutdown(s.caller->fd, SHUT_WR);
+    shutdown(s.caller->from, SHUT_WR);
     expect_number(0, pthread_join(s.thread, NULL));
     expect(!holds_pin(s.helper->buffer, sizeof s.helper->buffer));
     expect(!holds_pin(s.helper->out.buffer.base, s.helper->out.buffer.committed));
@@ -482,7 +482,7 @@ static void a_PIN_that_came_in_pieces_is_wiped(void)
         expect_number(CKR_OK, read_uint(r));
         send_raw(&s, next + cut, sizeof next - 1 - cut);
         expect_random(&s, 7, 5, 8);
-        shutdown(s.caller->fd, SHUT_WR);
+        shutdown(s.caller->from, SHUT_WR);
         expect_number(0, pthread_join(s.thread, NULL));
         expect(!holds_pin(s.helper->buffer, sizeof s.helper->buffer));
         channel_free(s.helper);

@@ -1,0 +1,73 @@
+/*
+ * lives MODULE COUNT: begins and ends COUNT lives while four threads call without a pause. Every call is answered, and well
+ * or by the word that there is no life, or not that one. At the end no descriptor is left.
+ */
+#include <dirent.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "load.h"
+
+enum { THREADS = 4 };
+
+static CK_FUNCTION_LIST *list;
+static atomic_bool done;
+static atomic_ulong good;
+
+static void expect(CK_RV rv, const char *what)
+{
+    if (rv == CKR_OK)
+        atomic_fetch_add(&good, 1);
+    else if (rv != CKR_CRYPTOKI_NOT_INITIALIZED && rv != CKR_SESSION_HANDLE_INVALID)
+        fprintf(stderr, "%s: 0x%lx\n", what, (unsigned long)rv);
+}
+
+static void *call_on(void *unused)
+{
+    CK_SESSION_HANDLE session = 0;
+    CK_SESSION_INFO info;
+    CK_SLOT_ID slots[16];
+    while (!atomic_load(&done)) {
+        CK_ULONG count = 16;
+        expect(list->C_GetSlotList(1, slots, &count), "C_GetSlotList");
+        expect(list->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session), "C_OpenSession");
+        for (int i = 0; i < 10; i++)
+            expect(list->C_GetSessionInfo(session, &info), "C_GetSessionInfo");
+    }
+    return unused;
+}
+
+static int count_descriptors(void)
+{
+    int n = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    check(directory != NULL, "/proc/self/fd");
+    while (readdir(directory))
+        n++;
+    closedir(directory);
+    return n;
+}
+
+int main(int argc, char **argv)
+{
+    pthread_t threads[THREADS];
+    check(argc == 3, "usage");
+    list = load(argv[1]);
+    int before = count_descriptors();
+    for (int i = 0; i < THREADS; i++)
+        check(pthread_create(&threads[i], NULL, call_on, NULL) == 0, "pthread_create");
+    for (int i = atoi(argv[2]); i > 0; i--) {
+        unsigned long calls = atomic_load(&good);
+        check(list->C_Initialize(NULL) == CKR_OK, "C_Initialize");
+        while (atomic_load(&good) < calls + THREADS)
+            sched_yield();
+        check(list->C_Finalize(NULL) == CKR_OK, "C_Finalize");
+    }
+    atomic_store(&done, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    printf("%d\n", count_descriptors() - before);
+    return 0;
+}

@@ -1,0 +1,43 @@
+"""README.md: what it shows is what happens."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from p11host.throwaway import Token
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+PATIENCE = 30
+MOST_LINES = 20
+
+
+def test_talking_to_a_helper(token: Token, tmp_path: Path) -> None:
+    """The program that talks to a helper runs as it stands, and makes other random bytes each time."""
+    section = README.read_text().partition("\n## Talking to a helper\n")[2].partition("\n## ")[0]
+    program = re.search(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert program is not None
+    lines = [line for line in program[1].splitlines() if line]
+
+    first, second = (run(program[1], token, tmp_path) for _ in range(2))
+
+    assert len(lines) <= MOST_LINES
+    assert first[0].startswith("[2, 'hello', [{'protocol': 1, ")
+    assert re.fullmatch(r"\[\d+, \d+\] [0-9a-f]{32}", first[1])
+    assert first[1] != second[1]
+
+
+def run(program: str, token: Token, directory: Path) -> list[str]:
+    """Run a Python program that finds a token; return the lines it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | dict(token.env),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout.splitlines()
