@@ -19,14 +19,14 @@ fi
 [[ -f build-fuzz/build.ninja ]] ||
     run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link
-# The targets alone: clang puts the sanitizers into programs, not into libraries.
-run meson compile -C build-fuzz "${targets[@]}"
+# The targets and their corpus alone: clang puts the sanitizers into programs, not into libraries.
+run meson compile -C build-fuzz fuzz
 
 fuzz() {
     local target=$1 found=.cache/fuzz/$1
     mkdir -p "$found/corpus"
     build-fuzz/tests/fuzz/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-        -artifact_prefix="$found/" "$found/corpus" tests/fuzz/corpus/"$target" >"$found/log" 2>&1 ||
+        -artifact_prefix="$found/" "$found/corpus" build-fuzz/tests/fuzz/corpus/"$target" >"$found/log" 2>&1 ||
         { tail -n 60 "$found/log"; fail "$target found something: $found"; }
     grep -E 'stat::number_of_executed_units' "$found/log" | sed "s/^/$target: /"
 }

@@ -55,6 +55,7 @@ static CK_RV read_fault(struct call *call, struct reader *r)
     read_text(r, text, sizeof text);
     read_skip(r);
     log_event("call.refused function=%s code=%s reason=\"%s\"", call->function->name, code, text);
+    call->over = !strcmp(code, "malformed") || !strcmp(code, "limit");
     if (!strcmp(code, "unknown"))
         return CKR_FUNCTION_NOT_SUPPORTED;
     if (!strcmp(code, "limit") || !strcmp(code, "failed"))
@@ -124,7 +125,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         error = channel->in.error;
         wipe(call, channel, shelved);
     }
-    *ret_usable = error == 0;
+    *ret_usable = error == 0 && !call->over;
     if (error)
         log_event("call.failed function=%s module=%s error=\"%s\"", call->function->name, call->module->name, strerror(-error));
     return error ? meaning_of(call, error) : rv;

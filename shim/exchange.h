@@ -12,6 +12,7 @@ struct call {
     const struct function *function;
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
+    bool over;              /* the helper refused and closes the channel */
 };
 
 CK_RV exchange(struct call *call);

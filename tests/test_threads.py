@@ -80,11 +80,11 @@ def open_with_threads() -> list[int]:
     return [session for sessions in in_threads([live] * 8) for session in sessions]
 
 
-@pytest.mark.parametrize("name", ["plain", "two"])
+@pytest.mark.parametrize(("name", "slots"), [("plain", "1"), ("two", "4")])
 def test_lives_begin_and_end_under_threads(
-    request: pytest.FixtureRequest, workshop: Workshop, name: str
+    request: pytest.FixtureRequest, workshop: Workshop, name: str, slots: str
 ) -> None:
     """While threads call without a pause lives may begin and end: all calls are answered, nothing is left open."""
     host: Host = request.getfixturevalue(name)
 
-    assert "0\n" == host.run(workshop.program("lives"), shim_path(), LIVES)
+    assert "0\n" == host.run(workshop.program("lives"), shim_path(), slots, LIVES)

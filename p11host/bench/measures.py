@@ -42,9 +42,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A row of the benchmark. `bare` are the bytes of its request and its response, where it is one call."""
+    """A row of the benchmark: `short` in the table, `title` elsewhere.
+
+    `bare` are the bytes of its request and of its response on the wire, where it is one call.
+    """
 
     name: str
+    short: str
     title: str
     provider: Literal["softhsm", "sleepy"]
     unit: Unit
@@ -73,15 +77,85 @@ def _measures() -> tuple[Measure, ...]:
     digest = wire_bytes("C_Digest", [session, mega, [True, _MEGABYTE]], [[32, bytes(32)]])
     encrypt = wire_bytes("C_Encrypt", [session, mega, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, mega]])
     return (
-        Measure("session-info", "C_GetSessionInfo", "softhsm", "ns", "call", ("session-info",), 10_000, info),
-        Measure("random", "C_GenerateRandom", "softhsm", "ns", "call", ("random",), 10_000, random),
-        Measure("sleepy-1", "1 ms call, 1 thread", "sleepy", "calls/s", "rate", ("random", "1"), 500),
-        Measure("sleepy-8", "1 ms call, 8 threads", "sleepy", "calls/s", "rate", ("random", "8"), 500),
-        Measure("digest", "SHA-256, 1 MiB", "softhsm", "ns", "call", ("digest",), 100, digest),
-        Measure("encrypt", "AES-CBC-PAD, 1 MiB", "softhsm", "ns", "call", ("encrypt",), 50, encrypt),
-        Measure("sign-1", "ECDSA, 1 thread", "softhsm", "calls/s", "rate", ("sign", "1"), 500),
-        Measure("sign-4", "ECDSA, 4 threads", "softhsm", "calls/s", "rate", ("sign", "4"), 500),
-        Measure("start", "start and list slots", "softhsm", "ns", "start"),
+        Measure(
+            "session-info",
+            "C_GetSessionInfo",
+            "C_GetSessionInfo",
+            "softhsm",
+            "ns",
+            "call",
+            ("session-info",),
+            10_000,
+            info,
+        ),
+        Measure(
+            "random",
+            "C_GenerateRandom",
+            "C_GenerateRandom of 16 bytes",
+            "softhsm",
+            "ns",
+            "call",
+            ("random",),
+            10_000,
+            random,
+        ),
+        Measure(
+            "sleepy-1",
+            "1 ms, 1 thread",
+            "operation of 1 ms, 1 thread",
+            "sleepy",
+            "calls/s",
+            "rate",
+            ("random", "1"),
+            500,
+        ),
+        Measure(
+            "sleepy-8",
+            "1 ms, 8 threads",
+            "operation of 1 ms, 8 threads",
+            "sleepy",
+            "calls/s",
+            "rate",
+            ("random", "8"),
+            500,
+        ),
+        Measure(
+            "digest", "SHA-256, 1 MiB", "SHA-256 of 1 MiB", "softhsm", "ns", "call", ("digest",), 100, digest
+        ),
+        Measure(
+            "encrypt",
+            "AES-CBC-PAD, 1 MiB",
+            "AES-CBC-PAD of 1 MiB",
+            "softhsm",
+            "ns",
+            "call",
+            ("encrypt",),
+            50,
+            encrypt,
+        ),
+        Measure(
+            "sign-1",
+            "ECDSA, 1 thread",
+            "ECDSA P-256, 1 thread",
+            "softhsm",
+            "calls/s",
+            "rate",
+            ("sign", "1"),
+            500,
+        ),
+        Measure(
+            "sign-4",
+            "ECDSA, 4 threads",
+            "ECDSA P-256, 4 threads",
+            "softhsm",
+            "calls/s",
+            "rate",
+            ("sign", "4"),
+            500,
+        ),
+        Measure(
+            "start", "start to slot list", "dlopen + C_Initialize + C_GetSlotList", "softhsm", "ns", "start"
+        ),
     )
 
 

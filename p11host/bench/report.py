@@ -16,7 +16,7 @@ from p11host.bench.measures import Measure, Sample, Unit
 
 OURS, DIRECT, PEER, BARE = "p11host", "direct", "p11-kit", "socketpair"
 WAYS = (DIRECT, OURS, PEER, BARE)
-HEADS = (DIRECT, OURS, PEER, "socket pair", "× direct", "× p11-kit")
+HEADS = (DIRECT, OURS, PEER, "bare", "× direct", "× p11-kit")
 _UNITS: Mapping[Unit, Sequence[tuple[float, str]]] = {
     "ns": ((1e6, "ms"), (1e3, "µs"), (1, "ns")),
     "calls/s": ((1e3, "k/s"), (1, "/s")),
@@ -149,30 +149,27 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 def _results(rows: Iterable[Row], rounds: int) -> Table:
     table = _table(f"Medians of {rounds} interleaved rounds", "", *HEADS)
-    table.caption = "The last two columns: how many times as fast p11host is."
+    table.caption = (
+        "bare: as many bytes over a socketpair, there and back. "
+        "The last two columns: how many times as fast p11host is."
+    )
     for row in rows:
         ratios = [_ratio(row.speed(DIRECT)), _ratio(row.speed(PEER))]
         found = [row.summary(way) for way in WAYS]
-        cells = [_cell(sample.value, row.measure.unit, sample.why) for sample in found]
-        table.add_row(row.measure.title, *cells, *ratios)
+        cells = [number(sample.value, row.measure.unit, sample.why) for sample in found]
+        table.add_row(row.measure.short, *cells, *ratios)
         if any(sample.p99 is not None for sample in found):
-            tails = ["" if sample.p99 is None else _cell(sample.p99, row.measure.unit) for sample in found]
+            tails = ["" if sample.p99 is None else number(sample.p99, row.measure.unit) for sample in found]
             table.add_row("  99th percentile", *tails, style="dim")
     return table
 
 
 def _table(title: str, first: str, *numbers: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column(first, no_wrap=True)
     for name in numbers:
-        table.add_column(name, justify="right", min_width=max(map(len, name.split()), default=0))
+        table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _cell(value: float | None, unit: Unit, why: str = "") -> str:
-    """Return a number that is not broken over two lines, or the reason, which may be."""
-    text = number(value, unit, why)
-    return text if value is None else text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _ratio(value: float | None) -> str:
@@ -180,7 +177,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _targets(found: Iterable[Verdict]) -> Table:
-    table = _table("Targets", "target", "measured", "")
+    table = _table("Targets", "target", " measured", " ")
     table.columns[0].no_wrap = False
     words = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}
     for verdict in found:

@@ -464,6 +464,85 @@ static void a_bell_that_lies_costs_time_only(void)
     converse_with_bells(lie);
 }
 
+/* What the far end would see if it looked, without it: at the tray and at the socket. */
+static void expect_way(size_t len, uint32_t state, bool on_tray)
+{
+    struct bell_side *side = near_end->bell.theirs;
+    uint8_t byte;
+    test_case("%zu bytes, state %u", len, state);
+    atomic_store(&side->state, state);
+    write_bin(&near_end->out, big, len);
+    expect_number(0, channel_send(near_end));
+    expect_number(on_tray ? LAID : state, atomic_load(&side->state));
+    ssize_t sent = recv(far_end->from, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+    expect_number(on_tray ? -1 : 1, sent);
+    if (on_tray) {
+        expect_number(len + 2 + (len > UINT8_MAX), side->len);
+        expect_bytes(big, side->tray + side->len - len, len);
+    }
+}
+
+static void a_tray_is_used_while_somebody_looks(void)
+{
+    begin();
+    hang_bells();
+    expect_way(0, LOOKING, true);
+    expect_way(100, LOOKING, true);
+    expect_way(BELL_TRAY - 3, LOOKING, true);
+    expect_way(BELL_TRAY - 2, LOOKING, false);
+    begin();
+    hang_bells();
+    expect_way(10, NOBODY_LOOKS, false);
+    begin();
+    hang_bells();
+    expect_way(10, LAID, false); /* nobody took the last one */
+    end();
+}
+
+/* ---- a peer that writes what it likes to the memory both share ---- */
+
+static _Atomic bool is_over;
+
+static void *scribble(void *argument)
+{
+    static const uint32_t lengths[] = {0, 1, 100, BELL_TRAY, BELL_TRAY + 1, 4096, 65536, 0x7fffffff, UINT32_MAX};
+    struct bell *bell = argument;
+    for (unsigned i = 0; !atomic_load(&is_over); i++) {
+        volatile uint32_t *len = &bell->theirs->len;
+        *len = lengths[i % (sizeof lengths / sizeof *lengths)];
+        atomic_store(&bell->theirs->state, i % 5 ? LAID : i);
+        atomic_store(&bell->theirs->rung, i % 3 ? i : 0);
+    }
+    return NULL;
+}
+
+static void a_tray_is_never_longer_than_it_is(void)
+{
+    static const size_t rooms[] = {1, 99, 100, 101, BELL_TRAY, READER_BUFFER};
+    struct bell ours, theirs;
+    pthread_t thread;
+    int fd = bell_make(&ours);
+    bell_hang(&theirs, fd);
+    close(fd);
+    expect(ours.page && theirs.page);
+    atomic_store(&is_over, false);
+    bell_heed(&ours, &crowds[0], false);
+    expect_number(0, pthread_create(&thread, NULL, scribble, &theirs));
+    for (unsigned i = 0; i < 3000; i++) {
+        size_t room = rooms[i % 6];
+        uint8_t *bytes = malloc(room);
+        expect(bytes != NULL);
+        size_t got_now = bell_await(&ours, 0, bytes, room);
+        free(bytes);
+        expect(got_now <= room && got_now <= BELL_TRAY);
+        ours.rest = 0;
+    }
+    atomic_store(&is_over, true);
+    expect_number(0, pthread_join(thread, NULL));
+    bell_finish(&theirs);
+    bell_finish(&ours);
+}
+
 static void expect_no_bell(int fd)
 {
     struct bell bell;
@@ -533,6 +612,8 @@ static const struct test tests[] = {
     TEST(a_channel_owns_its_descriptor, "a channel closes its descriptor"),
     TEST(bells_and_shelves_change_nothing, "with a bell and a shelf the same messages arrive"),
     TEST(a_bell_that_lies_costs_time_only, "whatever a bell says, the messages arrive"),
+    TEST(a_tray_is_used_while_somebody_looks, "a small message is laid on the tray if somebody looks, and sent if not"),
+    TEST(a_tray_is_never_longer_than_it_is, "whatever a peer writes to the page, no more is taken than there is room for"),
     TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
     TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
 };

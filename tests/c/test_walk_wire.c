@@ -191,7 +191,7 @@ static void pointers_of_parameters(void)
     CK_SSL3_MASTER_KEY_DERIVE_PARAMS ssl = {.pVersion = &version, .RandomInfo = {(CK_BYTE *)(uintptr_t)"cc", 2, (CK_BYTE *)(uintptr_t)"s", 1}};
     EXPECT_PARAMETER(CKM_TLS_PRF, &prf, sizeof prf, "\x92\xcd\x03\x78\x92\xb1" "CK_TLS_PRF_PARAMS\x96\xc4\x04seed\x04\xc0\x00\xc3\x30");
     EXPECT_PARAMETER(CKM_SSL3_MASTER_KEY_DERIVE, &ssl, sizeof ssl,
-                     "\x92\xcd\x03\x71\x92\xd9\x20" "CK_SSL3_MASTER_KEY_DERIVE_PARAMS\x92\x94\xc4\x02" "cc\x02\xc4\x01s\x01\x91\x92\xc0\xc0");
+                     "\x92\xcd\x03\x71\x92\xd9\x20" "CK_SSL3_MASTER_KEY_DERIVE_PARAMS\x92\x94\xc4\x02" "cc\x02\xc4\x01s\x01\x91\x92\xcc\xee\xcc\xee");
 }
 
 static void tagged_unions(void)

@@ -57,22 +57,22 @@ static void answer(int fd, int spare)
         found("the response could not be sent");
 }
 
-struct channel *__wrap_door_open(int door, const struct hello *hello, bool with_bell, int *ret_error);
+struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error);
 int __wrap_close(int fd);
 int __real_close(int fd);
 
 /* Instead of asking anybody: a channel with the answer in it. */
 static int far_end = -1;
 
-struct channel *__wrap_door_open(int door, const struct hello *hello, bool with_bell, int *ret_error)
+struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error)
 {
     int ends[2];
-    (void)hello, (void)with_bell;
+    (void)hello, (void)kind;
     make_pair(SOCK_STREAM, ends);
     far_end = ends[1];
     answer(far_end, door);
     *ret_error = 0;
-    return channel_new(ends[0]);
+    return channel_new(ends[0], ends[0]);
 }
 
 int __wrap_close(int fd)

@@ -165,6 +165,7 @@ static struct hello some_hello(bool from_helper)
         hello.pid = 4242;
         hello.cryptoki[0] = 2;
         hello.cryptoki[1] = 40;
+        hello.bell = true;
         strcpy(hello.module, "softhsm");
     }
     strcpy(hello.program, "make_corpus");

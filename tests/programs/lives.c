@@ -1,6 +1,6 @@
 /*
- * lives MODULE COUNT: begins and ends COUNT lives while four threads call without a pause. Every call is answered, and well
- * or by the word that there is no life, or not that one. At the end no descriptor is left.
+ * lives MODULE SLOTS COUNT: begins and ends COUNT lives while four threads call without a pause. Every call is answered, and well,
+ * with all slots, or by the word that there is no life, or not that one. At the end no descriptor is left.
  */
 #include <dirent.h>
 #include <pthread.h>
@@ -13,6 +13,7 @@
 enum { THREADS = 4 };
 
 static CK_FUNCTION_LIST *list;
+static CK_ULONG n_slots;
 static atomic_bool done;
 static atomic_ulong good;
 
@@ -31,8 +32,15 @@ static void *call_on(void *unused)
     CK_SLOT_ID slots[16];
     while (!atomic_load(&done)) {
         CK_ULONG count = 16;
-        expect(list->C_GetSlotList(1, slots, &count), "C_GetSlotList");
-        expect(list->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session), "C_OpenSession");
+        CK_RV listed = list->C_GetSlotList(1, slots, &count);
+        expect(listed, "C_GetSlotList");
+        if (listed != CKR_OK)
+            continue;
+        if (count != n_slots)
+            fprintf(stderr, "C_GetSlotList: %lu slots\n", (unsigned long)count);
+        if (count == 0)
+            continue;
+        expect(list->C_OpenSession(slots[0], CKF_SERIAL_SESSION, NULL, NULL, &session), "C_OpenSession");
         for (int i = 0; i < 10; i++)
             expect(list->C_GetSessionInfo(session, &info), "C_GetSessionInfo");
     }
@@ -53,12 +61,13 @@ static int count_descriptors(void)
 int main(int argc, char **argv)
 {
     pthread_t threads[THREADS];
-    check(argc == 3, "usage");
+    check(argc == 4, "usage");
     list = load(argv[1]);
+    n_slots = strtoul(argv[2], NULL, 10);
     int before = count_descriptors();
     for (int i = 0; i < THREADS; i++)
         check(pthread_create(&threads[i], NULL, call_on, NULL) == 0, "pthread_create");
-    for (int i = atoi(argv[2]); i > 0; i--) {
+    for (int i = atoi(argv[3]); i > 0; i--) {
         unsigned long calls = atomic_load(&good);
         check(list->C_Initialize(NULL) == CKR_OK, "C_Initialize");
         while (atomic_load(&good) < calls + THREADS)
