@@ -22,15 +22,24 @@ fi
 # The targets and their corpus alone: clang puts the sanitizers into programs, not into libraries.
 run meson compile -C build-fuzz fuzz
 
+export ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
+# What was found once comes first, with the seeds from the tables and what earlier runs have kept.
 fuzz() {
-    local target=$1 found=.cache/fuzz/$1
+    local target=$1 found=.cache/fuzz/$1 corpora
     mkdir -p "$found/corpus"
-    build-fuzz/tests/fuzz/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-        -artifact_prefix="$found/" "$found/corpus" build-fuzz/tests/fuzz/corpus/"$target" >"$found/log" 2>&1 ||
+    corpora=("$found/corpus" build-fuzz/tests/fuzz/corpus/"$target")
+    [[ ! -d tests/fuzz/regressions/$target ]] || corpora+=("tests/fuzz/regressions/$target")
+    build-fuzz/tests/fuzz/"$target" -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 -artifact_prefix="$found/" "${corpora[@]}" >"$found/log" 2>&1 ||
         { tail -n 60 "$found/log"; fail "$target found something: $found"; }
-    grep -E 'stat::number_of_executed_units' "$found/log" | sed "s/^/$target: /"
+    say "$target: $(stat_of number_of_executed_units "$found/log") executions," \
+        "$(grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$found/log" | tail -n 1)"
 }
 
+stat_of() { sed -n "s/^stat::$1: *//p" "$2"; }
+
+trap 'kill $(jobs -p) 2>/dev/null || :' EXIT
 say "$seconds s each: ${targets[*]}"
 running=()
 for target in "${targets[@]}"; do

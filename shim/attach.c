@@ -143,7 +143,7 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
         offer->long_ms = read_uint(r);
     else if (!strcmp(key, "fork"))
         offer->strict = read_is_strict(r);
-    else if (!strcmp(key, "door"))
+    else if (!strcmp(key, "door") && offer->door < 0)
         offer->door = read_bool(r) ? take_descriptor(control) : -1;
     else
         read_skip(r);
@@ -156,10 +156,9 @@ static void read_offer(struct reader *r, struct control *control, struct offer *
         read_entry(r, control, ret_offer);
     if (!r->error && !ret_offer->name[0])
         reader_fail(r, -EBADMSG);
-    if (r->error && ret_offer->door >= 0)
-        close(ret_offer->door);
 }
 
+/* Those that have been counted are the caller's to close, whatever comes after them. */
 static void read_offers(struct reader *r, struct control *control, struct offer *ret_offers, unsigned *ret_count)
 {
     char key[LIMIT_NAME + 1];
@@ -170,9 +169,9 @@ static void read_offers(struct reader *r, struct control *control, struct offer 
             continue;
         }
         size_t count = read_array(r);
-        if (count > LIMIT_MODULES)
+        if (count > LIMIT_MODULES || *ret_count)
             reader_fail(r, -EMSGSIZE);
-        for (*ret_count = 0; *ret_count < count && !r->error; ++*ret_count)
+        for (; *ret_count < count && !r->error; ++*ret_count)
             read_offer(r, control, &ret_offers[*ret_count]);
     }
 }

@@ -1,25 +1,20 @@
 """Whatever an application calls: the shim gives back the CK_RV, lengths and bytes that the provider gives."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 from calls import Call, beginning, runs
 from hypothesis import HealthCheck, given, reject, settings
-from reach import Reach, reached
+from reach import reached
+from way import Way
 
 from p11host.tables import Arg, tables
 from p11host.throwaway import make_token
 
-CALLER = Path(__file__).resolve().parent / "caller.py"
 BEGINNING = beginning()
 EXAMPLES = 300
 NOTHING = "random by nature"
@@ -29,36 +24,6 @@ NO_SUCH = {
     for row in tables().constants.values()
     if row.name.endswith(("_HANDLE_INVALID", "SLOT_ID_INVALID"))
 }
-
-
-@dataclass
-class Way:
-    """A process that makes calls by one way to the provider. Started again if the provider took it along."""
-
-    reach: Reach
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Start the process."""
-        command = [sys.executable, str(CALLER), str(self.reach.module), self.reach.token.label]
-        self.process = subprocess.Popen(
-            command, env=self.reach.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
-
-    def ask(self, calls: Sequence[Call]) -> None:
-        """Have the calls made."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(msgpack.packb(calls))
-
-    def answers(self, calls: Sequence[Call]) -> list[Any]:
-        """Return what came of each call; fewer answers than calls if the process did not survive them."""
-        outcomes = msgpack.Unpacker(self.process.stdout)
-        return [outcome for _, outcome in zip(calls, outcomes, strict=False)]
-
-    def stop(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +89,7 @@ def start_again(ways: Sequence[Way]) -> None:
     """Give every way a new process."""
     for way in ways:
         way.stop()
-        way.__post_init__()
+        way.start()
 
 
 def agreed(shown: Any, one: Any, other: Any) -> Any:

@@ -16,6 +16,7 @@ import msgpack
 from p11host.errors import P11HostError
 
 Unit = Literal["ns", "calls/s"]
+Provider = Literal["softhsm", "sleepy"]
 CKR_MECHANISM_INVALID = 0x70
 _PATIENCE_S = 120
 _MEGABYTE = 1 << 20
@@ -50,7 +51,7 @@ class Measure:
     name: str
     short: str
     title: str
-    provider: Literal["softhsm", "sleepy"]
+    provider: Provider
     unit: Unit
     command: Literal["call", "rate", "start"]
     arguments: tuple[str, ...] = ()
@@ -70,96 +71,36 @@ def wire_bytes(method: str, params: Sequence[object], out: Sequence[object]) -> 
     return len(request), len(response)
 
 
-def _measures() -> tuple[Measure, ...]:
-    session, mega = 1, bytes(_MEGABYTE)
-    info = wire_bytes("C_GetSessionInfo", [session], [[1 << 30, 3, 6, 0]])
-    random = wire_bytes("C_GenerateRandom", [session, [True, 16]], [bytes(16)])
-    digest = wire_bytes("C_Digest", [session, mega, [True, _MEGABYTE]], [[32, bytes(32)]])
-    encrypt = wire_bytes("C_Encrypt", [session, mega, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, mega]])
-    return (
-        Measure(
-            "session-info",
-            "C_GetSessionInfo",
-            "C_GetSessionInfo",
-            "softhsm",
-            "ns",
-            "call",
-            ("session-info",),
-            10_000,
-            info,
-        ),
-        Measure(
-            "random",
-            "C_GenerateRandom",
-            "C_GenerateRandom of 16 bytes",
-            "softhsm",
-            "ns",
-            "call",
-            ("random",),
-            10_000,
-            random,
-        ),
-        Measure(
-            "sleepy-1",
-            "1 ms, 1 thread",
-            "operation of 1 ms, 1 thread",
-            "sleepy",
-            "calls/s",
-            "rate",
-            ("random", "1"),
-            500,
-        ),
-        Measure(
-            "sleepy-8",
-            "1 ms, 8 threads",
-            "operation of 1 ms, 8 threads",
-            "sleepy",
-            "calls/s",
-            "rate",
-            ("random", "8"),
-            500,
-        ),
-        Measure(
-            "digest", "SHA-256, 1 MiB", "SHA-256 of 1 MiB", "softhsm", "ns", "call", ("digest",), 100, digest
-        ),
-        Measure(
-            "encrypt",
-            "AES-CBC-PAD, 1 MiB",
-            "AES-CBC-PAD of 1 MiB",
-            "softhsm",
-            "ns",
-            "call",
-            ("encrypt",),
-            50,
-            encrypt,
-        ),
-        Measure(
-            "sign-1",
-            "ECDSA, 1 thread",
-            "ECDSA P-256, 1 thread",
-            "softhsm",
-            "calls/s",
-            "rate",
-            ("sign", "1"),
-            500,
-        ),
-        Measure(
-            "sign-4",
-            "ECDSA, 4 threads",
-            "ECDSA P-256, 4 threads",
-            "softhsm",
-            "calls/s",
-            "rate",
-            ("sign", "4"),
-            500,
-        ),
-        Measure(
-            "start", "start to slot list", "dlopen + C_Initialize + C_GetSlotList", "softhsm", "ns", "start"
-        ),
-    )
+def _call(load: str, short: str, title: str, count: int, bare: tuple[int, int]) -> Measure:
+    """Return a row that times each of `count` calls."""
+    return Measure(load, short, title, "softhsm", "ns", "call", (load,), count, bare)
 
 
-MEASURES = _measures()
+def _rate(name: str, title: str, provider: Provider, load: str, threads: int) -> Measure:
+    """Return a row that counts the calls of several threads in half a second."""
+    short = f"{name}, {threads} thread{'s' * (threads > 1)}"
+    title = title + short.removeprefix(name)
+    return Measure(f"{load}-{threads}", short, title, provider, "calls/s", "rate", (load, str(threads)), 500)
+
+
+_MEGA = bytes(_MEGABYTE)
+_INFO = wire_bytes("C_GetSessionInfo", [1], [[1 << 30, 3, 6, 0]])
+_RANDOM = wire_bytes("C_GenerateRandom", [1, [True, 16]], [bytes(16)])
+_DIGEST = wire_bytes("C_Digest", [1, _MEGA, [True, 32]], [[32, bytes(32)]])
+_ENCRYPT = wire_bytes("C_Encrypt", [1, _MEGA, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, _MEGA + bytes(16)]])
+_START = "dlopen + C_Initialize + C_GetSlotList"
+
+MEASURES = (
+    _call("session-info", "C_GetSessionInfo", "C_GetSessionInfo", 10_000, _INFO),
+    _call("random", "C_GenerateRandom", "C_GenerateRandom of 16 bytes", 10_000, _RANDOM),
+    _rate("1 ms", "operation of 1 ms", "sleepy", "random", 1),
+    _rate("1 ms", "operation of 1 ms", "sleepy", "random", 8),
+    _call("digest", "SHA-256, 1 MiB", "SHA-256 of 1 MiB", 100, _DIGEST),
+    _call("encrypt", "AES-CBC-PAD, 1 MiB", "AES-CBC-PAD of 1 MiB", 50, _ENCRYPT),
+    _rate("ECDSA", "ECDSA P-256", "softhsm", "sign", 1),
+    _rate("ECDSA", "ECDSA P-256", "softhsm", "sign", 4),
+    Measure("start", "start to slot list", _START, "softhsm", "ns", "start"),
+)
 
 
 def measure(tool: Path, row: Measure, target: Target, share: float = 1.0) -> Sample:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from p11host.bench.measures import Target
 from p11host.bench.report import Memory
+from p11host.bench.ways import first_line
 from p11host.client import Door
 from p11host.errors import P11HostError
 
@@ -23,8 +24,7 @@ def of_helper(tool: Path, target: Target) -> Memory:
     )
     with application:
         try:
-            if application.stdout is None or b"slots" not in application.stdout.readline():
-                raise P11HostError("p11host-bench hold did not start")
+            first_line(application, tool.name)
             return _private(_helper_of(application.pid, Path(target.env["P11HOST_SOCKET"])))
         finally:
             application.kill()

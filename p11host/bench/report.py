@@ -63,7 +63,7 @@ class Bound:
 BOUNDS = (
     Bound("session-info", PEER, "cost", 0.8),
     Bound("session-info", BARE, "cost", 1.5),
-    Bound("sleepy-8", DIRECT, "speed", 0.9),
+    Bound("random-8", DIRECT, "speed", 0.9),
     Bound("digest", DIRECT, "speed", 0.85),
     Bound("encrypt", DIRECT, "speed", 0.85),
     Bound("sign-1", DIRECT, "speed", 0.7),

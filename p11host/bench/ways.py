@@ -60,7 +60,7 @@ def through_peer(provider: Provider, directory: Path) -> Iterator[Target | None]
     address = directory / f"{provider.name}.p11-kit"
     command = ["p11-kit", "server", "-f", "-n", str(address), "--provider", str(provider.path), "pkcs11:"]
     with running(command, provider.env, stdout=subprocess.PIPE) as server:
-        _first_line(server, "p11-kit server")
+        first_line(server, "p11-kit server")
         env = {"P11_KIT_SERVER_ADDRESS": f"unix:path={address}"}
         yield Target(library, env, provider.label, provider.pin)
 
@@ -93,7 +93,8 @@ def running(
             process.communicate()
 
 
-def _first_line(process: subprocess.Popen[bytes], name: str) -> bytes:
+def first_line(process: subprocess.Popen[bytes], name: str) -> bytes:
+    """Return the first line a program prints, when it is ready; P11HostError if none comes in time."""
     out = process.stdout
     if out is None or not select.select([out], [], [], _READY_S)[0] or not (line := out.readline()):
         raise P11HostError(f"{name} did not start within {_READY_S} s")

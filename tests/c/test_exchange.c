@@ -86,8 +86,8 @@ static void seat_channel(struct helper *h, struct channel *channel)
     expect(seat && n < MOST_CHANNELS);
     *seat = (struct seat){h, channel};
     h->open[n] = channel;
+    atomic_store(&h->count, n + 1); /* before the caller hears of it */
     expect_number(0, pthread_create(&h->channels[n], NULL, run_channel, seat));
-    atomic_store(&h->count, n + 1);
 }
 
 static void *run_helper(void *argument)

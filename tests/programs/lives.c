@@ -1,16 +1,18 @@
 /*
- * lives MODULE SLOTS COUNT: begins and ends COUNT lives while four threads call without a pause. Every call is answered, and well,
- * with all slots, or by the word that there is no life, or not that one. At the end no descriptor is left.
+ * lives MODULE SLOTS COUNT: begins and ends COUNT lives while four threads call without a pause and two wait for events. Every
+ * call is answered: well, with all slots, or by the word that there is no life, or not that one. At the end no descriptor
+ * is left.
  */
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <unistd.h>
 
 #include "load.h"
 
-enum { THREADS = 4 };
+enum { CALLERS = 4, WAITERS = 2, THREADS = CALLERS + WAITERS, PATIENCE_S = 60 };
 
 static CK_FUNCTION_LIST *list;
 static CK_ULONG n_slots;
@@ -47,6 +49,17 @@ static void *call_on(void *unused)
     return unused;
 }
 
+static void *wait_on(void *unused)
+{
+    while (!atomic_load(&done)) {
+        CK_SLOT_ID slot;
+        CK_RV rv = list->C_WaitForSlotEvent(0, &slot, NULL);
+        if (rv != CKR_CRYPTOKI_NOT_INITIALIZED)
+            fprintf(stderr, "C_WaitForSlotEvent: 0x%lx\n", (unsigned long)rv);
+    }
+    return unused;
+}
+
 static int count_descriptors(void)
 {
     int n = 0;
@@ -64,13 +77,14 @@ int main(int argc, char **argv)
     check(argc == 4, "usage");
     list = load(argv[1]);
     n_slots = strtoul(argv[2], NULL, 10);
+    alarm(PATIENCE_S);
     int before = count_descriptors();
     for (int i = 0; i < THREADS; i++)
-        check(pthread_create(&threads[i], NULL, call_on, NULL) == 0, "pthread_create");
+        check(pthread_create(&threads[i], NULL, i < CALLERS ? call_on : wait_on, NULL) == 0, "pthread_create");
     for (int i = atoi(argv[3]); i > 0; i--) {
         unsigned long calls = atomic_load(&good);
         check(list->C_Initialize(NULL) == CKR_OK, "C_Initialize");
-        while (atomic_load(&good) < calls + THREADS)
+        while (atomic_load(&good) < calls + CALLERS)
             sched_yield();
         check(list->C_Finalize(NULL) == CKR_OK, "C_Finalize");
     }
