@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := .venv/bin
 
+.NOTPARALLEL:
 .PHONY: help setup setup-test build demo test lint check-c fuzz pytest bench clean
 
 help:

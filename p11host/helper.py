@@ -69,6 +69,8 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
         door, helper_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         failed.callback(door.close)
         theirs.callback(helper_door.close)
+        # Before anybody can come to it: whoever does is made known by the kernel from the first message on.
+        helper_door.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
         failed.callback(os.close, stderr)
         theirs.callback(os.close, helper_stderr)

@@ -194,7 +194,7 @@ def _curve_bits(params: bytes | None) -> int | None:
     return int(size) * 8
 
 
-def _read(found: pkcs11.Object, attribute: Attribute) -> Any:  # noqa: ANN401 (each has its own type)
+def _read(found: pkcs11.Object, attribute: Attribute) -> Any:
     """Return an attribute, None where the object does not have it, keeps it, or has it in a broken form."""
     try:
         return found[attribute]

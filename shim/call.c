@@ -13,10 +13,7 @@ static CK_RV to_slot(struct call *call)
     call->module = state_module_by_number(call->state, number);
     if (!call->module)
         return CKR_SLOT_ID_INVALID;
-    if (module_revive(call->module) != CKR_OK)
-        return call->function->absent;
-    call->generation = atomic_load(&call->module->generation);
-    return exchange(call);
+    return exchange_anew(call);
 }
 
 static CK_RV to_session(struct call *call)

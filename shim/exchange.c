@@ -118,6 +118,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     channel_set_deadline(channel, call->module->patience[call->function->patience]);
     size_t shelved = channel->out.shelved;
     int error = channel_send(channel);
+    call->unsent = error == -EPIPE; /* nobody has read the whole of it */
     if (!error) {
         channel_set_deadline(channel, call->module->patience[call->function->patience]);
         channel_begin(channel, channel->sent);
@@ -144,6 +145,7 @@ CK_RV exchange(struct call *call)
 {
     bool usable;
     struct channel *channel = module_take(call->module, call->generation);
+    call->unsent = !channel;
     if (!channel)
         return no_channel(call);
     atomic_fetch_add(&call->state->calls, 1);
@@ -153,5 +155,27 @@ CK_RV exchange(struct call *call)
         module_give(call->module, channel);
     else
         module_drop(call->module, channel);
+    return rv;
+}
+
+static CK_RV exchange_in_this_life(struct call *call)
+{
+    CK_RV rv = module_revive(call->module);
+    if (atomic_load(&call->state->ending))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    if (rv != CKR_OK)
+        return call->function->absent;
+    call->generation = atomic_load(&call->module->generation);
+    return exchange(call);
+}
+
+CK_RV exchange_anew(struct call *call)
+{
+    enum { LIVES = 3 };
+    CK_RV rv = exchange_in_this_life(call);
+    for (int life = 1; life < LIVES && call->unsent && atomic_load(&call->module->generation) != call->generation; life++) {
+        call->unsent = false;
+        rv = exchange_in_this_life(call);
+    }
     return rv;
 }

@@ -13,8 +13,15 @@ struct call {
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
     bool over;              /* the helper refused and closes the channel */
+    bool unsent;            /* no helper has received it: nothing was executed */
 };
 
 CK_RV exchange(struct call *call);
+
+/*
+ * A call that needs no session: the module gets a new helper if it has none, also if it turns out only now that it has
+ * none any more.
+ */
+CK_RV exchange_anew(struct call *call);
 
 #endif

@@ -29,6 +29,8 @@ enum {
     EXIT_USAGE = 100,
     EXIT_SYSTEM = 111,
     FAREWELL_SECONDS = 2,
+    LAST_CALL_MS = 100,
+    LAST_CALLS = 20,
     OWNERS = 256, /* processes that opened a channel and are watched */
     DOOR = 0,     /* places in the poll set */
     BELL = 1,
@@ -45,6 +47,9 @@ static struct {
 
 static _Atomic unsigned channels;
 static int bell = -1; /* rung when a channel ends */
+
+static struct channel *open_channels[LIMIT_CHANNELS];
+static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- before anything hostile is in here ---- */
 
@@ -122,6 +127,8 @@ static bool die_in(time_t seconds)
 /* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
 static _Noreturn void leave(void)
 {
+    for (int i = 0; i < LAST_CALLS && atomic_load(&channels); i++)
+        poll(NULL, 0, LAST_CALL_MS / LAST_CALLS);
     bool idle = helper.rv == CKR_OK && atomic_load(&channels) == 0;
     if (idle && helper.provider.v2->C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.v2->C_Finalize(NULL);
@@ -149,9 +156,39 @@ static bool speaks_our_protocol(const struct hello *hello)
     return hello->protocol == PROTOCOL_VERSION && hello->ulong == sizeof(CK_ULONG);
 }
 
+/* In the list, `old` becomes `new`: NULL is a free place. */
+static void exchange_channel(const struct channel *old, struct channel *new)
+{
+    pthread_mutex_lock(&open_channels_lock);
+    for (unsigned i = 0; i < LIMIT_CHANNELS; i++)
+        if (open_channels[i] == old) {
+            open_channels[i] = new;
+            break;
+        }
+    pthread_mutex_unlock(&open_channels_lock);
+}
+
+static bool is_hung_up(const struct channel *channel)
+{
+    struct pollfd p = {.fd = channel->from, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Threads that a provider does not let go of serve nobody. */
+static bool all_hung_up(void)
+{
+    bool all = true;
+    pthread_mutex_lock(&open_channels_lock);
+    for (unsigned i = 0; all && i < LIMIT_CHANNELS; i++)
+        all = !open_channels[i] || is_hung_up(open_channels[i]);
+    pthread_mutex_unlock(&open_channels_lock);
+    return all;
+}
+
 static void channel_ended(struct channel *channel)
 {
     uint64_t one = 1;
+    exchange_channel(channel, NULL);
     channel_free(channel);
     atomic_fetch_sub(&channels, 1);
     if (write(bell, &one, sizeof one) < 0)
@@ -172,6 +209,7 @@ static void start_channel(struct channel *channel)
     pthread_t thread;
     pthread_attr_t attributes;
     atomic_fetch_add(&channels, 1);
+    exchange_channel(NULL, channel);
     channel_set_ticks(channel, 0, DEADLINE_SHORT);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -253,8 +291,16 @@ static void take_channel(void)
 static bool is_deserted(void)
 {
     bool owners_gone = had_channel && !had_stranger && n_owners == 0;
-    bool channels_gone = watched[DOOR].fd < 0 && atomic_load(&channels) == 0;
+    bool channels_gone = watched[DOOR].fd < 0 && all_hung_up();
     return owners_gone || channels_gone;
+}
+
+/* Once the door is shut a channel may end while its thread is with the provider: nobody rings then. */
+static int patience(void)
+{
+    if (watched[DOOR].fd < 0)
+        return LAST_CALL_MS;
+    return had_channel ? -1 : DEADLINE_START;
 }
 
 static void receive_channels(void)
@@ -263,10 +309,10 @@ static void receive_channels(void)
     watched[BELL] = (struct pollfd){.fd = bell, .events = POLLIN};
     while (!is_deserted()) {
         uint64_t rung;
-        int n = poll(watched, FIRST_OWNER + n_owners, had_channel ? -1 : DEADLINE_START);
-        if (n == 0)
+        int n = poll(watched, FIRST_OWNER + n_owners, patience());
+        if (n == 0 && !had_channel)
             return; /* nobody came */
-        if (n < 0)
+        if (n <= 0)
             continue;
         if (watched[BELL].revents && read(bell, &rung, sizeof rung) < 0)
             continue;

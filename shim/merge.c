@@ -9,13 +9,9 @@ enum { MODULE_SLOTS = 1024, POLL_MS = 100 };
 static CK_RV ask(const struct call *call, struct module *module, uintptr_t *words)
 {
     struct call one = *call;
-    CK_RV rv = module_revive(module);
-    if (rv != CKR_OK)
-        return call->function->absent;
     one.module = module;
     one.words = words;
-    one.generation = atomic_load(&module->generation);
-    return exchange(&one);
+    return exchange_anew(&one);
 }
 
 static CK_RV ask_only(const struct call *call)
@@ -61,18 +57,20 @@ static void add_slots(struct slot_list *list, const CK_SLOT_ID *found, CK_ULONG 
             list->slots[list->count] = found[i];
 }
 
-/* A module that fails is left out: it never hides the others. */
-static void add_module(const struct call *call, struct module *module, struct slot_list *list)
+/* A module that fails is left out: it never hides the others. Only the end of everything is an error. */
+static CK_RV add_module(const struct call *call, struct module *module, struct slot_list *list)
 {
     CK_SLOT_ID found[MODULE_SLOTS];
     CK_ULONG count = MODULE_SLOTS;
     uintptr_t words[] = {call->words[0], list->slots ? (uintptr_t)found : 0, (uintptr_t)&count};
-    if (ask(call, module, words) != CKR_OK)
-        return;
+    CK_RV rv = ask(call, module, words);
+    if (rv != CKR_OK)
+        return rv == CKR_CRYPTOKI_NOT_INITIALIZED ? rv : CKR_OK;
     if (list->slots)
         add_slots(list, found, count);
     else
         list->count += count;
+    return CKR_OK;
 }
 
 CK_RV merge_slots(struct call *call)
@@ -83,8 +81,11 @@ CK_RV merge_slots(struct call *call)
     if (!count)
         return CKR_ARGUMENTS_BAD;
     struct slot_list list = {.slots = (CK_SLOT_ID *)call->words[1], .room = *count};
-    for (unsigned i = 0; i < call->state->n_modules; i++)
-        add_module(call, &call->state->modules[i], &list);
+    for (unsigned i = 0; i < call->state->n_modules; i++) {
+        CK_RV rv = add_module(call, &call->state->modules[i], &list);
+        if (rv != CKR_OK)
+            return rv;
+    }
     *count = list.count;
     return list.slots && list.count > list.room ? CKR_BUFFER_TOO_SMALL : CKR_OK;
 }

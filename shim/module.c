@@ -87,6 +87,8 @@ static struct channel *open_channel(struct module *module)
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
     struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &error) : NULL;
     if (channel) {
+        channel->from = descriptor_raise(channel->from);
+        channel->to = descriptor_raise(channel->to);
         descriptor_remember(channel->from);
         descriptor_remember(channel->to);
     }
@@ -176,11 +178,29 @@ static struct channel *take_idle(struct module *module, uint32_t generation)
     return NULL;
 }
 
+static bool is_hung_up(int door)
+{
+    struct pollfd p = {.fd = door, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
+}
+
+/* Under the module's lock: notices that its helper has gone. */
+static void bury(struct module *module)
+{
+    if (module->door < 0 || !is_hung_up(module->door))
+        return;
+    log_event("module.gone module=%s generation=%u", module->name, atomic_load(&module->generation));
+    atomic_store(&module->generation, 0);
+    drop_idle(module);
+}
+
 static struct channel *take_new(struct module *module, uint32_t generation)
 {
     pthread_mutex_lock(&module->lock);
     bool current = atomic_load(&module->generation) == generation;
     struct channel *channel = current ? open_channel(module) : NULL;
+    if (current && !channel)
+        bury(module);
     pthread_mutex_unlock(&module->lock);
     if (!channel)
         return NULL;
@@ -211,21 +231,12 @@ void module_give(struct module *module, struct channel *channel)
     free_channel(channel);
 }
 
-static bool is_hung_up(int door)
-{
-    struct pollfd p = {.fd = door, .events = POLLRDHUP};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
-}
-
 void module_drop(struct module *module, struct channel *channel)
 {
     uint32_t generation = channel->generation;
     free_channel(channel);
     pthread_mutex_lock(&module->lock);
-    if (atomic_load(&module->generation) == generation && module->door >= 0 && is_hung_up(module->door)) {
-        log_event("module.gone module=%s generation=%u", module->name, generation);
-        atomic_store(&module->generation, 0);
-        drop_idle(module);
-    }
+    if (atomic_load(&module->generation) == generation)
+        bury(module);
     pthread_mutex_unlock(&module->lock);
 }

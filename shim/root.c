@@ -15,7 +15,7 @@ enum { PAGE = 4096 };
 /* All zero is its beginning: glibc's and musl's mutexes are unlocked then. */
 struct root {
     _Atomic(struct state *) state;
-    _Atomic(struct state *) retired; /* finalized, but somebody may still be inside */
+    _Atomic(struct state *) retired; /* a list: finalized, but somebody may still be inside */
     _Atomic unsigned users;          /* threads inside a call */
     pthread_mutex_t lock;            /* one thread at a time builds or ends the state */
     pthread_mutex_t names_lock;
@@ -87,17 +87,33 @@ pthread_mutex_t *root_attach_lock(void)
     return &atomic_load(&the_root)->attach_lock;
 }
 
+static void push_retired(struct root *root, struct state *state)
+{
+    struct state *first = atomic_load(&root->retired);
+    do
+        state->next = first;
+    while (!atomic_compare_exchange_weak(&root->retired, &first, state));
+}
+
+/* Each of a list: freed, or put back for the next one to leave. */
+static void dispose(struct root *root, struct state *list, bool unused)
+{
+    while (list) {
+        struct state *state = list;
+        list = state->next;
+        if (unused)
+            state_free(state);
+        else
+            push_retired(root, state);
+    }
+}
+
 static void leave(struct root *root)
 {
-    /* Taken while still counted: nobody inside can hold it without being counted too. */
+    /* Taken while still counted: nobody inside can hold one of these without being counted too. */
     struct state *retired = atomic_exchange(&root->retired, NULL);
-    if (atomic_fetch_sub(&root->users, 1) == 1) {
-        state_free(retired);
-        return;
-    }
-    struct state *none = NULL;
-    if (retired && !atomic_compare_exchange_strong(&root->retired, &none, retired))
-        state_leak(retired); /* a second one was retired meanwhile */
+    bool last = atomic_fetch_sub(&root->users, 1) == 1;
+    dispose(root, retired, last);
 }
 
 void state_leave(void)
@@ -175,9 +191,7 @@ static void retire(struct root *root, struct state *state)
     atomic_fetch_add(&root->users, 1);
     atomic_store(&root->state, NULL);
     state_end(state);
-    struct state *other = atomic_exchange(&root->retired, state);
-    if (other)
-        state_leak(other);
+    push_retired(root, state);
     leave(root);
 }
 

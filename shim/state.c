@@ -82,11 +82,6 @@ void state_free(struct state *state)
     munmap(state, sizeof *state);
 }
 
-void state_leak(struct state *state)
-{
-    log_event("state.leaked state=%p", (void *)state);
-}
-
 struct module *state_module_by_generation(struct state *state, uint32_t generation)
 {
     for (unsigned i = 0; generation && i < state->n_modules; i++)

@@ -13,6 +13,7 @@
 #include "module.h"
 
 struct state {
+    struct state *next;  /* in the list of those that have ended */
     _Atomic bool lazy;   /* built by a child's first call: C_Initialize has yet to be called */
     _Atomic bool ending; /* C_Finalize has begun */
     bool strict;         /* some module wants every child to call C_Initialize */
@@ -30,9 +31,6 @@ bool state_claim(struct state *state);
 /* Tells every thread inside to leave. */
 void state_end(struct state *state);
 void state_free(struct state *state);
-
-/* Gives up a state without freeing it. */
-void state_leak(struct state *state);
 
 /* NULL when there is none of that generation. */
 struct module *state_module_by_generation(struct state *state, uint32_t generation);

@@ -163,8 +163,9 @@ def in_threads(works: Sequence[Callable[[], Any]]) -> list[Any]:
 def start_threads(works: Sequence[Callable[[], Any]]) -> Callable[[], list[Any]]:
     """Start a thread for each; return what waits for their ends and gives what they returned."""
     found: dict[int, Any] = {}
+    # Threads that hang must not keep the process.
     threads = [
-        threading.Thread(target=lambda i=i, work=work: found.update({i: work()}))
+        threading.Thread(target=lambda i=i, work=work: found.update({i: work()}), daemon=True)
         for i, work in enumerate(works)
     ]
     for thread in threads:

@@ -87,7 +87,7 @@ BAD: dict[str, Bad] = {
     "claimed 2^32 params": (request("C_GetInfo", b"\xdd" + MOST_32), "limit"),
     "claimed 2^32 attributes": (request("C_CreateObject", b"\x93\x01\xdd" + MOST_32), "limit"),
     "claimed 2^32 entries of a map": (request("C_Unknown", b"\x91\xdf" + MOST_32), "limit"),
-    "nested": (request("C_Unknown", nested(limits().depth)), "limit"),
+    "nested": (request("C_Unknown", nested(limits().depth + 1)), "limit"),
     "nested where nothing is": (request("C_GetInfo", nested(limits().depth)), "malformed"),
     "nested 100000 times": (request("C_Unknown", nested(100_000)), "limit"),
     "nested templates": (request("C_CreateObject", nested_template(limits().nesting)), "limit"),

@@ -1,7 +1,5 @@
 """The C generated from specs/: it compiles without a warning, and says the same as the tables in Python."""
 
-# ruff: noqa: SIM300 - the expected value stands first
-
 import importlib.util
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The tables of specs/ hold all of the standard."""
 
-# ruff: noqa: SIM300 - the expected value stands first
-
 import importlib.util
 import sys
 from collections import Counter

@@ -84,7 +84,7 @@ def open_with_threads() -> list[int]:
 def test_lives_begin_and_end_under_threads(
     request: pytest.FixtureRequest, workshop: Workshop, name: str, slots: str
 ) -> None:
-    """While threads call without a pause lives may begin and end: all calls are answered, nothing is left open."""
+    """Lives may begin and end while threads call without a pause: all are answered, nothing is left open."""
     host: Host = request.getfixturevalue(name)
 
     assert "0\n" == host.run(workshop.program("lives"), shim_path(), slots, LIVES)

@@ -258,7 +258,7 @@ class TestHello:
             ("rv", "CKR_OK"),
         ],
     )
-    def test_wrong_values(self, key: str, value: Any) -> None:  # noqa: ANN401
+    def test_wrong_values(self, key: str, value: Any) -> None:
         """A key with a value that it cannot have makes the hello none."""
         with pytest.raises(RemoteError, match=f"hello with a {key} that is none"):
             Hello.of(Notification("hello", [{"protocol": 1} | {key: value}]))

@@ -27,6 +27,16 @@ EXPORT CK_RV use(CK_FUNCTION_LIST **list)
 
 #else
 
+#ifdef SAMPLE_BROKEN /* looks fit, and cannot be loaded */
+extern int nowhere_to_be_found(void);
+EXPORT int need(void);
+
+EXPORT int need(void)
+{
+    return nowhere_to_be_found();
+}
+#endif
+
 static int is_mode(const char *mode)
 {
     const char *given = getenv("SAMPLE");

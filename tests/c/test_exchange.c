@@ -155,7 +155,20 @@ static CK_RV find_objects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, 
     return CKR_OK;
 }
 
-static CK_FUNCTION_LIST list = {.C_GenerateRandom = random_bytes, .C_Digest = digest, .C_FindObjects = find_objects};
+static CK_RV session_info(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
+{
+    *info = (CK_SESSION_INFO){.slotID = session + 1000};
+    return CKR_OK;
+}
+
+static CK_RV decrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_BYTE *out, CK_ULONG *out_len)
+{
+    return digest(session, data, len, out, out_len);
+}
+
+static CK_FUNCTION_LIST list = {
+    .C_GenerateRandom = random_bytes, .C_Digest = digest, .C_FindObjects = find_objects, .C_GetSessionInfo = session_info, .C_Decrypt = decrypt,
+};
 static struct provider provider = {.v2 = &list};
 
 static void serve_provider(struct channel *channel)
@@ -280,6 +293,56 @@ static void objects_are_renamed(void)
         expect(handle_to_server(&module()->large, generation, objects[i], &server));
         expect_number(i % 2 ? CK_UNAVAILABLE_INFORMATION - 100 - i : 100 + i, server);
     }
+    end();
+}
+
+static void slots_are_renamed(void)
+{
+    CK_SESSION_INFO info;
+    uintptr_t words[16] = {0, (uintptr_t)&info};
+    unsigned of;
+    CK_ULONG server;
+    begin(serve_provider);
+    expect_number(CKR_OK, call_with(FN_C_GetSessionInfo, words, 7));
+    expect(slot_to_server(info.slotID, &of, &server));
+    expect_number(1007, server);
+    expect_number(module()->number, of);
+    end();
+}
+
+/* A plaintext was on the shelf, which stays when the call is over. */
+static void the_shelf_is_wiped_after_secrets(void)
+{
+    enum { LONG = 100000 };
+    static uint8_t data[LONG], out[LONG];
+    CK_ULONG len = LONG;
+    uintptr_t words[16] = {0, (uintptr_t)data, LONG, (uintptr_t)out, (uintptr_t)&len};
+    begin(serve_provider);
+    memset(data, 0x5a, LONG);
+    expect(functions[FN_C_Decrypt].secret);
+    expect_number(CKR_OK, call_with(FN_C_Decrypt, words, 1));
+    expect_number((uint8_t)~0x5a, out[LONG - 1]);
+    struct channel *channel = module_take(module(), atomic_load(&module()->generation));
+    const struct shelf *shelf = &channel->bell.shelf;
+    expect(shelf->base != NULL);
+    for (size_t i = 0; i < shelf->size; i++)
+        if (shelf->base[i] != 0)
+            test_failed(__FILE__, __LINE__, "byte %zu of the shelf: 0x%02x", i, shelf->base[i]);
+    module_give(module(), channel);
+    end();
+}
+
+/* Buffers that the helper has no room for, not even as addresses. */
+static void a_call_too_large_costs_no_other(void)
+{
+    enum { COUNT = 6 };
+    CK_ATTRIBUTE template[COUNT];
+    uintptr_t words[16] = {0, 0, (uintptr_t)template, COUNT};
+    begin(serve_provider);
+    for (unsigned i = 0; i < COUNT; i++)
+        template[i] = (CK_ATTRIBUTE){CKA_VALUE, words, LIMIT_BYTES};
+    expect_number(CKR_HOST_MEMORY, call_with(FN_C_GetAttributeValue, words, 1));
+    expect_random(7);
     end();
 }
 
@@ -540,6 +603,30 @@ static void a_provider_that_failed_says_why(void)
     helper_dies(&failing);
 }
 
+/* It takes the channel and says no hello. */
+static void a_silent_helper_is_no_helper(void)
+{
+    static struct module silent;
+    int ends[2];
+    make_pair(SOCK_SEQPACKET, ends);
+    struct offer offer = {.name = "two", .door = ends[0], .short_ms = LONG_MS, .long_ms = LONG_MS};
+    module_init(&silent, &offer, &state.calls);
+    expect_number(CKR_GENERAL_ERROR, module_await(&silent, module_greet(&silent), TICK_MS));
+    expect_number(0, atomic_load(&silent.generation));
+    module_finish(&silent);
+    close(ends[1]);
+}
+
+static void a_module_without_a_door_is_no_helper(void)
+{
+    static struct module absent;
+    struct offer offer = {.name = "two", .door = -1, .error = "there is no such file", .short_ms = LONG_MS, .long_ms = LONG_MS};
+    module_init(&absent, &offer, &state.calls);
+    expect(module_greet(&absent) == NULL);
+    expect_number(CKR_GENERAL_ERROR, module_await(&absent, NULL, LONG_MS));
+    module_finish(&absent);
+}
+
 static void nobody_behind_the_door_is_no_helper(void)
 {
     static struct module absent;
@@ -606,6 +693,9 @@ static const struct test tests[] = {
     TEST(everything_is_closed_at_the_end, "an application that has ended has nothing open"),
     TEST(a_long_call_goes_there_and_back, "inputs and outputs of a megabyte arrive whole"),
     TEST(objects_are_renamed, "an application sees handles of its own life"),
+    TEST(slots_are_renamed, "an application sees slots by its own ids"),
+    TEST(the_shelf_is_wiped_after_secrets, "no secret stays on the shelf"),
+    TEST(a_call_too_large_costs_no_other, "a call that is too large for the helper fails, and the next one does not"),
     TEST(what_cannot_be_sent_leaves_the_channel, "a call that cannot be sent does no harm"),
     TEST(threads_do_not_disturb_each_other, "many threads call at the same time"),
     TEST(a_helper_that_dies_during_a_call_is_told, "the first call that is affected tells, later ones say what is so"),
@@ -617,6 +707,8 @@ static const struct test tests[] = {
     TEST(a_helper_that_hangs_hangs_nobody, "a helper that does not answer in time is not waited for"),
     TEST(an_ending_application_says_so, "a call that is interrupted by C_Finalize says so"),
     TEST(a_provider_that_failed_says_why, "what the provider's C_Initialize answered is what the application hears"),
+    TEST(a_silent_helper_is_no_helper, "a helper that does not say hello is not waited for for ever"),
+    TEST(a_module_without_a_door_is_no_helper, "a module that the broker could not start is absent"),
     TEST(nobody_behind_the_door_is_no_helper, "a module without a helper is told at once"),
     TEST(a_new_helper_is_a_new_life, "a new helper is a new life: nothing of the old one is valid"),
     TEST(no_new_helper_is_no_life, "without a new helper there is no new life"),

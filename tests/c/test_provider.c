@@ -107,6 +107,12 @@ static void a_file_that_is_no_provider_is_told(void)
     expect_text("/nowhere.so: cannot be opened", error);
 }
 
+static void a_library_that_cannot_be_loaded_is_told(void)
+{
+    expect_number(CKR_GENERAL_ERROR, provider_load(&provider, SAMPLE_BROKEN, NULL, error, sizeof error));
+    expect(strstr(error, "nowhere_to_be_found"));
+}
+
 static void long_errors_are_cut(void)
 {
     char small[16];
@@ -174,6 +180,7 @@ static const struct test tests[] = {
     TEST(newer_lists_are_found, "the functions of 3.0 and 3.2 are found where there are any"),
     TEST(lists_of_the_wrong_version_are_not_believed, "a list that is not what was asked for is not used"),
     TEST(a_file_that_is_no_provider_is_told, "what is no provider is refused before it is loaded"),
+    TEST(a_library_that_cannot_be_loaded_is_told, "why a library cannot be loaded is told in the linker's words"),
     TEST(long_errors_are_cut, "an error that does not fit is cut"),
     TEST(a_provider_without_threads_has_one_caller, "a provider that cannot have threads has one caller at a time"),
     TEST(what_a_provider_lacks_is_not_supported, "a function a provider lacks is not supported"),

@@ -328,6 +328,26 @@ static void nesting_is_bounded(void)
     expect_number(-EMSGSIZE, e->reader.error);
 }
 
+static int error_of_mechanisms(unsigned levels)
+{
+    static const char kip[] = "\x92\xcd\x05\x10\x92\xad" "CK_KIP_PARAMS\x94";
+    uint8_t request[1024] = "\x95\x01";
+    size_t len = 2;
+    for (unsigned i = 0; i < levels; i++, len += sizeof kip - 1)
+        memcpy(request + len, kip, sizeof kip - 1);
+    request[len++] = 0xc0;
+    for (unsigned i = 0; i < levels; i++, len += 3)
+        memcpy(request + len, "\x00\xc0\x00", 3);
+    memcpy(request + len, "\x02\x00\xc3", 3);
+    return with_elements(FN_C_DeriveKey, (char *)request, len + 3)->reader.error;
+}
+
+static void nesting_of_mechanisms_is_bounded(void)
+{
+    expect_number(0, error_of_mechanisms(LIMIT_NESTING));
+    expect_number(-EMSGSIZE, error_of_mechanisms(LIMIT_NESTING + 1));
+}
+
 static void a_claimed_count_allocates_nothing(void)
 {
     static const char request[] = "\x92\x01\xdd\x00\x10\x00\x00";
@@ -602,6 +622,7 @@ static const struct test tests[] = {
     TEST(a_nested_template_as_bytes_is_malformed, "a template in an attribute never comes as bytes"),
     TEST(a_nested_template_as_a_buffer_is_malformed, "a template to be filled never comes as a plain buffer"),
     TEST(nesting_is_bounded, "templates nest as deep as the limit says and no deeper"),
+    TEST(nesting_of_mechanisms_is_bounded, "so do mechanisms"),
     TEST(a_claimed_count_allocates_nothing, "a claimed count becomes no memory"),
     TEST(a_claimed_buffer_is_no_memory, "a claimed capacity becomes no memory until the provider writes"),
     TEST(every_value_of_a_response_replaced, "no wrong value anywhere in a response is written where no output is"),

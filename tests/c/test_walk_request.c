@@ -247,6 +247,123 @@ static void a_handle_that_is_not_ours_is_no_handle(void)
     }
 }
 
+/* A mechanism of this choice with one of its own handles, at `offset`, that is nobody's. */
+static void expect_refused_handle(const struct way *way, size_t offset)
+{
+    const struct function *f = make_function_for(way->choice);
+    struct dice dice = dice_from_seed(3);
+    struct ends *e = begin_with(&dice, f, make_way, way);
+    const CK_MECHANISM *m = (void *)e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos];
+    CK_ULONG stale = NO_OBJECT;
+    memcpy((uint8_t *)m->pParameter + offset, &stale, sizeof stale);
+    ends_write_request(e);
+    expect_number(CKR_MECHANISM_PARAM_INVALID, e->shim.refusal);
+}
+
+static void a_stale_handle_in_a_parameter_is_refused(void)
+{
+    unsigned tried = 0;
+    for (unsigned i = 0; i < mechanism_count; i++)
+        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
+            const struct way way = {&mechanisms[i], &choices[mechanisms[i].choices + k]};
+            const struct layout *layout = way.choice->kind == VALUE_STRUCT ? &layouts[way.choice->type] : NULL;
+            test_case("mechanism 0x%lx", mechanisms[i].value);
+            if (way.choice->kind == VALUE_OBJECT)
+                expect_refused_handle(&way, 0), tried++;
+            for (unsigned n = 0; layout && n < layout->n_fields; n++)
+                if (layout->fields[n].kind == FIELD_OBJECT && layout->fields[n].dir & DIR_IN)
+                    expect_refused_handle(&way, layout->fields[n].offset), tried++;
+        }
+    expect(tried > 0);
+}
+
+/* ---- what has no form on the wire ---- */
+
+static CK_RV refusal_of_attribute(CK_ATTRIBUTE attribute)
+{
+    struct ends *e = ends_begin(&functions[FN_C_FindObjectsInit]);
+    CK_ATTRIBUTE *a = fence_alloc(sizeof *a);
+    *a = attribute;
+    e->caller[1] = (uintptr_t)a;
+    e->caller[2] = 1;
+    ends_write_request(e);
+    return e->shim.refusal;
+}
+
+static void lists_that_are_none_are_refused(void)
+{
+    CK_ATTRIBUTE inner[2] = {{CKA_LABEL, NULL, 0}, {CKA_LABEL, NULL, 0}};
+    expect_number(CKR_ATTRIBUTE_VALUE_INVALID, refusal_of_attribute((CK_ATTRIBUTE){CKA_WRAP_TEMPLATE, NULL, sizeof *inner}));
+    expect_number(CKR_ATTRIBUTE_VALUE_INVALID, refusal_of_attribute((CK_ATTRIBUTE){CKA_ALLOWED_MECHANISMS, NULL, 8}));
+    for (CK_ULONG len = 0; len <= sizeof inner; len++) {
+        bool whole = len % sizeof *inner == 0;
+        test_case("%lu bytes", len);
+        expect_number(whole ? CKR_OK : CKR_ATTRIBUTE_VALUE_INVALID, refusal_of_attribute((CK_ATTRIBUTE){CKA_WRAP_TEMPLATE, inner, len}));
+    }
+}
+
+static CK_RV refusal_of_parameter(unsigned fn, CK_MECHANISM mechanism)
+{
+    struct ends *e = ends_begin(&functions[fn]);
+    e->caller[1] = (uintptr_t)&mechanism;
+    ends_write_request(e);
+    return e->shim.refusal;
+}
+
+static void a_wild_parameter_is_refused(void)
+{
+    for (unsigned k = 0; k < 4; k++) {
+        static const CK_ULONG lengths[] = {(CK_ULONG)1 << 63, CK_UNAVAILABLE_INFORMATION - 1, ((CK_ULONG)1 << 62) + 8, (CK_ULONG)LIMIT_BYTES + 1};
+        expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_parameter(FN_C_EncryptInit, (CK_MECHANISM){CKM_AES_CBC, fence_alloc(8), lengths[k]}));
+    }
+}
+
+/* The tag says that it is a struct, the length that it is not. */
+static void a_union_that_contradicts_itself_is_refused(void)
+{
+    CK_SP800_108_COUNTER_FORMAT counter = {CK_FALSE, 16};
+    for (CK_ULONG len = 0; len <= sizeof counter; len++) {
+        CK_PRF_DATA_PARAM data = {CK_SP800_108_ITERATION_VARIABLE, &counter, len};
+        CK_SP800_108_KDF_PARAMS kdf = {CKM_SHA256_HMAC, 1, &data, 0, NULL};
+        CK_RV rv = refusal_of_parameter(FN_C_DeriveKey, (CK_MECHANISM){CKM_SP800_108_COUNTER_KDF, &kdf, sizeof kdf});
+        expect_number(len == sizeof counter ? CKR_OK : CKR_MECHANISM_PARAM_INVALID, rv);
+    }
+}
+
+/* ---- nesting ---- */
+
+static CK_RV refusal_of_templates(unsigned levels)
+{
+    CK_ATTRIBUTE nested[2 * LIMIT_NESTING] = {{0}};
+    struct ends *e = ends_begin(&functions[FN_C_FindObjectsInit]);
+    for (unsigned i = 0; i < levels; i++)
+        nested[i] = (CK_ATTRIBUTE){CKA_WRAP_TEMPLATE, i + 1 < levels ? &nested[i + 1] : NULL, i + 1 < levels ? sizeof *nested : 0};
+    e->caller[1] = (uintptr_t)nested;
+    e->caller[2] = 1;
+    return ends_request(e, 0) ? CKR_OK : e->shim.refusal;
+}
+
+static CK_RV refusal_of_mechanisms(unsigned levels)
+{
+    CK_KIP_PARAMS kips[2 * LIMIT_NESTING] = {{0}};
+    CK_MECHANISM nested[2 * LIMIT_NESTING];
+    struct ends *e = ends_begin(&functions[FN_C_DeriveKey]);
+    for (unsigned i = 0; i < levels; i++) {
+        kips[i].pMechanism = i + 1 < levels ? &nested[i + 1] : NULL;
+        nested[i] = (CK_MECHANISM){CKM_KIP_DERIVE, &kips[i], sizeof *kips};
+    }
+    e->caller[1] = (uintptr_t)nested;
+    return ends_request(e, 0) ? CKR_OK : e->shim.refusal;
+}
+
+static void nesting_is_bounded(void)
+{
+    expect_number(CKR_OK, refusal_of_templates(LIMIT_NESTING));
+    expect_number(CKR_ARGUMENTS_BAD, refusal_of_templates(LIMIT_NESTING + 1));
+    expect_number(CKR_OK, refusal_of_mechanisms(LIMIT_NESTING));
+    expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_mechanisms(LIMIT_NESTING + 1));
+}
+
 /* ---- wild lengths ---- */
 
 static const CK_ULONG wild[] = {(CK_ULONG)1 << 63, CK_UNAVAILABLE_INFORMATION - 1, ((CK_ULONG)1 << 62) + 8, (CK_ULONG)LIMIT_BYTES + 1};
@@ -466,6 +583,11 @@ static const struct test tests[] = {
     TEST(undescribed_parameters_are_refused, "a parameter that no table describes is never sent"),
     TEST(unknown_lengths_are_refused, "a pointer whose length is said nowhere is never followed"),
     TEST(a_handle_that_is_not_ours_is_no_handle, "a stale handle never reaches the provider as another object, nor as none where that has a meaning"),
+    TEST(a_stale_handle_in_a_parameter_is_refused, "nor does one in a parameter"),
+    TEST(lists_that_are_none_are_refused, "a list without a pointer, or not a whole number of elements, is refused"),
+    TEST(a_wild_parameter_is_refused, "a wild ulParameterLen is refused before the parameter is read"),
+    TEST(a_union_that_contradicts_itself_is_refused, "a value that is not what its tag says is refused"),
+    TEST(nesting_is_bounded, "templates and mechanisms nest as deep as the limit says and no deeper"),
     TEST(wild_lengths_of_bytes_are_refused, "a wild length is refused before the first byte is read"),
     TEST(wild_counts_of_attributes_are_refused, "a wild count of attributes is refused before the first is read"),
     TEST(wild_lengths_of_values_are_refused, "a wild ulValueLen is refused before the value is read"),
