@@ -21,7 +21,7 @@ idle = 9
 [module.soft]
 path = "/usr/lib/soft.so"
 env = { SOFTHSM2_CONF = "/etc/soft.conf", EMPTY = "" }
-fork = "inherit"
+fork = "strict"
 threads = 1
 priority = -3
 reserved = "slot=1"
@@ -59,7 +59,7 @@ class TestMeaning:
         soft = next(module for module in config.modules if module.name == "soft")
 
         assert (Path("/run/x/broker.sock"), 9) == (config.socket, config.idle)
-        assert (Path("/usr/lib/soft.so"), "inherit", 1, -3) == (
+        assert (Path("/usr/lib/soft.so"), "strict", 1, -3) == (
             soft.path,
             soft.fork,
             soft.threads,
@@ -115,8 +115,8 @@ class TestFaults:
         [
             ("thread = 1", "module.a.thread: unknown key; did you mean 'threads'?"),
             ("zzz = 1", "module.a.zzz: unknown key; known are path, env, fork, "),
-            ('fork = "later"', 'module.a.fork: expected "reinit", "inherit" or "strict", not "later"'),
-            ("fork = 1", 'module.a.fork: expected "reinit", "inherit" or "strict", not 1'),
+            ('fork = "later"', 'module.a.fork: expected "reinit" or "strict", not "later"'),
+            ("fork = 1", 'module.a.fork: expected "reinit" or "strict", not 1'),
             ("threads = 2", "module.a.threads: expected 1, or no such key, not 2"),
             ("threads = true", "module.a.threads: expected 1, or no such key, not true"),
             ('threads = "1"', 'module.a.threads: expected 1, or no such key, not "1"'),
