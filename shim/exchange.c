@@ -55,7 +55,7 @@ static CK_RV read_fault(struct call *call, struct reader *r)
     read_text(r, text, sizeof text);
     read_skip(r);
     log_event("call.refused function=%s code=%s reason=\"%s\"", call->function->name, code, text);
-    call->over = strcmp(code, "unknown") != 0;
+    call->over = !strcmp(code, "malformed") || !strcmp(code, "limit");
     if (!strcmp(code, "unknown"))
         return CKR_FUNCTION_NOT_SUPPORTED;
     if (!strcmp(code, "limit") || !strcmp(code, "failed"))

@@ -66,7 +66,7 @@ static void write_reader_fault(struct writer *w, uint64_t id, int error)
     if (error == -EMSGSIZE)
         write_fault(w, id, "limit", "over a limit of specs/limits.toml");
     else if (error == -ENOMEM)
-        write_fault(w, id, "failed", "out of memory");
+        write_fault(w, id, "limit", "more than this helper has room for");
     else
         write_fault(w, id, "malformed", "the request does not fit the tables");
 }
