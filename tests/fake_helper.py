@@ -18,6 +18,8 @@ from p11host.scan import call_frame
 from p11host.wire import PROTOCOL, Decoder, Fault, Hello, Message, Request, Response, Value, decode, encode
 
 SLOT = 7
+#: For a descriptor, and the credentials that the kernel adds: pid, uid, gid.
+ROOM = sum(socket.CMSG_SPACE(n * array.array("i").itemsize) for n in (1, 3))
 FUNCTIONS: dict[str, Callable[[Sequence[Value]], list[Value]]] = {
     "C_GetInfo": lambda _: [0, [[2, 40], b"p11host".ljust(32), 0, b"fake".ljust(32), [1, 0]]],
     "C_GetSlotList": lambda params: [0, [1, [SLOT] if params[1][0] else None]],
@@ -41,7 +43,7 @@ def main(words: Sequence[str]) -> None:
 def receive(door: socket.socket) -> socket.socket | None:
     """Return the next channel opened through `door`, None at its end."""
     while True:
-        data, ancillary, _, _ = door.recvmsg(1024, socket.CMSG_SPACE(array.array("i").itemsize))
+        data, ancillary, _, _ = door.recvmsg(1024, ROOM)
         if not data and not ancillary:
             return None
         for descriptor in descriptors_of(ancillary):

@@ -1,5 +1,6 @@
 #include "evil.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,4 +148,21 @@ void evil_replace(struct message *message, const struct message *original, struc
     memcpy(message->bytes, original->bytes, place.from);
     memcpy(message->bytes + place.from, evil->bytes, evil->len);
     memcpy(message->bytes + place.from + evil->len, original->bytes + place.to, rest);
+}
+
+void evil_flip(struct dice *dice, struct message *m)
+{
+    for (unsigned n = 1 + dice_throw(dice, 4); n && m->len; n--) {
+        size_t at = dice_throw(dice, (uint32_t)m->len);
+        switch (dice_throw(dice, 3)) {
+        case 0: m->bytes[at] ^= (uint8_t)(1U << dice_throw(dice, 8)); break;
+        case 1: m->bytes[at] = (uint8_t)dice_throw(dice, 256); break;
+        default: m->len = at; break;
+        }
+    }
+}
+
+bool evil_is_wire_error(int error)
+{
+    return error == -EBADMSG || error == -EMSGSIZE || error == -ENODATA || error == -ENOMEM;
 }

@@ -2,6 +2,7 @@
 #ifndef P11HOST_EVIL_H
 #define P11HOST_EVIL_H
 
+#include "dice.h"
 #include "message.h"
 
 struct evil {
@@ -27,5 +28,11 @@ size_t evil_places(const struct message *message, struct place places[PLACES]);
 
 /* The message with one value replaced. */
 void evil_replace(struct message *message, const struct message *original, struct place place, const struct evil *evil);
+
+/* A few bits and bytes changed, or the end missing. */
+void evil_flip(struct dice *dice, struct message *message);
+
+/* Whether a reader may say that of a message. */
+bool evil_is_wire_error(int error);
 
 #endif

@@ -303,6 +303,11 @@ int make_find_arg(const struct function *function, enum arg_kind kind)
     return -1;
 }
 
+bool make_crosses(const struct function *function)
+{
+    return !function->local && make_find_arg(function, ARG_MESSAGE) < 0;
+}
+
 const struct function *make_function_for(const struct choice *choice)
 {
     for (unsigned i = 0; i < FUNCTION_COUNT; i++)

@@ -23,6 +23,9 @@ void make_fields(struct dice *dice, const struct layout *layout, uint8_t *base);
 /* The first function with a mechanism for which the choice holds; NULL if there is none. */
 const struct function *make_function_for(const struct choice *choice);
 
+/* Whether it is sent to a helper at all; message parameters are not, so far. */
+bool make_crosses(const struct function *function);
+
 /* The index in `args` of the argument of that kind; -1 if there is none. */
 int make_find_arg(const struct function *function, enum arg_kind kind);
 

@@ -77,16 +77,11 @@ static void expect_arrival(struct ends *e, size_t portion)
 
 /* ---- every function ---- */
 
-static bool crosses(const struct function *f)
-{
-    return !f->local && make_find_arg(f, ARG_MESSAGE) < 0;
-}
-
 static void every_function_arrives(void)
 {
     unsigned covered = 0;
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++) {
-        for (unsigned round = 0; round < ROUNDS && crosses(&functions[fn]); round++) {
+        for (unsigned round = 0; round < ROUNDS && make_crosses(&functions[fn]); round++) {
             struct dice dice = dice_from_seed(fn * 1000 + round);
             struct ends *e = ends_begin(&functions[fn]);
             test_case("%s, round %u", functions[fn].name, round);
@@ -95,7 +90,7 @@ static void every_function_arrives(void)
                 ends_use_shelf(e);
             expect_arrival(e, portion_of(round));
         }
-        covered += crosses(&functions[fn]);
+        covered += make_crosses(&functions[fn]);
     }
     test_note("%u functions of %u, %u calls each", covered, (unsigned)FUNCTION_COUNT, (unsigned)ROUNDS);
 }
@@ -128,7 +123,7 @@ static void null_one_pointer(struct dice *dice, const struct function *f, unsign
 static void null_stays_null(void)
 {
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
-        for (unsigned i = 0; i < functions[fn].n_args && crosses(&functions[fn]); i++) {
+        for (unsigned i = 0; i < functions[fn].n_args && make_crosses(&functions[fn]); i++) {
             uint8_t kind = functions[fn].args[i].kind;
             struct dice dice = dice_from_seed(fn);
             test_case("%s, argument %u", functions[fn].name, i);
@@ -232,7 +227,7 @@ static void a_handle_that_is_not_ours_is_no_handle(void)
 {
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++) {
         int i = make_find_arg(&functions[fn], ARG_OBJECT);
-        if (i < 0 || !crosses(&functions[fn]))
+        if (i < 0 || !make_crosses(&functions[fn]))
             continue;
         struct dice dice = dice_from_seed(fn);
         struct ends *e = ends_begin(&functions[fn]);
@@ -379,7 +374,7 @@ static void expect_refusal(struct ends *e, CK_RV rv)
 static void wild_lengths_of_bytes_are_refused(void)
 {
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
-        for (unsigned i = 0; i < functions[fn].n_args && crosses(&functions[fn]); i++)
+        for (unsigned i = 0; i < functions[fn].n_args && make_crosses(&functions[fn]); i++)
             for (unsigned k = 0; k < WILD && functions[fn].args[i].kind == ARG_BYTES; k++) {
                 struct ends *e = ends_begin(&functions[fn]);
                 test_case("%s, argument %u, length 0x%lx", functions[fn].name, i, wild[k]);

@@ -72,11 +72,6 @@ static void expect_return(struct ends *e, struct dice *dice, CK_RV rv, size_t po
     expect_outputs(e, rv);
 }
 
-static bool crosses(const struct function *f)
-{
-    return !f->local && make_find_arg(f, ARG_MESSAGE) < 0;
-}
-
 /* ---- every function ---- */
 
 static void try_function(unsigned fn, unsigned round)
@@ -95,9 +90,9 @@ static void every_function_returns(void)
 {
     unsigned covered = 0;
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++) {
-        for (unsigned round = 0; round < ROUNDS && crosses(&functions[fn]); round++)
+        for (unsigned round = 0; round < ROUNDS && make_crosses(&functions[fn]); round++)
             try_function(fn, round);
-        covered += crosses(&functions[fn]);
+        covered += make_crosses(&functions[fn]);
     }
     test_note("%u functions of %u, %u calls each", covered, (unsigned)FUNCTION_COUNT, (unsigned)ROUNDS);
 }
@@ -163,7 +158,7 @@ static void nothing_changed_nothing_returns(void)
 static void an_unwritten_cell_stays(void)
 {
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
-        for (unsigned i = 0; i < functions[fn].n_args && crosses(&functions[fn]); i++) {
+        for (unsigned i = 0; i < functions[fn].n_args && make_crosses(&functions[fn]); i++) {
             const struct arg *arg = &functions[fn].args[i];
             if (arg->kind < ARG_OUT_NUMBER || arg->kind > ARG_OUT_OBJECT)
                 continue;
@@ -187,7 +182,7 @@ static void set_length(struct ends *e, const struct arg *arg, CK_ULONG length)
 static void an_impossible_length_is_not_believed(void)
 {
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
-        for (unsigned i = 0; i < functions[fn].n_args && crosses(&functions[fn]); i++) {
+        for (unsigned i = 0; i < functions[fn].n_args && make_crosses(&functions[fn]); i++) {
             const struct arg *arg = &functions[fn].args[i];
             bool listed = arg->kind == ARG_OUT_OBJECTS;
             if (arg->kind != ARG_OUT_BYTES && arg->kind != ARG_OUT_NUMBERS && arg->kind != ARG_OUT_SLOTS && !listed)

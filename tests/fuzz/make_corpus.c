@@ -48,11 +48,6 @@ static void save(const char *target, const char *name, const void *head, size_t 
     written++;
 }
 
-static bool crosses(const struct function *f)
-{
-    return !f->local && make_find_arg(f, ARG_MESSAGE) < 0;
-}
-
 /* ---- requests ---- */
 
 static void save_request(struct ends *e, const char *name)
@@ -69,7 +64,7 @@ static void save_calls(void)
 {
     char name[LIMIT_NAME + 16];
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
-        for (unsigned round = 0; round < EACH && crosses(&functions[fn]); round++) {
+        for (unsigned round = 0; round < EACH && make_crosses(&functions[fn]); round++) {
             struct dice dice = dice_from_seed(fn * 100 + round);
             struct ends *e = ends_begin(&functions[fn]);
             make_call(&dice, &functions[fn], e->caller);
@@ -105,7 +100,7 @@ static struct ends *make_from(const uint8_t *bytes, int *ret_layout)
 {
     struct dice dice = dice_from_bytes(bytes, DICE);
     const struct function *f = &functions[dice_throw(&dice, FUNCTION_COUNT)];
-    if (!crosses(f))
+    if (!make_crosses(f))
         return NULL;
     struct ends *e = ends_begin(f);
     if (dice_once_in(&dice, 2))
