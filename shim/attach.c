@@ -18,6 +18,7 @@
  * environment still has it. Changed under root_attach_lock.
  */
 static int door = -1;
+static bool ended; /* by C_Finalize: a call that comes late begins nothing */
 static struct identity door_identity;
 
 static int known_door(void)
@@ -43,6 +44,7 @@ void attach_close(void)
     if (known_door() >= 0)
         close(door);
     door = -1;
+    ended = true;
     pthread_mutex_unlock(root_attach_lock());
 }
 
@@ -231,13 +233,24 @@ static struct channel *open_control(int *ret_error)
     struct hello hello = hello_ours();
     struct channel *channel = NULL;
     set_program(&hello);
-    pthread_mutex_lock(root_attach_lock());
     int to = known_door();
     *ret_error = -EPIPE;
     if (to >= 0)
         channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
     if (!channel && (to = new_door()) >= 0)
         channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
+    return channel;
+}
+
+/* A new life may begin any time; a module of one that has ended does not. */
+static struct channel *open_control_for(const char *module, int *ret_error)
+{
+    struct channel *channel = NULL;
+    *ret_error = -ESHUTDOWN;
+    pthread_mutex_lock(root_attach_lock());
+    ended = ended && module;
+    if (!ended)
+        channel = open_control(ret_error);
     pthread_mutex_unlock(root_attach_lock());
     return channel;
 }
@@ -245,7 +258,7 @@ static struct channel *open_control(int *ret_error)
 CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     int error;
-    struct control control = {.channel = open_control(&error)};
+    struct control control = {.channel = open_control_for(module, &error)};
     *ret_count = 0;
     if (control.channel)
         error = ask(&control, module, ret_offers, ret_count);

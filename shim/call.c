@@ -43,6 +43,6 @@ CK_RV call(unsigned fn, uintptr_t *words)
     if (rv != CKR_OK)
         return rv;
     rv = dispatch(&it, fn);
-    state_leave();
+    state_leave(it.state);
     return rv;
 }

@@ -68,10 +68,9 @@ static CK_RV read_answer(struct call *call, struct walk *walk, uint32_t id)
     struct reader *r = walk->r;
     if (read_array(r) != 4 || read_uint(r) != 1 || read_uint(r) != id)
         reader_fail(r, -EBADMSG);
-    if (read_peek(r) != WIRE_NIL)
-        return read_fault(call, r);
-    read_nil(r);
-    return get_response(walk);
+    if (read_nil_if(r))
+        return get_response(walk);
+    return r->error ? unknown_outcome(call->function) : read_fault(call, r);
 }
 
 static void write_request(struct channel *channel, struct walk *walk)

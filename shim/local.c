@@ -100,7 +100,7 @@ static CK_RV not_asynchronous(void)
     CK_RV rv = state_enter(&state);
     if (rv != CKR_OK)
         return rv;
-    state_leave();
+    state_leave(state);
     return CKR_FUNCTION_NOT_SUPPORTED;
 }
 

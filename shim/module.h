@@ -21,7 +21,7 @@ enum { IDLE_CHANNELS = 64 };
 struct module {
     char name[LIMIT_NAME + 1];
     unsigned number;                /* in names.c */
-    uint32_t patience[3];           /* milliseconds, by enum patience */
+    _Atomic uint32_t patience[3]; /* milliseconds, by enum patience; a new helper may have others */
     _Atomic uint32_t generation;    /* 0 when it has no helper */
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */

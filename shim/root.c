@@ -15,8 +15,7 @@ enum { PAGE = 4096 };
 /* All zero is its beginning: glibc's and musl's mutexes are unlocked then. */
 struct root {
     _Atomic(struct state *) state;
-    _Atomic(struct state *) retired; /* a list: finalized, but somebody may still be inside */
-    _Atomic unsigned users;          /* threads inside a call */
+    _Atomic(struct state *) spare;   /* a list: ended, to be used again */
     pthread_mutex_t lock;            /* one thread at a time builds or ends the state */
     pthread_mutex_t names_lock;
     pthread_mutex_t attach_lock;
@@ -87,38 +86,40 @@ pthread_mutex_t *root_attach_lock(void)
     return &atomic_load(&the_root)->attach_lock;
 }
 
-static void push_retired(struct root *root, struct state *state)
+/*
+ * The memory of a state is never given back, only used again: a thread that comes too late counts itself in and out of
+ * it, whosever it is by then.
+ */
+static void put_spare(struct root *root, struct state *state)
 {
-    struct state *first = atomic_load(&root->retired);
+    struct state *next = atomic_load(&root->spare);
     do
-        state->next = first;
-    while (!atomic_compare_exchange_weak(&root->retired, &first, state));
+        state->next = next;
+    while (!atomic_compare_exchange_weak(&root->spare, &next, state));
 }
 
-/* Each of a list: freed, or put back for the next one to leave. */
-static void dispose(struct root *root, struct state *list, bool unused)
+/* Under root->lock: nobody else takes any, so none comes back while we look. NULL when out of memory. */
+static struct state *take_spare(struct root *root)
 {
-    while (list) {
-        struct state *state = list;
-        list = state->next;
-        if (unused)
-            state_free(state);
-        else
-            push_retired(root, state);
-    }
+    struct state *state = atomic_load(&root->spare);
+    while (state && !atomic_compare_exchange_weak(&root->spare, &state, state->next))
+        ;
+    return state ? state : state_map();
 }
 
-static void leave(struct root *root)
+/* The last to leave a state that has been retired ends it. */
+static void leave(struct root *root, struct state *state)
 {
-    /* Taken while still counted: nobody inside can hold one of these without being counted too. */
-    struct state *retired = atomic_exchange(&root->retired, NULL);
-    bool last = atomic_fetch_sub(&root->users, 1) == 1;
-    dispose(root, retired, last);
+    unsigned last = RETIRED;
+    if (atomic_fetch_sub(&state->inside, 1) - 1 != RETIRED || !atomic_compare_exchange_strong(&state->inside, &last, 0))
+        return;
+    state_finish(state);
+    put_spare(root, state);
 }
 
-void state_leave(void)
+void state_leave(struct state *state)
 {
-    leave(atomic_load_explicit(&the_root, memory_order_relaxed));
+    leave(atomic_load_explicit(&the_root, memory_order_relaxed), state);
 }
 
 /* Under root->lock. The state is published complete or not at all. */
@@ -127,10 +128,15 @@ static CK_RV build(struct root *root, bool lazy)
     if (!root->cleaned)
         descriptors_close_inherited();
     root->cleaned = true;
-    struct state *state;
-    CK_RV rv = state_new(lazy, &state);
-    if (rv != CKR_OK)
+    struct state *state = take_spare(root);
+    if (!state)
+        return CKR_HOST_MEMORY;
+    CK_RV rv = state_init(state, lazy);
+    if (rv != CKR_OK) {
+        state_finish(state);
+        put_spare(root, state);
         return rv;
+    }
     atomic_store(&strict, state->strict);
     atomic_store(&root->state, state);
     return CKR_OK;
@@ -155,11 +161,15 @@ CK_RV state_enter(struct state **ret_state)
     if (!root)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     for (;;) {
-        atomic_fetch_add(&root->users, 1);
-        *ret_state = atomic_load(&root->state);
-        if (*ret_state)
-            return CKR_OK;
-        leave(root);
+        struct state *state = atomic_load(&root->state);
+        if (state) {
+            atomic_fetch_add(&state->inside, 1);
+            *ret_state = state;
+            if (atomic_load(&root->state) == state)
+                return CKR_OK;
+            leave(root, state);
+            continue;
+        }
         bool may_build = atomic_load(&wanted) && !atomic_load(&strict);
         CK_RV rv = may_build ? build_lazily(root) : CKR_CRYPTOKI_NOT_INITIALIZED;
         if (rv != CKR_OK)
@@ -188,11 +198,11 @@ CK_RV state_initialize(void)
 /* Threads that wait for an answer are woken; the last one to leave frees the state. */
 static void retire(struct root *root, struct state *state)
 {
-    atomic_fetch_add(&root->users, 1);
+    atomic_fetch_add(&state->inside, 1);
     atomic_store(&root->state, NULL);
     state_end(state);
-    push_retired(root, state);
-    leave(root);
+    atomic_fetch_or(&state->inside, RETIRED);
+    leave(root, state);
 }
 
 /* A child that never used us does nothing at all here: its parent's state is not its own to end. */

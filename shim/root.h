@@ -20,7 +20,7 @@ struct state;
  * none is wanted. In a child whose parent was initialised the first call builds it.
  */
 CK_RV state_enter(struct state **ret_state);
-void state_leave(void);
+void state_leave(struct state *state);
 
 /* C_Initialize and C_Finalize. */
 CK_RV state_initialize(void);

@@ -1,12 +1,13 @@
 #include "state.h"
 
+#include <stddef.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include "descriptors.h"
-#include "log.h"
 
-static struct state *map_state(void)
+struct state *state_map(void)
 {
     void *state = mmap(NULL, sizeof(struct state), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return state == MAP_FAILED ? NULL : state;
@@ -38,12 +39,10 @@ static CK_RV await_helpers(struct state *state)
     return ready || state->n_modules == 0 ? CKR_OK : first_failure;
 }
 
-CK_RV state_new(bool lazy, struct state **ret_state)
+CK_RV state_init(struct state *state, bool lazy)
 {
     struct offer offers[LIMIT_MODULES];
-    struct state *state = map_state();
-    if (!state)
-        return CKR_HOST_MEMORY;
+    memset(&state->lazy, 0, sizeof *state - offsetof(struct state, lazy)); /* not what late threads count in */
     atomic_store(&state->lazy, lazy);
     CK_RV rv = attach(NULL, offers, &state->n_modules);
     if (rv != CKR_OK)
@@ -52,13 +51,7 @@ CK_RV state_new(bool lazy, struct state **ret_state)
         module_init(&state->modules[i], &offers[i], &state->calls);
         state->strict = state->strict || offers[i].strict;
     }
-    if (rv == CKR_OK)
-        rv = await_helpers(state);
-    if (rv == CKR_OK)
-        *ret_state = state;
-    else
-        state_free(state);
-    return rv;
+    return rv == CKR_OK ? await_helpers(state) : rv;
 }
 
 bool state_claim(struct state *state)
@@ -73,13 +66,10 @@ void state_end(struct state *state)
     attach_close();
 }
 
-void state_free(struct state *state)
+void state_finish(struct state *state)
 {
-    if (!state)
-        return;
     for (unsigned i = 0; i < state->n_modules; i++)
         module_finish(&state->modules[i]);
-    munmap(state, sizeof *state);
 }
 
 struct module *state_module_by_generation(struct state *state, uint32_t generation)

@@ -12,8 +12,11 @@
 #include "limits.h"
 #include "module.h"
 
+#define RETIRED 0x80000000U
+
 struct state {
-    struct state *next;  /* in the list of those that have ended */
+    _Atomic unsigned inside; /* threads in a call; RETIRED when it is no longer the present one */
+    struct state *next;      /* in the list of those to be used again */
     _Atomic bool lazy;   /* built by a child's first call: C_Initialize has yet to be called */
     _Atomic bool ending; /* C_Finalize has begun */
     bool strict;         /* some module wants every child to call C_Initialize */
@@ -22,15 +25,20 @@ struct state {
     struct module modules[LIMIT_MODULES];
 };
 
+/* Memory for a state; NULL when there is none. */
+struct state *state_map(void);
+
 /* Asks the broker and waits until the helpers are ready. CKR_OK if at least one is, or none is configured. */
-CK_RV state_new(bool lazy, struct state **ret_state);
+CK_RV state_init(struct state *state, bool lazy);
+
+/* Closes what it has; its memory stays. */
+void state_finish(struct state *state);
 
 /* An explicit C_Initialize finds a state: true if a child's first call had built it and this is the first. */
 bool state_claim(struct state *state);
 
 /* Tells every thread inside to leave. */
 void state_end(struct state *state);
-void state_free(struct state *state);
 
 /* NULL when there is none of that generation. */
 struct module *state_module_by_generation(struct state *state, uint32_t generation);
