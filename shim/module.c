@@ -11,6 +11,8 @@
 #include "door.h"
 #include "log.h"
 
+enum { LAST_BREATH_MS = 50 };
+
 static void set_patience(struct module *module, const struct offer *offer)
 {
     module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
@@ -178,10 +180,11 @@ static struct channel *take_idle(struct module *module, uint32_t generation)
     return NULL;
 }
 
+/* Of a process that is killed the kernel closes channels and door one after the other, in no order we know of. */
 static bool is_hung_up(int door)
 {
     struct pollfd p = {.fd = door, .events = POLLRDHUP};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
+    return poll(&p, 1, LAST_BREATH_MS) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
 }
 
 /* Under the module's lock: notices that its helper has gone. */
