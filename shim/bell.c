@@ -175,7 +175,7 @@ static bool look(const struct bell *bell, uint64_t ns)
 /* What was laid, copied and wiped. Longer than it can be is nothing: the peer lies. */
 static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
 {
-    uint32_t len = side->len;
+    uint32_t len = __atomic_load_n(&side->len, __ATOMIC_RELAXED); /* once: the peer can change it */
     bool fits = len <= BELL_TRAY && len <= max;
     if (fits)
         memcpy(bytes, side->tray, len);
