@@ -67,6 +67,12 @@ struct ends *ends_begin(const struct function *function)
     return e;
 }
 
+void ends_give_mechanism(struct ends *e, const CK_MECHANISM *mechanism)
+{
+    const struct function *f = e->shim.function;
+    e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)mechanism;
+}
+
 void ends_use_shelf(struct ends *e)
 {
     static uint8_t shelf[LIMIT_SHELF] __attribute__((aligned(4096)));

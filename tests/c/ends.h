@@ -32,6 +32,9 @@ extern const struct names ends_names;
 /* The one pair of ends of the program, with everything of the last call forgotten. All words are 0. */
 struct ends *ends_begin(const struct function *function);
 
+/* Makes it the call's mechanism, whatever it was before. */
+void ends_give_mechanism(struct ends *ends, const CK_MECHANISM *mechanism);
+
 /* From now on long byte strings of this call lie on a shelf. */
 void ends_use_shelf(struct ends *ends);
 

@@ -295,6 +295,17 @@ static CK_MECHANISM *some_mechanism(struct dice *d, uint8_t context)
     return made;
 }
 
+bool make_next_way(struct way *way)
+{
+    const struct mechanism *m = way->mechanism ? way->mechanism : mechanisms;
+    unsigned next = way->choice ? (unsigned)(way->choice - &choices[m->choices]) + 1 : 0;
+    while (m < mechanisms + mechanism_count && next >= m->n_choices)
+        m++, next = 0;
+    bool more = m < mechanisms + mechanism_count;
+    *way = more ? (struct way){m, &choices[m->choices + next]} : (struct way){0};
+    return more;
+}
+
 int make_find_arg(const struct function *function, enum arg_kind kind)
 {
     for (int i = 0; i < function->n_args; i++)

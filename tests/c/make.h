@@ -17,6 +17,15 @@ void make_call(struct dice *dice, const struct function *function, uintptr_t *re
 /* A mechanism whose parameter is made by this choice; `choice` NULL for one without. */
 CK_MECHANISM *make_mechanism(struct dice *dice, const struct mechanism *mechanism, const struct choice *choice);
 
+/* One way a parameter can look: a mechanism and one of its choices. */
+struct way {
+    const struct mechanism *mechanism;
+    const struct choice *choice;
+};
+
+/* The next in the order of the tables, the first after {0}. False, and {0}, after the last. */
+bool make_next_way(struct way *way);
+
 /* A struct's fields, pointers and what lies behind them. */
 void make_fields(struct dice *dice, const struct layout *layout, uint8_t *base);
 

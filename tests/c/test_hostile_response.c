@@ -51,12 +51,12 @@ static void take_response(struct ends *e)
 }
 
 /* A call that has arrived, and the message of a true answer to it in `original`. */
-static struct ends *make_response(const struct function *f, CK_MECHANISM *(*make)(struct dice *, const void *), const void *what, uint64_t seed)
+static struct ends *make_response(const struct function *f, const struct way *way, uint64_t seed)
 {
     struct dice dice = dice_from_seed(seed);
     struct ends *e = ends_begin(f);
-    if (make)
-        e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)make(&dice, what);
+    if (way)
+        ends_give_mechanism(e, make_mechanism(&dice, way->mechanism, way->choice));
     else
         make_call(&dice, f, e->caller);
     expect(ends_request(e, 0));
@@ -90,35 +90,24 @@ static void every_value_of_a_response_replaced(void)
     tried = accepted = 0;
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
         for (unsigned round = 0; round < 6 && make_crosses(&functions[fn]); round++)
-            replace_all(make_response(&functions[fn], NULL, NULL, fn * 100 + round), functions[fn].name);
+            replace_all(make_response(&functions[fn], NULL, fn * 100 + round), functions[fn].name);
     test_note("%lu responses, %lu of them accepted", tried, accepted);
 }
 
-struct way {
-    const struct mechanism *mechanism;
-    const struct choice *choice;
-};
-
-static CK_MECHANISM *make_way(struct dice *dice, const void *what)
-{
-    const struct way *way = what;
-    return make_mechanism(dice, way->mechanism, way->choice);
-}
-
+/* Once for each struct, and for bytes that may come back. */
 static void every_value_of_a_changed_parameter_replaced(void)
 {
     static bool seen[UINT8_MAX];
     tried = accepted = 0;
-    for (unsigned i = 0; i < mechanism_count; i++)
-        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
-            const struct way way = {&mechanisms[i], &choices[mechanisms[i].choices + k]};
-            bool is_struct = way.choice->kind == VALUE_STRUCT;
-            if ((is_struct && seen[way.choice->type]) || (!is_struct && !way.choice->output))
-                continue;
-            seen[way.choice->type] |= is_struct;
-            for (uint64_t seed = 0; seed < 3; seed++)
-                replace_all(make_response(make_function_for(way.choice), make_way, &way, seed), is_struct ? layouts[way.choice->type].name : "bytes");
-        }
+    for (struct way way = {0}; make_next_way(&way);) {
+        bool is_struct = way.choice->kind == VALUE_STRUCT;
+        const char *name = is_struct ? layouts[way.choice->type].name : "bytes";
+        if ((is_struct && seen[way.choice->type]) || (!is_struct && !way.choice->output))
+            continue;
+        seen[way.choice->type] |= is_struct;
+        for (uint64_t seed = 0; seed < 3; seed++)
+            replace_all(make_response(make_function_for(way.choice), &way, seed), name);
+    }
     test_note("%lu responses, %lu of them accepted", tried, accepted);
 }
 
@@ -128,7 +117,7 @@ static void flipped_responses(void)
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++)
         for (unsigned round = 0; round < FLIPS && make_crosses(&functions[fn]); round++) {
             struct dice dice = dice_from_seed(fn * FLIPS + round);
-            struct ends *e = make_response(&functions[fn], NULL, NULL, fn * 100 + round % 20);
+            struct ends *e = make_response(&functions[fn], NULL, fn * 100 + round % 20);
             test_case("%s, round %u", functions[fn].name, round);
             evil_flip(&dice, &e->message);
             take_response(e);
@@ -181,7 +170,8 @@ static void give_room(struct ends *e)
     const struct arg *arg = &f->args[f->n_args - 1];
     CK_ULONG *cell = fence_alloc(sizeof *cell);
     *cell = 4;
-    e->caller[arg->pos] = (uintptr_t)fence_alloc(arg->kind == ARG_OUT_STRUCT ? layouts[arg->type].size : arg->kind == ARG_OUT_SLOTS ? 32 : 4);
+    size_t size = arg->kind == ARG_OUT_STRUCT ? layouts[arg->type].size : arg->kind == ARG_OUT_SLOTS ? 4 * sizeof *cell : 4;
+    e->caller[arg->pos] = (uintptr_t)fence_alloc(size);
     if (arg->kind == ARG_TEMPLATE_IO) {
         CK_ATTRIBUTE *a = fence_alloc(sizeof *a);
         *a = (CK_ATTRIBUTE){CKA_LABEL, (void *)e->caller[arg->pos], 4};

@@ -17,8 +17,9 @@ pthread_mutex_t *root_names_lock(void)
 static struct large_handles large;
 
 static const CK_ULONG servers[] = {
-    1, 2, 0xffff, 0xffffffff, (CK_ULONG)1 << 46, ((CK_ULONG)1 << 47) - 1, (CK_ULONG)1 << 47, ((CK_ULONG)1 << 48) - 1, (CK_ULONG)1 << 48, (CK_ULONG)1 << 63, 0x7f1234567890, 0xffff880012345678,
-    CK_UNAVAILABLE_INFORMATION - 1, CK_UNAVAILABLE_INFORMATION,
+    1, 2, 0xffff, 0xffffffff, (CK_ULONG)1 << 46, ((CK_ULONG)1 << 47) - 1, (CK_ULONG)1 << 47, ((CK_ULONG)1 << 48) - 1,
+    (CK_ULONG)1 << 48, (CK_ULONG)1 << 63, 0x7f1234567890, 0xffff880012345678, CK_UNAVAILABLE_INFORMATION - 1,
+    CK_UNAVAILABLE_INFORMATION,
 };
 
 enum { SERVERS = sizeof servers / sizeof *servers };

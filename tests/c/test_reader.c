@@ -91,7 +91,8 @@ static void every_encoding_of_a_size_is_read(void)
         ENCODING(65535, "\xdc\xff\xff"), ENCODING(LIMIT_ELEMENTS, "\xdd\x00\x10\x00\x00"),
     };
     static const struct encoding maps[] = {
-        ENCODING(0, "\x80"), ENCODING(15, "\x8f"), ENCODING(3, "\xde\x00\x03"), ENCODING(3, "\xdf\x00\x00\x00\x03"), ENCODING(LIMIT_ELEMENTS, "\xdf\x00\x10\x00\x00"),
+        ENCODING(0, "\x80"), ENCODING(15, "\x8f"), ENCODING(3, "\xde\x00\x03"), ENCODING(3, "\xdf\x00\x00\x00\x03"),
+        ENCODING(LIMIT_ELEMENTS, "\xdf\x00\x10\x00\x00"),
     };
     for (size_t i = 0; i < 12; i++)
         for (size_t p = 0; p < PORTIONS; p++) {
@@ -108,8 +109,10 @@ static void every_encoding_of_a_size_is_read(void)
 static void every_encoding_of_a_string_is_read(void)
 {
     static const struct encoding rows[] = {
-        ENCODING(3, "\xc4\x03" "abc"), ENCODING(3, "\xc5\x00\x03" "abc"), ENCODING(3, "\xc6\x00\x00\x00\x03" "abc"), ENCODING(0, "\xc4\x00"),
-        ENCODING(3, "\xa3" "abc"), ENCODING(3, "\xd9\x03" "abc"), ENCODING(3, "\xda\x00\x03" "abc"), ENCODING(3, "\xdb\x00\x00\x00\x03" "abc"), ENCODING(0, "\xa0"),
+        ENCODING(3, "\xc4\x03" "abc"), ENCODING(3, "\xc5\x00\x03" "abc"), ENCODING(3, "\xc6\x00\x00\x00\x03" "abc"),
+        ENCODING(0, "\xc4\x00"),
+        ENCODING(3, "\xa3" "abc"), ENCODING(3, "\xd9\x03" "abc"), ENCODING(3, "\xda\x00\x03" "abc"),
+        ENCODING(3, "\xdb\x00\x00\x00\x03" "abc"), ENCODING(0, "\xa0"),
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t p = 0; p < PORTIONS; p++) {
@@ -397,7 +400,8 @@ static void nesting_is_bounded(void)
 static void bad_values_inside_are_not_skipped(void)
 {
     static const struct encoding rows[] = {
-        ENCODING(0, "\x91\xc1"), ENCODING(0, "\x91\xca\x00\x00\x00\x00"), ENCODING(0, "\x92\x01\xd4\x01x"), ENCODING(0, "\x81\x01\xcb\0\0\0\0\0\0\0\0"),
+        ENCODING(0, "\x91\xc1"), ENCODING(0, "\x91\xca\x00\x00\x00\x00"), ENCODING(0, "\x92\x01\xd4\x01x"),
+        ENCODING(0, "\x81\x01\xcb\0\0\0\0\0\0\0\0"),
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         test_case("row %zu", i);
@@ -422,10 +426,11 @@ static void the_next_message_stays(void)
 /* However the pieces of a message fell into the buffer, and were moved in it: nothing that has been read is left. */
 static void what_was_read_is_wiped(void)
 {
+    static const char secrets[] = "\xc4\x20" "SECRETSECRETSECRETSECRETSECRETSE\xcf" "SECRETS!\xce" "SECR\xcd" "SE\x01\x02";
     static const size_t chunks[] = {0, 1, 3, 16, 17, 18, 30, 40, 47, 48};
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         uint8_t got[32];
-        begin_reading("\xc4\x20" "SECRETSECRETSECRETSECRETSECRETSE\xcf" "SECRETS!\xce" "SECR\xcd" "SE\x01\x02", 2 + 32 + 9 + 5 + 3 + 2, chunks[i]);
+        begin_reading(secrets, sizeof secrets - 1, chunks[i]);
         test_case("by %zu", chunks[i]);
         memset(buffer, 0, sizeof buffer);
         read_raw(&r, got, read_bin(&r));

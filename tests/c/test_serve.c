@@ -59,7 +59,8 @@ static CK_RV attributes_of(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, C
 }
 
 static CK_FUNCTION_LIST list = {
-    .C_GenerateRandom = random_bytes, .C_Login = login, .C_GetSessionInfo = session_info, .C_Digest = digest, .C_GetAttributeValue = attributes_of,
+    .C_GenerateRandom = random_bytes, .C_Digest = digest, .C_Login = login,
+    .C_GetSessionInfo = session_info, .C_GetAttributeValue = attributes_of,
 };
 static struct provider provider = {.v2 = &list};
 
@@ -279,6 +280,9 @@ struct fault {
     size_t len;
 };
 
+#define WRAP_TEMPLATE "\x91\x92\xce\x40\x00\x02\x11" /* a template of one, and its value */
+#define IN_8_ARRAYS "\x91\x91\x91\x91\x91\x91\x91\x91"
+
 #define FAULT(what, id, code, request) {what, id, code, request, sizeof(request) - 1}
 
 static const struct fault faults[] = {
@@ -302,15 +306,16 @@ static const struct fault faults[] = {
     FAULT("an extension", 5, "malformed", "\x94\x00\x05\xa8" "C_Logout\x91\xd4\x01x"),
     FAULT("-2", 5, "malformed", "\x94\x00\x05\xa8" "C_Logout\x91\xfe"),
     FAULT("a float for an unknown method", 5, "malformed", "\x94\x00\x05\xa6" "C_Sing\x91\xca\0\0\0\0"),
-    FAULT("a name over the limit", 5, "limit", "\x94\x00\x05\xd9\x41" "C_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\x90"),
+    FAULT("a name over the limit", 5, "limit",
+        "\x94\x00\x05\xd9\x41" "C_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\x90"),
     FAULT("a template over the limit", 5, "limit", "\x94\x00\x05\xb1" "C_FindObjectsInit\x92\x01\xdd\x00\x10\x00\x01"),
     FAULT("a byte string over the limit", 5, "limit", "\x94\x00\x05\xac" "C_SeedRandom\x92\x01\xc6\x40\x00\x00\x01"),
     FAULT("a byte string of 4 GiB", 5, "limit", "\x94\x00\x05\xac" "C_SeedRandom\x92\x01\xc6\xff\xff\xff\xff"),
     FAULT("templates nested too deep", 5, "limit", "\x94\x00\x05\xb1" "C_FindObjectsInit\x92\x01"
-        "\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11"
-        "\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\x91\x92\xce\x40\x00\x02\x11\xc0"),
+        WRAP_TEMPLATE WRAP_TEMPLATE WRAP_TEMPLATE WRAP_TEMPLATE WRAP_TEMPLATE
+        WRAP_TEMPLATE WRAP_TEMPLATE WRAP_TEMPLATE WRAP_TEMPLATE "\xc0"),
     FAULT("arrays nested too deep for an unknown method", 5, "limit", "\x94\x00\x05\xa6" "C_Sing"
-        "\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\x91\xc0"),
+        IN_8_ARRAYS IN_8_ARRAYS IN_8_ARRAYS IN_8_ARRAYS IN_8_ARRAYS "\xc0"),
 };
 
 static void faults_end_their_channel(void)
@@ -357,8 +362,10 @@ static void an_id_over_the_limit_is_malformed(void)
 /* A method nobody has, one that never crosses the wire, and one that only looks like a name. */
 static void an_unknown_method_keeps_the_channel(void)
 {
-    static const char *const methods[] = {"C_Sing", "C_Initialize", "C_GetFunctionList", "C_GetInterface", "C_AsyncJoin", "", "c_sign", "C_Sign ", "attach",
-        "C_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const methods[] = {
+        "C_Sing", "C_Initialize", "C_GetFunctionList", "C_GetInterface", "C_AsyncJoin", "", "c_sign", "C_Sign ", "attach",
+        "C_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    };
     struct service s;
     begin(&s);
     for (uint32_t i = 0; i < sizeof methods / sizeof *methods; i++) {

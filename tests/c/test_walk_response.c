@@ -107,17 +107,18 @@ static unsigned count_outputs(const struct leaves *leaves)
     return n;
 }
 
-static unsigned try_choice(const struct mechanism *mechanism, const struct choice *choice)
+static unsigned try_way(const struct way *way)
 {
+    const struct mechanism *mechanism = way->mechanism;
+    const struct choice *choice = way->choice;
     const struct function *f = make_function_for(choice);
-    const struct arg *arg = &f->args[make_find_arg(f, ARG_MECHANISM)];
     unsigned outputs = 0;
     for (unsigned round = 0; round < MECHANISM_ROUNDS; round++) {
         struct dice dice = dice_from_seed(mechanism->value * 100 + round);
         struct ends *e = ends_begin(f);
         CK_RV rv = answers[round % (sizeof answers / sizeof *answers)];
         test_case("mechanism 0x%lx, choice %u, %s, round %u", mechanism->value, (unsigned)(choice - choices), f->name, round);
-        e->caller[arg->pos] = (uintptr_t)make_mechanism(&dice, mechanism, choice);
+        ends_give_mechanism(e, make_mechanism(&dice, mechanism, choice));
         expect_return(e, &dice, rv, portions[round % (sizeof portions / sizeof *portions)]);
         outputs += count_outputs(&callers);
     }
@@ -127,30 +128,24 @@ static unsigned try_choice(const struct mechanism *mechanism, const struct choic
 static void every_parameter_returns(void)
 {
     unsigned ways = 0, with_outputs = 0;
-    for (unsigned i = 0; i < mechanism_count; i++)
-        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
-            ways++;
-            with_outputs += try_choice(&mechanisms[i], &choices[mechanisms[i].choices + k]) > 0;
-        }
+    for (struct way way = {0}; make_next_way(&way); ways++)
+        with_outputs += try_way(&way) > 0;
     test_note("%u mechanisms, %u kinds of parameter, %u of them with outputs", mechanism_count, ways, with_outputs);
 }
 
 static void nothing_changed_nothing_returns(void)
 {
-    for (unsigned i = 0; i < mechanism_count; i++)
-        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
-            const struct choice *choice = &choices[mechanisms[i].choices + k];
-            const struct function *f = make_function_for(choice);
-            struct dice dice = dice_from_seed(mechanisms[i].value);
-            struct ends *e = ends_begin(f);
-            test_case("mechanism 0x%lx, choice %u", mechanisms[i].value, (unsigned)(choice - choices));
-            e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)make_mechanism(&dice, &mechanisms[i], choice);
-            expect(ends_request(e, 0));
-            fence_snapshot();
-            expect_number(CKR_GENERAL_ERROR, ends_respond(e, CKR_GENERAL_ERROR, 0));
-            expect_number(0, e->reader.error);
-            expect(fence_first_change() == NULL);
-        }
+    for (struct way way = {0}; make_next_way(&way);) {
+        struct dice dice = dice_from_seed(way.mechanism->value);
+        struct ends *e = ends_begin(make_function_for(way.choice));
+        test_case("mechanism 0x%lx, choice %u", way.mechanism->value, (unsigned)(way.choice - choices));
+        ends_give_mechanism(e, make_mechanism(&dice, way.mechanism, way.choice));
+        expect(ends_request(e, 0));
+        fence_snapshot();
+        expect_number(CKR_GENERAL_ERROR, ends_respond(e, CKR_GENERAL_ERROR, 0));
+        expect_number(0, e->reader.error);
+        expect(fence_first_change() == NULL);
+    }
 }
 
 /* ---- what a provider leaves or invents ---- */

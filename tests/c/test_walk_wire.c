@@ -134,7 +134,9 @@ static void outputs(void)
 static void queries(void)
 {
     CK_ATTRIBUTE inner[] = {{0, NULL, 0}, {0, memory, 8}};
-    CK_ATTRIBUTE template[] = {{CKA_LABEL, memory, 100}, {CKA_ID, NULL, 0}, {CKA_WRAP_TEMPLATE, inner, sizeof inner}, {CKA_WRAP_TEMPLATE, NULL, 0}};
+    CK_ATTRIBUTE template[] = {
+        {CKA_LABEL, memory, 100}, {CKA_ID, NULL, 0}, {CKA_WRAP_TEMPLATE, inner, sizeof inner}, {CKA_WRAP_TEMPLATE, NULL, 0},
+    };
     struct ends *e = begin(FN_C_GetAttributeValue);
     e->caller[1] = 6 ^ OBJECT_PATTERN;
     give_template(e, 2, template, 4);
@@ -174,7 +176,8 @@ static void parameters(void)
     EXPECT_PARAMETER(CKM_AES_MAC_GENERAL, &bits, sizeof bits, "\x92\xcd\x10\x84\x92\xa8" "CK_ULONG\xcc\x80");
     EXPECT_PARAMETER(CKM_CONCATENATE_BASE_AND_KEY, &object, sizeof object, "\x92\xcd\x03\x60\x92\xb0" "CK_OBJECT_HANDLE\x07");
     EXPECT_PARAMETER(CKM_RSA_PKCS_PSS, &pss, sizeof pss, "\x92\x0d\x92\xb6" "CK_RSA_PKCS_PSS_PARAMS\x93\xcd\x02\x50\x02\x20");
-    EXPECT_PARAMETER(CKM_AES_GCM, &gcm, sizeof gcm, "\x92\xcd\x10\x87\x92\xad" "CK_GCM_PARAMS\x96\xc4\x0civiviviviviv\x0c\x60\xc0\x00\xcc\x80");
+    EXPECT_PARAMETER(CKM_AES_GCM, &gcm, sizeof gcm,
+                     "\x92\xcd\x10\x87\x92\xad" "CK_GCM_PARAMS\x96\xc4\x0civiviviviviv\x0c\x60\xc0\x00\xcc\x80");
     EXPECT_PARAMETER(CKM_TLS_PRE_MASTER_KEY_GEN, &version, sizeof version, "\x92\xcd\x03\x74\x92\xaa" "CK_VERSION\x92\x03\x01");
 }
 
@@ -188,10 +191,12 @@ static void pointers_of_parameters(void)
     CK_ULONG room = 48;
     CK_VERSION version = {0xee, 0xee};
     CK_TLS_PRF_PARAMS prf = {(CK_BYTE *)(uintptr_t)"seed", 4, NULL, 0, memory, &room};
-    CK_SSL3_MASTER_KEY_DERIVE_PARAMS ssl = {.pVersion = &version, .RandomInfo = {(CK_BYTE *)(uintptr_t)"cc", 2, (CK_BYTE *)(uintptr_t)"s", 1}};
+    CK_SSL3_RANDOM_DATA random = {(CK_BYTE *)(uintptr_t)"cc", 2, (CK_BYTE *)(uintptr_t)"s", 1};
+    CK_SSL3_MASTER_KEY_DERIVE_PARAMS ssl = {.pVersion = &version, .RandomInfo = random};
     EXPECT_PARAMETER(CKM_TLS_PRF, &prf, sizeof prf, "\x92\xcd\x03\x78\x92\xb1" "CK_TLS_PRF_PARAMS\x96\xc4\x04seed\x04\xc0\x00\xc3\x30");
     EXPECT_PARAMETER(CKM_SSL3_MASTER_KEY_DERIVE, &ssl, sizeof ssl,
-                     "\x92\xcd\x03\x71\x92\xd9\x20" "CK_SSL3_MASTER_KEY_DERIVE_PARAMS\x92\x94\xc4\x02" "cc\x02\xc4\x01s\x01\x91\x92\xcc\xee\xcc\xee");
+                     "\x92\xcd\x03\x71\x92\xd9\x20" "CK_SSL3_MASTER_KEY_DERIVE_PARAMS"
+                     "\x92\x94\xc4\x02" "cc\x02\xc4\x01s\x01\x91\x92\xcc\xee\xcc\xee");
 }
 
 static void tagged_unions(void)

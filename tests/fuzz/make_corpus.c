@@ -73,24 +73,23 @@ static void save_calls(void)
         }
 }
 
-/* One for each way a parameter can look, of which many mechanisms have the same. */
+/* One for each choice, of which many mechanisms have the same. */
 static void save_parameters(void)
 {
     static bool seen[1024];
     char name[128];
-    for (unsigned i = 0; i < mechanism_count; i++)
-        for (unsigned k = 0; k < mechanisms[i].n_choices; k++) {
-            unsigned number = mechanisms[i].choices + k;
-            const struct function *f = make_function_for(&choices[number]);
-            struct dice dice = dice_from_seed(number);
-            if (number >= sizeof seen || seen[number] || !f)
-                continue;
-            seen[number] = true;
-            struct ends *e = ends_begin(f);
-            e->caller[f->args[make_find_arg(f, ARG_MECHANISM)].pos] = (uintptr_t)make_mechanism(&dice, &mechanisms[i], &choices[number]);
-            snprintf(name, sizeof name, "parameter-%u-%s", number, choices[number].kind == VALUE_STRUCT ? layouts[choices[number].type].name : "plain");
-            save_request(e, name);
-        }
+    for (struct way way = {0}; make_next_way(&way);) {
+        unsigned number = (unsigned)(way.choice - choices);
+        bool is_struct = way.choice->kind == VALUE_STRUCT;
+        struct dice dice = dice_from_seed(number);
+        if (number >= sizeof seen || seen[number])
+            continue;
+        seen[number] = true;
+        struct ends *e = ends_begin(make_function_for(way.choice));
+        ends_give_mechanism(e, make_mechanism(&dice, way.mechanism, way.choice));
+        snprintf(name, sizeof name, "parameter-%u-%s", number, is_struct ? layouts[way.choice->type].name : "plain");
+        save_request(e, name);
+    }
 }
 
 /* ---- responses ---- */

@@ -1,0 +1,251 @@
+/* Bells, trays and shelves: memory both ends share, which saves time and which a peer can write what it likes to. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "fd_count.h"
+#include "test.h"
+
+enum { BIG = 3 * 1024 * 1024 };
+
+static struct channel *near_end, *far_end;
+static uint8_t big[BIG], got[BIG];
+
+static void end(void)
+{
+    near_end = channel_free(near_end);
+    far_end = channel_free(far_end);
+}
+
+static void begin(void)
+{
+    int ends[2];
+    end();
+    make_pair(SOCK_STREAM, ends);
+    near_end = channel_new(ends[0], ends[0]);
+    far_end = channel_new(ends[1], ends[1]);
+    expect(near_end && far_end);
+}
+
+static void hang_bells(void)
+{
+    int fd = bell_make(&near_end->bell);
+    expect(fd >= 0);
+    expect(is_closed_on_exec(fd));
+    bell_hang(&far_end->bell, fd);
+    close(fd);
+    expect(near_end->bell.page && far_end->bell.page);
+    channel_use_shelf(near_end);
+    channel_use_shelf(far_end);
+}
+
+static void *echo(void *argument)
+{
+    struct channel *c = argument;
+    for (;;) {
+        channel_begin(c, 0);
+        size_t len = read_bin(&c->in);
+        void *bytes = c->in.error ? NULL : malloc(len);
+        if (!bytes)
+            return NULL;
+        read_raw(&c->in, bytes, len);
+        write_bin(&c->out, bytes, len);
+        int error = channel_send(c);
+        free(bytes);
+        if (error)
+            return NULL;
+    }
+}
+
+static void expect_echo(size_t len)
+{
+    write_bin(&near_end->out, big, len);
+    expect_number(0, channel_send(near_end));
+    channel_begin(near_end, near_end->sent);
+    expect_number(len, read_bin(&near_end->in));
+    read_raw(&near_end->in, got, len);
+    expect_bytes(big, got, len);
+    expect_number(0, near_end->in.error);
+}
+
+static _Atomic unsigned crowds[2];
+
+static void converse_with_bells(void (*between)(unsigned round))
+{
+    static const size_t sizes[] = {0, 1, WRITER_BY_REFERENCE - 1, WRITER_BY_REFERENCE, 100000, LIMIT_SHELF, LIMIT_SHELF + 1};
+    pthread_t thread;
+    begin();
+    hang_bells();
+    bell_heed(&near_end->bell, &crowds[0], false);
+    bell_heed(&far_end->bell, &crowds[1], true);
+    expect_number(0, pthread_create(&thread, NULL, echo, far_end));
+    for (unsigned i = 0; i < 70; i++) {
+        test_case("%zu bytes", sizes[i % 7]);
+        if (between)
+            between(i);
+        expect_echo(sizes[i % 7]);
+    }
+    shutdown(near_end->from, SHUT_RDWR);
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+static void bells_and_shelves_change_nothing(void)
+{
+    converse_with_bells(NULL);
+}
+
+static void lie(unsigned round)
+{
+    static const uint32_t numbers[] = {0, 1, 1000, UINT32_MAX, 0x80000000U};
+    atomic_store(&near_end->bell.theirs->rung, numbers[round % 5]);
+    atomic_store(&near_end->bell.ours->rung, numbers[(round + 2) % 5]);
+}
+
+static void a_bell_that_lies_costs_time_only(void)
+{
+    converse_with_bells(lie);
+}
+
+/* What the far end would see if it looked, without it: at the tray and at the socket. */
+static void expect_way(size_t len, uint32_t state, bool on_tray)
+{
+    struct bell_side *side = near_end->bell.theirs;
+    uint8_t byte;
+    test_case("%zu bytes, state %u", len, state);
+    atomic_store(&side->state, state);
+    write_bin(&near_end->out, big, len);
+    expect_number(0, channel_send(near_end));
+    expect_number(on_tray ? LAID : state, atomic_load(&side->state));
+    ssize_t sent = recv(far_end->from, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+    expect_number(on_tray ? -1 : 1, sent);
+    if (on_tray) {
+        expect_number(len + 2 + (len > UINT8_MAX), side->len);
+        expect_bytes(big, side->tray + side->len - len, len);
+    }
+}
+
+static void a_tray_is_used_while_somebody_looks(void)
+{
+    begin();
+    hang_bells();
+    expect_way(0, LOOKING, true);
+    expect_way(100, LOOKING, true);
+    expect_way(BELL_TRAY - 3, LOOKING, true);
+    expect_way(BELL_TRAY - 2, LOOKING, false);
+    begin();
+    hang_bells();
+    expect_way(10, NOBODY_LOOKS, false);
+    begin();
+    hang_bells();
+    expect_way(10, LAID, false); /* nobody took the last one */
+    end();
+}
+
+/* ---- a peer that writes what it likes to the memory both share ---- */
+
+static _Atomic bool is_over;
+
+static void *scribble(void *argument)
+{
+    static const uint32_t lengths[] = {0, 1, 100, BELL_TRAY, BELL_TRAY + 1, 4096, 65536, 0x7fffffff, UINT32_MAX};
+    struct bell *bell = argument;
+    for (unsigned i = 0; !atomic_load(&is_over); i++) {
+        volatile uint32_t *len = &bell->theirs->len;
+        *len = lengths[i % (sizeof lengths / sizeof *lengths)];
+        atomic_store(&bell->theirs->state, i % 5 ? LAID : i);
+        atomic_store(&bell->theirs->rung, i % 3 ? i : 0);
+    }
+    return NULL;
+}
+
+static void a_tray_is_never_longer_than_it_is(void)
+{
+    static const size_t rooms[] = {1, 99, 100, 101, BELL_TRAY, READER_BUFFER};
+    struct bell ours, theirs;
+    pthread_t thread;
+    int fd = bell_make(&ours);
+    bell_hang(&theirs, fd);
+    close(fd);
+    expect(ours.page && theirs.page);
+    atomic_store(&is_over, false);
+    bell_heed(&ours, &crowds[0], false);
+    expect_number(0, pthread_create(&thread, NULL, scribble, &theirs));
+    for (unsigned i = 0; i < 3000; i++) {
+        size_t room = rooms[i % 6];
+        uint8_t *bytes = malloc(room);
+        expect(bytes != NULL);
+        size_t got_now = bell_await(&ours, 0, bytes, room);
+        free(bytes);
+        expect(got_now <= room && got_now <= BELL_TRAY);
+        ours.rest = 0;
+    }
+    atomic_store(&is_over, true);
+    expect_number(0, pthread_join(thread, NULL));
+    bell_finish(&theirs);
+    bell_finish(&ours);
+}
+
+static void expect_no_bell(int fd)
+{
+    struct bell bell;
+    uint8_t nothing[1];
+    expect(fd >= 0);
+    bell_hang(&bell, fd);
+    expect(bell.page == NULL && bell.shelf.base == NULL);
+    bell_ring(&bell);
+    expect_number(0, bell_await(&bell, 0, nothing, sizeof nothing));
+    bell_finish(&bell);
+    close(fd);
+}
+
+/* A file that can shrink would kill whoever looks at it. */
+static void a_bell_that_could_be_pulled_away_is_not_hung(void)
+{
+    int loose = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING), tiny = memfd_create("tiny", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int ends[2];
+    expect_number(0, ftruncate(loose, 2 * LIMIT_SHELF));
+    expect_no_bell(loose);
+    expect_number(0, ftruncate(tiny, 4096));
+    expect_number(0, fcntl(tiny, F_ADD_SEALS, F_SEAL_SHRINK));
+    expect_no_bell(tiny);
+    make_pair(SOCK_STREAM, ends);
+    expect_no_bell(ends[0]);
+    expect_no_bell(ends[1]);
+    expect_no_bell(open("/dev/zero", O_RDWR | O_CLOEXEC));
+    expect_no_bell(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+}
+
+static void a_bell_cannot_be_pulled_away(void)
+{
+    struct bell bell;
+    int fd = bell_make(&bell);
+    expect(fd >= 0);
+    expect(ftruncate(fd, 0) != 0);
+    bell_finish(&bell);
+    close(fd);
+}
+
+/* Something that is different everywhere. */
+__attribute__((constructor)) static void fill(void)
+{
+    for (size_t i = 0; i < sizeof big; i++)
+        big[i] = (uint8_t)(i * 7 >> 4);
+}
+
+static const struct test tests[] = {
+    TEST(bells_and_shelves_change_nothing, "with a bell and a shelf the same messages arrive"),
+    TEST(a_bell_that_lies_costs_time_only, "whatever a bell says, the messages arrive"),
+    TEST(a_tray_is_used_while_somebody_looks, "a small message is laid on the tray if somebody looks, and sent if not"),
+    TEST(a_tray_is_never_longer_than_it_is, "whatever a peer writes to the page, no more is taken than there is room for"),
+    TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
+    TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
+};
+
+TEST_MAIN(tests)
