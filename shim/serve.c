@@ -97,7 +97,7 @@ static bool perform(struct request *request, const struct function *function)
     uintptr_t words[MAX_WORDS] = {0};
     struct writer *w = &request->channel->out;
     struct walk walk = {
-        .function = function, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
+        .function = function, .tables = &standard_tables, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
     };
     get_request(&walk);
     if (walk.r->error)

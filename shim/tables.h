@@ -186,6 +186,18 @@ extern const unsigned mechanism_count;
 extern const struct attribute attributes[];
 extern const unsigned attribute_count;
 
+/* What the walker looks things up in: the tables above, or a copy of them with a module's own rows (rows.h). */
+struct tables {
+    const struct layout *layouts;
+    const struct tagged_union *unions;
+    const struct choice *choices;
+    const struct mechanism *mechanisms;
+    const struct attribute *attributes;
+    unsigned layout_count, union_count, choice_count, mechanism_count, attribute_count;
+};
+
+extern const struct tables standard_tables;
+
 /* 64 bits over every table: two ends with the same number agree on all of them. */
 extern const uint64_t tables_digest;
 

@@ -27,6 +27,7 @@ struct names {
 
 struct walk {
     const struct function *function;
+    const struct tables *tables; /* the module's */
     uintptr_t *words; /* the C arguments */
     struct writer *w;
     struct reader *r;
@@ -78,7 +79,15 @@ void write_byte_bool(struct writer *w, uint8_t value);
 uint8_t read_byte_bool(struct reader *r);
 void *get_bytes(struct walk *walk, CK_ULONG *ret_len); /* bin, or the number that stands for NULL */
 
-enum value_kind attribute_kind(CK_ATTRIBUTE_TYPE type);
+const struct mechanism *tables_mechanism(const struct tables *tables, CK_MECHANISM_TYPE type);
+const struct layout *tables_layout(const struct tables *tables, const char *name);
+enum value_kind attribute_kind(const struct tables *tables, CK_ATTRIBUTE_TYPE type);
+
+static inline const struct layout *layout_of(const struct walk *walk, unsigned type)
+{
+    return &walk->tables->layouts[type];
+}
+
 void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
 CK_ATTRIBUTE *get_template(struct walk *walk, CK_ULONG *ret_count);
 void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);

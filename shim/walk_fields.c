@@ -80,9 +80,9 @@ static CK_ULONG most(uint8_t dir)
     return dir == DIR_OUT ? LIMIT_OUTPUT : LIMIT_BYTES;
 }
 
-static const struct variant *find_variant(const struct field *field, const uint8_t *base)
+static const struct variant *find_variant(const struct walk *walk, const struct field *field, const uint8_t *base)
 {
-    const struct tagged_union *u = &unions[field->type];
+    const struct tagged_union *u = &walk->tables->unions[field->type];
     CK_ULONG tag = number_at(base + u->tag);
     for (unsigned i = 0; i < u->n_variants; i++)
         if (u->variants[i].tag == tag)
@@ -103,7 +103,7 @@ static void put_object(struct walk *walk, CK_ULONG handle)
 static void put_structs(struct walk *walk, const struct field *field, const uint8_t *first, CK_ULONG count,
                         const uint8_t *parent, uint8_t dir)
 {
-    const struct layout *layout = &layouts[field->type];
+    const struct layout *layout = layout_of(walk, field->type);
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
         return;
@@ -116,10 +116,10 @@ static void put_structs(struct walk *walk, const struct field *field, const uint
 
 static void put_union(struct walk *walk, const struct field *field, const uint8_t *base, const uint8_t *value, CK_ULONG len)
 {
-    const struct variant *variant = find_variant(field, base);
+    const struct variant *variant = find_variant(walk, field, base);
     enum value_kind kind = variant ? variant->kind : VALUE_BYTES;
-    if (kind == VALUE_STRUCT && len == layouts[variant->type].size)
-        put_fields(walk, &layouts[variant->type], value, base, DIR_IN);
+    if (kind == VALUE_STRUCT && len == layout_of(walk, variant->type)->size)
+        put_fields(walk, layout_of(walk, variant->type), value, base, DIR_IN);
     else if (kind == VALUE_STRUCT)
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
     else if (kind == VALUE_NUMBER && len == sizeof(CK_ULONG))
@@ -181,7 +181,7 @@ static void put_field(struct walk *walk, const struct field *field, const uint8_
     case FIELD_OBJECT: put_object(walk, number_at(at)); break;
     case FIELD_BYTE: write_uint(walk->w, *at); break;
     case FIELD_FIXED: write_bin(walk->w, at, field->length); break;
-    case FIELD_STRUCT: put_fields(walk, &layouts[field->type], at, base, dir); break;
+    case FIELD_STRUCT: put_fields(walk, layout_of(walk, field->type), at, base, dir); break;
     default: put_pointed(walk, field, base, parent, dir);
     }
 }
@@ -231,7 +231,7 @@ static void get_inline(struct walk *walk, const struct field *field, uint8_t *at
 
 static void *get_structs(struct walk *walk, const struct field *field, uint8_t dir)
 {
-    const struct layout *layout = &layouts[field->type];
+    const struct layout *layout = layout_of(walk, field->type);
     size_t count = read_array(walk->r);
     if (!nest(walk))
         reader_fail(walk->r, -EMSGSIZE);
@@ -263,7 +263,7 @@ static void *get_bool_cell(struct walk *walk)
 /* The tag stands before the pointer in every struct that has one, so it is known. */
 static void *get_union(struct walk *walk, const struct field *field, const uint8_t *base)
 {
-    const struct variant *variant = find_variant(field, base);
+    const struct variant *variant = find_variant(walk, field, base);
     CK_ULONG len;
     switch (read_peek(walk->r)) {
     case WIRE_BIN: return get_bytes(walk, &len);
@@ -272,13 +272,13 @@ static void *get_union(struct walk *walk, const struct field *field, const uint8
     case WIRE_INT: return get_number_cell(walk);
     default: break;
     }
-    uint8_t *value = variant && variant->kind == VALUE_STRUCT ? take(walk, layouts[variant->type].size) : NULL;
+    uint8_t *value = variant && variant->kind == VALUE_STRUCT ? take(walk, layout_of(walk, variant->type)->size) : NULL;
     if (!value) {
         reader_fail(walk->r, -EBADMSG);
         return NULL;
     }
-    memset(value, 0, layouts[variant->type].size);
-    get_fields(walk, &layouts[variant->type], value, DIR_IN);
+    memset(value, 0, layout_of(walk, variant->type)->size);
+    get_fields(walk, layout_of(walk, variant->type), value, DIR_IN);
     return value;
 }
 
@@ -319,7 +319,7 @@ static void get_field(struct walk *walk, const struct field *field, uint8_t *bas
     case FIELD_SLOT: get_number(walk, field, at); break;
     case FIELD_BYTE: get_byte(walk, at); break;
     case FIELD_FIXED: get_inline(walk, field, at); break;
-    case FIELD_STRUCT: get_fields(walk, &layouts[field->type], at, dir); break;
+    case FIELD_STRUCT: get_fields(walk, layout_of(walk, field->type), at, dir); break;
     default: set_pointer(at, get_pointed(walk, field, base, dir));
     }
 }
@@ -334,10 +334,10 @@ void get_fields(struct walk *walk, const struct layout *layout, uint8_t *base, u
 
 /* ---- helper: after get_fields, every pointer must lead to as much memory as the struct says ---- */
 
-static size_t element_size(const struct field *field)
+static size_t element_size(const struct walk *walk, const struct field *field)
 {
     switch ((enum field_kind)field->kind) {
-    case FIELD_STRUCTS: return layouts[field->type].size;
+    case FIELD_STRUCTS: return layout_of(walk, field->type)->size;
     case FIELD_TEMPLATE: return sizeof(CK_ATTRIBUTE);
     case FIELD_NUMBER_PTR:
     case FIELD_OBJECT_PTR: return sizeof(CK_ULONG);
@@ -353,10 +353,10 @@ static bool ends_in_nul(const uint8_t *bytes)
 }
 
 /* What a variant's value must measure, where that is not for its own length field to say. */
-static bool fits_variant(const struct field *field, const uint8_t *base, size_t size)
+static bool fits_variant(const struct walk *walk, const struct field *field, const uint8_t *base, size_t size)
 {
-    const struct variant *variant = find_variant(field, base);
-    return !variant || variant->kind != VALUE_STRUCT || size == layouts[variant->type].size;
+    const struct variant *variant = find_variant(walk, field, base);
+    return !variant || variant->kind != VALUE_STRUCT || size == layout_of(walk, variant->type)->size;
 }
 
 static void settle_pointer(struct walk *walk, const struct field *field, uint8_t *base, const uint8_t *parent)
@@ -368,14 +368,14 @@ static void settle_pointer(struct walk *walk, const struct field *field, uint8_t
     if (!known || count > most(p == output_only ? DIR_OUT : DIR_IN)) {
         reader_fail(walk->r, -EBADMSG);
     } else if (p == output_only) {
-        set_pointer(base + field->offset, take_unwritten(walk, count * element_size(field)));
-    } else if (field->unit != UNIT_NUL && arena_size(p) != count * element_size(field)) {
+        set_pointer(base + field->offset, take_unwritten(walk, count * element_size(walk, field)));
+    } else if (field->unit != UNIT_NUL && arena_size(p) != count * element_size(walk, field)) {
         reader_fail(walk->r, -EBADMSG);
-    } else if (field->kind == FIELD_UNION && !fits_variant(field, base, count)) {
+    } else if (field->kind == FIELD_UNION && !fits_variant(walk, field, base, count)) {
         reader_fail(walk->r, -EBADMSG);
     } else if (field->kind == FIELD_STRUCTS) {
         for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
-            settle_fields(walk, &layouts[field->type], p + i * layouts[field->type].size, base, DIR_IN);
+            settle_fields(walk, layout_of(walk, field->type), p + i * layout_of(walk, field->type)->size, base, DIR_IN);
     }
 }
 
@@ -393,7 +393,7 @@ void settle_fields(struct walk *walk, const struct layout *layout, uint8_t *base
             if (settles_first(field) != (first == 1))
                 continue;
             if (field->kind == FIELD_STRUCT)
-                settle_fields(walk, &layouts[field->type], base + field->offset, base, dir);
+                settle_fields(walk, layout_of(walk, field->type), base + field->offset, base, dir);
             else if (is_pointer(field) && pointer_at(base + field->offset))
                 settle_pointer(walk, field, base, parent);
         }
@@ -413,7 +413,7 @@ static bool changed(const struct walk *walk, const uint8_t *live, size_t size)
 
 static void put_changed_structs(struct walk *walk, const struct field *field, const uint8_t *live, const uint8_t *parent, uint8_t dir)
 {
-    const struct layout *layout = &layouts[field->type];
+    const struct layout *layout = layout_of(walk, field->type);
     size_t count = arena_size(live) / layout->size;
     write_array(walk->w, count);
     for (size_t i = 0; i < count; i++)
@@ -453,7 +453,7 @@ static void put_field_changes(struct walk *walk, const struct field *field, cons
     const uint8_t *at = live + field->offset;
     const uint8_t *target = is_pointer(field) ? pointer_at(image_at(walk, at)) : NULL;
     if (field->kind == FIELD_STRUCT)
-        put_changes(walk, &layouts[field->type], at, live, dir);
+        put_changes(walk, layout_of(walk, field->type), at, live, dir);
     else if (!(dir & DIR_OUT) || (is_pointer(field) && !target))
         write_nil(walk->w);
     else if (is_pointer(field))
@@ -474,7 +474,7 @@ void put_changes(struct walk *walk, const struct layout *layout, const uint8_t *
 
 static void get_changed_structs(struct walk *walk, const struct field *field, uint8_t *first, CK_ULONG count, const uint8_t *parent, uint8_t dir)
 {
-    const struct layout *layout = &layouts[field->type];
+    const struct layout *layout = layout_of(walk, field->type);
     if (read_array(walk->r) != count)
         reader_fail(walk->r, -EBADMSG);
     for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
@@ -499,7 +499,7 @@ static void get_changed_pointed(struct walk *walk, const struct field *field, ui
 static void get_field_changes(struct walk *walk, const struct field *field, uint8_t *base, CK_ULONG count, uint8_t dir)
 {
     if (field->kind == FIELD_STRUCT)
-        get_changes(walk, &layouts[field->type], base + field->offset, base, dir);
+        get_changes(walk, layout_of(walk, field->type), base + field->offset, base, dir);
     else if (read_peek(walk->r) == WIRE_NIL)
         read_nil(walk->r);
     else if (!(dir & DIR_OUT)) /* the caller may have it in memory that cannot be written */

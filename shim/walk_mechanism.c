@@ -6,26 +6,13 @@
 
 static const char number_name[] = "CK_ULONG", object_name[] = "CK_OBJECT_HANDLE";
 
-static const struct mechanism *find_mechanism(CK_MECHANISM_TYPE type)
+static bool fits(const struct walk *walk, const struct choice *choice, const void *parameter, CK_ULONG len)
 {
-    unsigned low = 0, high = mechanism_count;
-    while (low < high) {
-        unsigned middle = low + (high - low) / 2;
-        if (mechanisms[middle].value < type)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < mechanism_count && mechanisms[low].value == type ? &mechanisms[low] : NULL;
-}
-
-static bool fits(const struct choice *choice, uint8_t context, const void *parameter, CK_ULONG len)
-{
-    if (choice->context != CONTEXT_ANY && choice->context != context)
+    if (choice->context != CONTEXT_ANY && choice->context != walk->function->context)
         return false;
     if (choice->kind == VALUE_NONE)
         return len == 0;
-    if (choice->kind == VALUE_STRUCT && len != layouts[choice->type].size)
+    if (choice->kind == VALUE_STRUCT && len != layout_of(walk, choice->type)->size)
         return false;
     if (choice->probe_max == 0)
         return true;
@@ -37,20 +24,12 @@ static bool fits(const struct choice *choice, uint8_t context, const void *param
 /* The layout by (mechanism, function, length); NULL when the tables know of none. */
 static const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism)
 {
-    const struct mechanism *row = find_mechanism(mechanism->mechanism);
+    const struct mechanism *row = tables_mechanism(walk->tables, mechanism->mechanism);
     for (unsigned i = 0; row && i < row->n_choices; i++) {
-        const struct choice *choice = &choices[row->choices + i];
-        if (fits(choice, walk->function->context, mechanism->pParameter, mechanism->ulParameterLen))
+        const struct choice *choice = &walk->tables->choices[row->choices + i];
+        if (fits(walk, choice, mechanism->pParameter, mechanism->ulParameterLen))
             return choice;
     }
-    return NULL;
-}
-
-static const struct layout *find_layout(const char *name)
-{
-    for (unsigned i = 0; i < layout_count; i++)
-        if (!strcmp(layouts[i].name, name))
-            return &layouts[i];
     return NULL;
 }
 
@@ -78,7 +57,7 @@ static void put_described(struct walk *walk, const struct choice *choice, const 
 {
     CK_ULONG len = mechanism->ulParameterLen, number;
     if (choice->kind == VALUE_STRUCT) {
-        const struct layout *layout = &layouts[choice->type];
+        const struct layout *layout = layout_of(walk, choice->type);
         put_named(walk->w, layout->name, layout->name_len);
         put_fields(walk, layout, mechanism->pParameter, NULL, DIR_IN);
     } else if ((choice->kind == VALUE_NUMBER || choice->kind == VALUE_OBJECT) && len == sizeof number) {
@@ -136,7 +115,7 @@ static void get_number_parameter(struct walk *walk, CK_MECHANISM *mechanism)
 
 static const struct layout *get_struct_parameter(struct walk *walk, const char *name, CK_MECHANISM *mechanism)
 {
-    const struct layout *layout = find_layout(name);
+    const struct layout *layout = tables_layout(walk->tables, name);
     if (!layout)
         reader_fail(walk->r, -EBADMSG);
     uint8_t *base = layout ? take(walk, layout->size) : NULL;
@@ -161,7 +140,7 @@ static bool is_as_described(const struct walk *walk, const CK_MECHANISM *mechani
     if (!choice)
         return false;
     if (choice->kind == VALUE_STRUCT)
-        return layout == &layouts[choice->type];
+        return layout == layout_of(walk, choice->type);
     return !layout && (!is_number || choice->kind == VALUE_NUMBER || choice->kind == VALUE_OBJECT);
 }
 
@@ -285,7 +264,7 @@ void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism)
         return;
     const struct choice *choice = mechanism && mechanism->pParameter ? choose(walk, mechanism) : NULL;
     if (choice && choice->kind == VALUE_STRUCT) {
-        get_changes(walk, &layouts[choice->type], mechanism->pParameter, NULL, DIR_IN);
+        get_changes(walk, layout_of(walk, choice->type), mechanism->pParameter, NULL, DIR_IN);
     } else if (choice && choice->kind == VALUE_BYTES && choice->output) {
         if (read_bin(r) != mechanism->ulParameterLen)
             reader_fail(r, -EBADMSG);

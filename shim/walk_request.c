@@ -235,7 +235,7 @@ static void get_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_OUT_SESSION:
     case ARG_OUT_OBJECT: *word = (uintptr_t)get_cell(walk, sizeof(CK_ULONG)); break;
     case ARG_OUT_OBJECTS: get_objects(walk, arg); break;
-    case ARG_OUT_STRUCT: *word = (uintptr_t)get_struct_cell(walk, layouts[arg->type].size); break;
+    case ARG_OUT_STRUCT: *word = (uintptr_t)get_struct_cell(walk, layout_of(walk, arg->type)->size); break;
     case ARG_RESERVED: *word = (uintptr_t)get_reserved(walk); break;
     case ARG_LOCAL: break;
     }

@@ -107,7 +107,7 @@ static void put_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
     case ARG_OUT_OBJECTS: put_objects(walk, arg, rv); break;
     case ARG_OUT_STRUCT:
         if (rv == CKR_OK && p)
-            put_fields(walk, &layouts[arg->type], p, NULL, DIR_WHOLE);
+            put_fields(walk, layout_of(walk, arg->type), p, NULL, DIR_WHOLE);
         else
             write_nil(w);
         break;
@@ -246,7 +246,7 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
     case ARG_OUT_SESSION:
     case ARG_OUT_OBJECT: get_written(walk, arg->kind, p); break;
     case ARG_OUT_OBJECTS: get_filled(walk, arg->kind, p, walk->words[arg->len], pointer(walk, arg->count), rv); break;
-    case ARG_OUT_STRUCT: get_struct(walk, &layouts[arg->type], p, rv); break;
+    case ARG_OUT_STRUCT: get_struct(walk, layout_of(walk, arg->type), p, rv); break;
     default: break;
     }
 }

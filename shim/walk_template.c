@@ -4,19 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-enum value_kind attribute_kind(CK_ATTRIBUTE_TYPE type)
-{
-    unsigned low = 0, high = attribute_count;
-    while (low < high) {
-        unsigned middle = low + (high - low) / 2;
-        if (attributes[middle].value < type)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < attribute_count && attributes[low].value == type ? attributes[low].kind : VALUE_BYTES;
-}
-
 static bool is_list(enum value_kind kind)
 {
     return kind == VALUE_NUMBERS || kind == VALUE_TEMPLATE;
@@ -53,7 +40,7 @@ static void put_plain_value(struct writer *w, enum value_kind kind, const void *
 
 static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
 {
-    enum value_kind kind = attribute_kind(attribute->type);
+    enum value_kind kind = attribute_kind(walk->tables, attribute->type);
     CK_ULONG len = attribute->ulValueLen;
     if (!attribute->pValue) {
         if (len && is_list(kind))
@@ -137,7 +124,7 @@ static void get_absent_value(struct walk *walk, CK_ATTRIBUTE *attribute)
 
 static void get_value(struct walk *walk, CK_ATTRIBUTE *attribute)
 {
-    enum value_kind kind = attribute_kind(attribute->type);
+    enum value_kind kind = attribute_kind(walk->tables, attribute->type);
     enum wire_type type = read_peek(walk->r);
     if (type == WIRE_NIL)
         read_nil(walk->r);
@@ -196,7 +183,7 @@ void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULON
         const CK_ATTRIBUTE *a = &template[i];
         write_array(walk->w, 3);
         write_number(walk->w, a->type);
-        if (a->pValue && attribute_kind(a->type) == VALUE_TEMPLATE)
+        if (a->pValue && attribute_kind(walk->tables, a->type) == VALUE_TEMPLATE)
             put_template_query(walk, a->pValue, a->ulValueLen / sizeof *a);
         else
             write_bool(walk->w, a->pValue != NULL);
@@ -218,7 +205,7 @@ static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute)
     else
         buffer = read_bool(r);
     attribute->ulValueLen = read_number(r);
-    bool is_template = attribute_kind(attribute->type) == VALUE_TEMPLATE;
+    bool is_template = attribute_kind(walk->tables, attribute->type) == VALUE_TEMPLATE;
     if ((nested && !is_template) || (buffer && is_template) ||
         (nested && count != attribute->ulValueLen / sizeof *attribute))
         reader_fail(r, -EBADMSG);
@@ -255,7 +242,7 @@ CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
 
 static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room)
 {
-    enum value_kind kind = attribute_kind(room->type);
+    enum value_kind kind = attribute_kind(walk->tables, room->type);
     CK_ULONG len = answer->ulValueLen;
     write_array(walk->w, 3);
     write_number(walk->w, answer->type);
@@ -303,7 +290,7 @@ static void get_plain_value(struct walk *walk, enum value_kind kind, uint8_t *bu
 static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
 {
     struct reader *r = walk->r;
-    enum value_kind kind = attribute_kind(attribute->type);
+    enum value_kind kind = attribute_kind(walk->tables, attribute->type);
     CK_ULONG room = attribute->ulValueLen;
     if (read_array(r) != 3)
         reader_fail(r, -EBADMSG);

@@ -180,6 +180,14 @@ def _attributes(tables: Tables) -> Iterator[str]:
     yield f"const unsigned attribute_count = {len(rows)};\n"
 
 
+def _standard() -> Iterator[str]:
+    """Return the five tables that a module's own rows may be laid over, as one."""
+    names = ("layouts", "unions", "choices", "mechanisms", "attributes")
+    rows = [f".{name} = {name}" for name in names]
+    rows += [f".{name[:-1]}_count = sizeof {name} / sizeof *{name}" for name in names]
+    yield from array("const struct tables standard_tables", rows)
+
+
 def tables_c(tables: Tables) -> str:
     """Return every descriptor table, the digest and the default deadlines."""
     return source(
@@ -190,6 +198,7 @@ def tables_c(tables: Tables) -> str:
             *_unions(tables),
             *_mechanisms(tables),
             *_attributes(tables),
+            *_standard(),
             f"const uint64_t tables_digest = 0x{tables.digest:016x};\n",
             *array("const uint32_t patience_ms[3]", (f"DEADLINE_{name.upper()}" for name in PATIENCES)),
         ],

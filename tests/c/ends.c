@@ -59,10 +59,10 @@ struct ends *ends_begin(const struct function *function)
     e->caller = fence_alloc(function->n_words * sizeof *e->caller);
     memset(e->caller, 0, function->n_words * sizeof *e->caller);
     e->shim = (struct walk){
-        .function = function, .words = e->caller, .w = &e->writer, .r = &e->reader, .names = &ends_names,
+        .function = function, .tables = &standard_tables, .words = e->caller, .w = &e->writer, .r = &e->reader, .names = &ends_names,
     };
     e->helper = (struct walk){
-        .function = function, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
+        .function = function, .tables = &standard_tables, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
     };
     return e;
 }

@@ -92,7 +92,7 @@ static void make_plain_value(struct dice *d, CK_ATTRIBUTE *a, enum value_kind ki
 static void make_attribute(struct dice *d, CK_ATTRIBUTE *a, bool query)
 {
     *a = (CK_ATTRIBUTE){.type = some_type(d)};
-    enum value_kind kind = attribute_kind(a->type);
+    enum value_kind kind = attribute_kind(&standard_tables, a->type);
     bool list = kind == VALUE_TEMPLATE || kind == VALUE_NUMBERS;
     if (dice_once_in(d, 6))
         a->ulValueLen = list && !query ? 0 : (CK_ULONG)dice_number(d);

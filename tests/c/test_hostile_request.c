@@ -57,7 +57,7 @@ static void take_request(struct ends *e)
     const struct function *f = e->helper.function;
     arena_reset(&e->arena, false);
     e->helper = (struct walk){
-        .function = f, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
+        .function = f, .tables = &standard_tables, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
     };
     ends_read_request(e, 0);
     tried++;

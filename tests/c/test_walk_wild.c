@@ -65,7 +65,7 @@ static void wild_lengths_of_values_are_refused(void)
         for (unsigned k = 0; k < WILD; k++) {
             CK_ATTRIBUTE_TYPE type = i < attribute_count ? attributes[i].value : CKA_VENDOR_DEFINED + 1;
             try_wild_value(FN_C_FindObjectsInit, type, wild[k], CKR_ARGUMENTS_BAD);
-            bool read = attribute_kind(type) == VALUE_TEMPLATE; /* only then is a query's value looked into */
+            bool read = attribute_kind(&standard_tables, type) == VALUE_TEMPLATE; /* only then is a query's value looked into */
             try_wild_value(FN_C_GetAttributeValue, type, wild[k], read ? CKR_ARGUMENTS_BAD : CKR_OK);
         }
 }

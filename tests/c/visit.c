@@ -61,7 +61,7 @@ static void add_number(struct visit *v, void *at, uint8_t dir)
 
 static bool nests(const CK_ATTRIBUTE *a)
 {
-    return attribute_kind(a->type) == VALUE_TEMPLATE && a->ulValueLen % sizeof *a == 0;
+    return attribute_kind(&standard_tables, a->type) == VALUE_TEMPLATE && a->ulValueLen % sizeof *a == 0;
 }
 
 static void visit_template(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count)
@@ -88,7 +88,7 @@ static void visit_query(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count,
         return;
     for (CK_ULONG i = 0; i < count && v->leaves->complete; i++) {
         CK_ATTRIBUTE *a = &template[i];
-        bool inner = attribute_kind(a->type) == VALUE_TEMPLATE;
+        bool inner = attribute_kind(&standard_tables, a->type) == VALUE_TEMPLATE;
         add_number(v, &a->type, nested ? DIR_INOUT : DIR_IN);
         add(v, inner && a->pValue ? LEAF_COUNT : LEAF_LENGTH, &a->ulValueLen, sizeof a->ulValueLen, DIR_INOUT);
         if (!add_pointer(v, &a->pValue))

@@ -84,6 +84,19 @@ const struct attribute attributes[] = {
 
 const unsigned attribute_count = 2;
 
+const struct tables standard_tables = {
+    .layouts = layouts,
+    .unions = unions,
+    .choices = choices,
+    .mechanisms = mechanisms,
+    .attributes = attributes,
+    .layout_count = sizeof layouts / sizeof *layouts,
+    .union_count = sizeof unions / sizeof *unions,
+    .choice_count = sizeof choices / sizeof *choices,
+    .mechanism_count = sizeof mechanisms / sizeof *mechanisms,
+    .attribute_count = sizeof attributes / sizeof *attributes,
+};
+
 const uint64_t tables_digest = DIGEST;
 
 const uint32_t patience_ms[3] = {
