@@ -17,8 +17,8 @@ from p11host.throwaway import Token, make_token
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Return what compiles the C of the tests."""
     includes = tmp_path_factory.mktemp("includes")
-    generate = [sys.executable, str(TESTS.parent / "specs" / "generate.py"), str(includes)]
-    subprocess.run(generate, check=True, timeout=PATIENCE)
+    for generate in (TESTS.parent / "specs" / "generate.py", TESTS / "mirror_c.py"):
+        subprocess.run([sys.executable, str(generate), str(includes)], check=True, timeout=PATIENCE)
     return Workshop(tmp_path_factory.mktemp("workshop"), includes)
 
 
@@ -26,6 +26,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def odd(workshop: Workshop) -> Path:
     """Return the provider that does what its environment says."""
     return workshop.provider("odd")
+
+
+@pytest.fixture(scope="session")
+def mirror(workshop: Workshop) -> Path:
+    """Return the provider that answers by what it was given."""
+    return workshop.provider("mirror")
 
 
 @pytest.fixture
