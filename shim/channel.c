@@ -1,9 +1,11 @@
 #include "channel.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 static bool keep_waiting(struct channel *channel, uint32_t tick)
@@ -14,18 +16,41 @@ static bool keep_waiting(struct channel *channel, uint32_t tick)
     return channel->waited_ms < channel->deadline_ms;
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/*
+ * Before each system call: whether a message that takes many has used up its deadline, counted from the second on. Ticks count
+ * silence only, and neither a peer that sends byte by byte nor a thread that signals interrupt is ever silent for one. What
+ * goes by the first costs no look at the clock.
+ */
+static bool is_too_slow(struct channel *channel)
+{
+    if (channel->deadline_ms == 0 || channel->steps++ == 0)
+        return false;
+    uint64_t now = now_ms();
+    if (channel->steps == 2)
+        channel->slow_since = now;
+    return now - channel->slow_since >= channel->deadline_ms;
+}
+
 /* A system call that times out is one tick of the deadline. */
 static long receive(struct channel *channel, void *bytes, size_t max)
 {
-    for (;;) {
+    bool in_time = !is_too_slow(channel);
+    while (in_time) {
         ssize_t n = recv(channel->from, bytes, max, 0);
         if (n >= 0)
             return n;
-        if (errno == EAGAIN && !keep_waiting(channel, channel->receive_tick))
-            return -ETIMEDOUT;
         if (errno != EINTR && errno != EAGAIN)
             return -errno;
+        in_time = errno == EAGAIN ? keep_waiting(channel, channel->receive_tick) : !is_too_slow(channel);
     }
+    return -ETIMEDOUT;
 }
 
 /* The reader's source. */
@@ -79,24 +104,19 @@ struct channel *channel_free(struct channel *channel)
     return NULL;
 }
 
-static void set_timeout(int fd, int option, uint32_t ms)
-{
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
-    setsockopt(fd, SOL_SOCKET, option, &tv, sizeof tv);
-}
-
 void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t send_ms)
 {
+    struct timeval tick = {.tv_sec = receive_ms / 1000, .tv_usec = (suseconds_t)(receive_ms % 1000) * 1000};
     channel->receive_tick = receive_ms;
     channel->send_tick = send_ms;
-    set_timeout(channel->from, SO_RCVTIMEO, receive_ms);
-    set_timeout(channel->to, SO_SNDTIMEO, send_ms);
+    setsockopt(channel->from, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick);
 }
 
 void channel_set_deadline(struct channel *channel, uint32_t ms)
 {
     channel->deadline_ms = ms;
     channel->waited_ms = 0;
+    channel->steps = 0;
 }
 
 void channel_use_shelf(struct channel *channel)
@@ -130,20 +150,31 @@ static void advance(struct msghdr *message, size_t sent)
 static ssize_t send_some(int fd, const struct msghdr *message)
 {
     if (message->msg_iovlen == 1)
-        return send(fd, message->msg_iov->iov_base, message->msg_iov->iov_len, MSG_NOSIGNAL);
-    return sendmsg(fd, message, MSG_NOSIGNAL);
+        return send(fd, message->msg_iov->iov_base, message->msg_iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Not in send(): that would wait anew whenever the peer has taken a little. False when the deadline has passed. */
+static bool wait_for_room(struct channel *channel)
+{
+    struct pollfd p = {.fd = channel->to, .events = POLLOUT};
+    int n = poll(&p, 1, channel->send_tick ? (int)channel->send_tick : -1);
+    return n != 0 || keep_waiting(channel, channel->send_tick);
 }
 
 static int send_all(struct channel *channel, struct msghdr *message)
 {
     while (message->msg_iovlen) {
-        ssize_t n = send_some(channel->to, message);
-        if (n >= 0)
-            advance(message, (size_t)n);
-        else if (errno == EAGAIN && !keep_waiting(channel, channel->send_tick))
+        if (is_too_slow(channel))
             return -ETIMEDOUT;
-        else if (errno != EINTR && errno != EAGAIN)
-            return errno == ECONNRESET ? -EPIPE : -errno;
+        ssize_t n = send_some(channel->to, message);
+        int error = n < 0 ? errno : 0;
+        if (!error)
+            advance(message, (size_t)n);
+        else if (error == EAGAIN && !wait_for_room(channel))
+            return -ETIMEDOUT;
+        else if (error != EINTR && error != EAGAIN)
+            return error == ECONNRESET ? -EPIPE : -error;
     }
     return 0;
 }

@@ -20,6 +20,8 @@ struct channel {
     uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */
     uint32_t deadline_ms; /* all the waiting for one message; 0 for ever */
     uint32_t waited_ms;
+    uint32_t steps;       /* system calls since the deadline was set */
+    uint64_t slow_since;  /* when the second of them began, by the clock */
     struct bell bell;
     uint64_t sent;  /* bytes of the last message, those on the shelf included */
     uint64_t asked; /* see channel_begin */
@@ -36,7 +38,10 @@ struct channel *channel_free(struct channel *channel);
 /* From now on one system call waits at most so many milliseconds. */
 void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t send_ms);
 
-/* Begins to wait for one message for at most `ms` in all (0: for ever), counted in ticks. */
+/*
+ * Begins to wait for one message for at most `ms` in all (0: for ever): counted in ticks of silence, and by the clock from
+ * the second system call on.
+ */
 void channel_set_deadline(struct channel *channel, uint32_t ms);
 
 /* Both ends have the bell: its shelf is the writer's and reader's from now on. */

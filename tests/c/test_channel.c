@@ -298,6 +298,71 @@ static void half_a_message_is_not_waited_for_for_ever(void)
     end();
 }
 
+/* Sends or takes single bytes for ever, until the other end hangs up. */
+static void *dribble(void *argument)
+{
+    const struct channel *c = argument;
+    uint8_t byte = 1;
+    while (send(c->from, &byte, 1, MSG_NOSIGNAL) == 1)
+        continue;
+    return NULL;
+}
+
+static void *sip(void *argument)
+{
+    const struct channel *c = argument;
+    uint8_t byte;
+    while (recv(c->from, &byte, 1, 0) == 1)
+        continue;
+    return NULL;
+}
+
+/* A tick is far away: only the clock can end this. */
+static void expect_clock_to_end(void *(*peer)(void *), int (*wait)(struct channel *))
+{
+    pthread_t thread;
+    begin();
+    narrow(near_end->from);
+    narrow(far_end->from);
+    channel_set_ticks(near_end, 1000 * DEADLINE_MS, 1000 * DEADLINE_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(0, pthread_create(&thread, NULL, peer, far_end));
+    expect_number(-ETIMEDOUT, wait(near_end));
+    expect_number(0, near_end->waited_ms);
+    shutdown(near_end->from, SHUT_RDWR);
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+/* A message that would take all the bytes there may ever be. */
+static int read_for_ever(struct channel *c)
+{
+    uint8_t byte;
+    channel_begin(c, 0);
+    while (!c->in.error) {
+        c->in.left = LIMIT_MESSAGE;
+        read_raw(&c->in, &byte, 1);
+    }
+    return c->in.error;
+}
+
+static int send_very_much(struct channel *c)
+{
+    static uint8_t very_big[64 * 1024 * 1024];
+    write_bin(&c->out, very_big, sizeof very_big);
+    return channel_send(c);
+}
+
+static void a_peer_that_sends_byte_by_byte_is_not_waited_for_for_ever(void)
+{
+    expect_clock_to_end(dribble, read_for_ever);
+}
+
+static void a_peer_that_reads_byte_by_byte_is_not_waited_for_for_ever(void)
+{
+    expect_clock_to_end(sip, send_very_much);
+}
+
 static void a_peer_that_does_not_read_is_not_waited_for_for_ever(void)
 {
     begin();
@@ -358,6 +423,35 @@ static void signals_do_not_disturb(void)
     end();
 }
 
+static _Atomic bool is_over;
+static pthread_t waiting;
+
+static void *interrupt(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&is_over)) {
+        pthread_kill(waiting, SIGUSR1);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void signals_do_not_prolong_a_wait(void)
+{
+    pthread_t thread;
+    begin();
+    heed_signals();
+    waiting = pthread_self();
+    atomic_store(&is_over, false);
+    channel_set_ticks(near_end, 1000 * DEADLINE_MS, 1000 * DEADLINE_MS);
+    channel_set_deadline(near_end, DEADLINE_MS);
+    expect_number(0, pthread_create(&thread, NULL, interrupt, NULL));
+    expect_number(-ETIMEDOUT, error_of_reading(near_end));
+    atomic_store(&is_over, true);
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
 /* ---- errors of the writer, ownership ---- */
 
 static void what_cannot_be_written_is_not_sent(void)
@@ -404,9 +498,12 @@ static const struct test tests[] = {
     TEST(a_silent_peer_is_not_waited_for_for_ever, "waiting for an answer has an end"),
     TEST(half_a_message_is_not_waited_for_for_ever, "waiting for the rest of a message has an end"),
     TEST(a_peer_that_does_not_read_is_not_waited_for_for_ever, "waiting for room to send has an end"),
+    TEST(a_peer_that_sends_byte_by_byte_is_not_waited_for_for_ever, "a message has a deadline as a whole, however busy its sender is"),
+    TEST(a_peer_that_reads_byte_by_byte_is_not_waited_for_for_ever, "so has one that is read byte by byte"),
     TEST(a_deadline_shorter_than_a_tick_ends_with_it, "the shortest deadline ends with one tick"),
     TEST(each_message_has_a_deadline_of_its_own, "a deadline begins anew with every message"),
     TEST(signals_do_not_disturb, "signals the application handles do not end a call"),
+    TEST(signals_do_not_prolong_a_wait, "a deadline holds for a thread that signals interrupt all the time"),
     TEST(what_cannot_be_written_is_not_sent, "a message over the limits is not sent, and the next one is"),
     TEST(a_channel_owns_its_descriptor, "a channel closes its descriptor"),
 };
