@@ -67,14 +67,22 @@ size_t arena_size(const void *allocation)
     return size;
 }
 
+/*
+ * What was used from `from` on, which begins a page. Pages given back read as zero when touched again, and those never
+ * written are not touched; memory that the application has locked cannot be given back.
+ */
+static void give_back(struct arena *arena, size_t from)
+{
+    if (arena->used <= from)
+        return;
+    if (madvise(arena->base + from, arena->used - from, MADV_DONTNEED) != 0)
+        explicit_bzero(arena->base + from, arena->used - from);
+    arena->used = from;
+}
+
 void arena_reset(struct arena *arena, bool secret)
 {
-    if (arena->used > ARENA_KEEP) {
-        /* Pages given back read as zero when touched again. */
-        madvise(arena->base + ARENA_KEEP, arena->committed - ARENA_KEEP, MADV_DONTNEED);
-        arena->used = ARENA_KEEP;
-    }
-    size_t wipe = secret || arena->used < ARENA_WIPE ? arena->used : (size_t)ARENA_WIPE;
-    explicit_bzero(arena->base, wipe);
+    give_back(arena, secret ? ARENA_WIPE : ARENA_KEEP);
+    explicit_bzero(arena->base, arena->used < ARENA_WIPE ? arena->used : (size_t)ARENA_WIPE);
     arena->used = 0;
 }

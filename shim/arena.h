@@ -32,8 +32,8 @@ void *arena_alloc(struct arena *arena, size_t size);
 size_t arena_size(const void *allocation);
 
 /*
- * Hands everything out again. Wipes what was used: all of it if `secret`, else the first ARENA_WIPE bytes,
- * and gives memory beyond ARENA_KEEP back to the system.
+ * Hands everything out again. Wipes the first ARENA_WIPE bytes of what was used, and gives memory back to the system, which
+ * wipes it too: beyond ARENA_KEEP, or all the rest if `secret`.
  */
 void arena_reset(struct arena *arena, bool secret);
 

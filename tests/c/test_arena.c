@@ -157,6 +157,27 @@ static void much_memory_is_given_back(void)
     expect(resident(6 * ARENA_KEEP) <= ARENA_KEEP / (size_t)sysconf(_SC_PAGESIZE));
 }
 
+/* A caller's buffer of some MiB, of which the provider wrote little. */
+static void what_was_never_written_is_not_wiped(void)
+{
+    begin(RESERVE);
+    expect(arena_alloc(&arena, ARENA_KEEP / 2) != NULL);
+    expect(resident(ARENA_KEEP) <= 1);
+    arena_reset(&arena, true);
+    expect(resident(ARENA_KEEP) <= ARENA_WIPE / (size_t)sysconf(_SC_PAGESIZE));
+}
+
+static void secrets_in_locked_memory_are_wiped(void)
+{
+    use(1024 * 1024);
+    if (mlock(arena.base, ARENA_WIPE * 2) != 0) {
+        test_note("no memory can be locked here");
+        return;
+    }
+    arena_reset(&arena, true);
+    expect(is_zero(0, 1024 * 1024 + 16));
+}
+
 static void finishing_twice_is_harmless(void)
 {
     begin(RESERVE);
@@ -178,6 +199,8 @@ static const struct test tests[] = {
     TEST(secrets_are_wiped_whole, "a reset after secrets leaves none of what was used"),
     TEST(the_beginning_is_always_wiped, "any reset wipes the beginning, where small calls are"),
     TEST(much_memory_is_given_back, "memory beyond what is kept goes back to the system"),
+    TEST(what_was_never_written_is_not_wiped, "what was claimed and never written costs nothing to wipe"),
+    TEST(secrets_in_locked_memory_are_wiped, "memory the application has locked is wiped all the same"),
     TEST(finishing_twice_is_harmless, "a finished arena can be finished again"),
 };
 
