@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "limits.h"
 #include "root.h"
@@ -13,6 +14,8 @@ enum {
     GENERATION_BITS = WORD_BITS / 4,
     VALUE_BITS = WORD_BITS - GENERATION_BITS - 1,
     LARGE_RESERVE = LIMIT_ELEMENTS * sizeof(CK_ULONG),
+    INDEX_FIRST = 64, /* cells, a power of two, at least twice as many as there are handles */
+    INDEX_RESERVE = 4 * LIMIT_ELEMENTS * sizeof(uint32_t),
 };
 
 #define GENERATION_MASK (((CK_ULONG)1 << GENERATION_BITS) - 1)
@@ -51,21 +54,58 @@ static bool large_get(struct large_handles *large, CK_ULONG place, CK_ULONG *ret
     return known;
 }
 
+/* Where a handle's cell is looked for first. Whoever chooses handles does not know the key. */
+static size_t hash(CK_ULONG server)
+{
+    uint64_t key, h;
+    memcpy(&key, (const void *)getauxval(AT_RANDOM), sizeof key);
+    h = key ^ server;
+    h = (h ^ h >> 33) * 0xff51afd7ed558ccdU;
+    h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53U;
+    return (size_t)(h ^ h >> 33);
+}
+
+/* The cell with a handle's place + 1, or the empty one it would get. There is always one. */
+static uint32_t *large_cell(struct large_handles *large, CK_ULONG server)
+{
+    uint32_t *index = (uint32_t *)(void *)large->index.base;
+    for (size_t at = hash(server);; at++) {
+        uint32_t *cell = &index[at & (large->cells - 1)];
+        if (!*cell || large_list(large)[*cell - 1] == server)
+            return cell;
+    }
+}
+
+/* Room for one more in list and index. */
+static bool large_grow(struct large_handles *large)
+{
+    bool begun = large->list.base || arena_init(&large->list, LARGE_RESERVE) == 0;
+    begun = begun && (large->index.base || arena_init(&large->index, INDEX_RESERVE) == 0);
+    if (!begun || !arena_commit(&large->list, (large->count + 1) * sizeof(CK_ULONG)))
+        return false;
+    if (2 * (large->count + 1) <= large->cells)
+        return true;
+    size_t cells = large->cells ? 2 * large->cells : INDEX_FIRST;
+    if (!arena_commit(&large->index, cells * sizeof(uint32_t)))
+        return false;
+    memset(large->index.base, 0, cells * sizeof(uint32_t));
+    large->cells = cells;
+    for (uint32_t i = 0; i < large->count; i++)
+        *large_cell(large, large_list(large)[i]) = i + 1;
+    return true;
+}
+
 /* The list's place for a server handle, VALUE_MASK when it is full. */
 static CK_ULONG large_put(struct large_handles *large, CK_ULONG server)
 {
-    CK_ULONG place = 0;
     pthread_mutex_lock(&large->lock);
-    while (place < large->count && large_list(large)[place] != server)
-        place++;
-    if (place == large->count) {
-        bool room = (large->list.base || arena_init(&large->list, LARGE_RESERVE) == 0) &&
-                    arena_commit(&large->list, (place + 1) * sizeof server);
-        if (room)
-            large_list(large)[large->count++] = server;
-        else
-            place = VALUE_MASK;
+    uint32_t *cell = large->cells ? large_cell(large, server) : NULL;
+    if ((!cell || !*cell) && large_grow(large)) {
+        cell = large_cell(large, server);
+        large_list(large)[large->count++] = server;
+        *cell = (uint32_t)large->count;
     }
+    CK_ULONG place = cell && *cell ? *cell - 1 : VALUE_MASK;
     pthread_mutex_unlock(&large->lock);
     return place;
 }
@@ -74,6 +114,8 @@ void large_handles_finish(struct large_handles *large)
 {
     pthread_mutex_lock(&large->lock);
     arena_finish(&large->list);
+    arena_finish(&large->index);
+    large->cells = 0;
     large->count = 0;
     pthread_mutex_unlock(&large->lock);
 }

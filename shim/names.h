@@ -23,6 +23,8 @@ enum { FIRST_SLOT_ID = 1 };
 struct large_handles {
     pthread_mutex_t lock; /* zero is unlocked */
     struct arena list;    /* of CK_ULONG */
+    struct arena index;   /* of uint32_t: places in the list, by the handle's hash */
+    size_t cells;         /* of the index */
     CK_ULONG count;
 };
 

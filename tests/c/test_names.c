@@ -103,6 +103,21 @@ static void large_handles_are_forgotten_with_their_life(void)
     expect_number(((CK_ULONG)1 << 63) + 1, server);
 }
 
+/* 2^20 handles in a list would be looked at 2^39 times. */
+static void many_large_handles_take_little_time(void)
+{
+    CK_ULONG server;
+    begin();
+    for (CK_ULONG i = 0; i < LIMIT_ELEMENTS; i += 2)
+        handle_to_client(&large, 7, CK_UNAVAILABLE_INFORMATION - i);
+    for (CK_ULONG i = 0; i < LIMIT_ELEMENTS; i += 2) {
+        CK_ULONG client = handle_to_client(&large, 7, CK_UNAVAILABLE_INFORMATION - i);
+        expect(handle_to_server(&large, 7, client, &server));
+        expect_number(CK_UNAVAILABLE_INFORMATION - i, server);
+    }
+    expect_number(LIMIT_ELEMENTS / 2, large.count);
+}
+
 static void generations_are_never_zero_nor_the_same(void)
 {
     uint32_t first = generation_next(), last = first;
@@ -249,6 +264,7 @@ static const struct test tests[] = {
     TEST(zero_is_zero_in_every_life, "0 is no handle, in both directions"),
     TEST(invented_handles_are_refused, "a handle that was never given out names nothing"),
     TEST(large_handles_are_forgotten_with_their_life, "a new life begins with no large handles"),
+    TEST(many_large_handles_take_little_time, "the millionth large handle takes no longer than the first"),
     TEST(generations_are_never_zero_nor_the_same, "2^16 - 1 lives pass before a generation returns, and none is 0"),
     TEST(modules_keep_their_numbers, "a module keeps its number"),
     TEST(names_as_long_as_the_limit_are_told_apart, "long names differ to the last letter"),
