@@ -10,7 +10,8 @@
 
 struct entry {
     _Atomic int number; /* descriptor + 1; 0 is free, -1 is being filled */
-    struct identity identity;
+    _Atomic(dev_t) device;
+    _Atomic(ino_t) inode;
 };
 
 static struct entry entries[3 * LIMIT_CHANNELS];
@@ -47,7 +48,10 @@ void descriptor_remember(int fd)
         int free = 0;
         if (!atomic_compare_exchange_strong(&entries[i].number, &free, -1))
             continue;
-        bool known = descriptor_identify(fd, &entries[i].identity);
+        struct identity identity = {0};
+        bool known = descriptor_identify(fd, &identity);
+        atomic_store(&entries[i].device, identity.device);
+        atomic_store(&entries[i].inode, identity.inode);
         atomic_store(&entries[i].number, known ? fd + 1 : 0);
         return;
     }
@@ -62,11 +66,24 @@ void descriptor_forget(int fd)
     }
 }
 
+/* The descriptor of an entry, -1 if there is none or the program has something else under that number now. */
+static int descriptor_of(struct entry *entry)
+{
+    int number;
+    bool ours;
+    do { /* again, if another thread changed it meanwhile */
+        number = atomic_load(&entry->number);
+        struct identity identity = {atomic_load(&entry->device), atomic_load(&entry->inode)};
+        ours = number > 0 && descriptor_is(number - 1, &identity);
+    } while (atomic_load(&entry->number) != number);
+    return ours ? number - 1 : -1;
+}
+
 void descriptors_close_inherited(void)
 {
     for (unsigned i = 0; i < ENTRIES; i++) {
-        int fd = atomic_load(&entries[i].number) - 1;
-        if (fd >= 0 && descriptor_is(fd, &entries[i].identity))
+        int fd = descriptor_of(&entries[i]);
+        if (fd >= 0)
             close(fd);
         atomic_store(&entries[i].number, 0);
     }
@@ -75,7 +92,7 @@ void descriptors_close_inherited(void)
 void descriptors_shut_down(void)
 {
     for (unsigned i = 0; i < ENTRIES; i++) {
-        int fd = atomic_load(&entries[i].number) - 1;
+        int fd = descriptor_of(&entries[i]);
         if (fd >= 0)
             shutdown(fd, SHUT_RDWR);
     }
