@@ -131,6 +131,16 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     return error ? meaning_of(call, error) : rv;
 }
 
+/* A channel for the call. What is opened while C_Finalize shuts down what it finds would otherwise never be woken. */
+static struct channel *take_channel(const struct call *call)
+{
+    struct channel *channel = module_take(call->module, call->generation);
+    if (!channel || !atomic_load(&call->state->ending))
+        return channel;
+    module_give(call->module, channel);
+    return NULL;
+}
+
 /* Nothing was sent. With its helper alive the same call may succeed later. */
 static CK_RV no_channel(const struct call *call)
 {
@@ -143,7 +153,7 @@ static CK_RV no_channel(const struct call *call)
 CK_RV exchange(struct call *call)
 {
     bool usable;
-    struct channel *channel = module_take(call->module, call->generation);
+    struct channel *channel = take_channel(call);
     call->unsent = !channel;
     if (!channel)
         return no_channel(call);

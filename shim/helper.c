@@ -130,8 +130,8 @@ static _Noreturn void leave(void)
     for (int i = 0; i < LAST_CALLS && atomic_load(&channels); i++)
         poll(NULL, 0, LAST_CALL_MS / LAST_CALLS);
     bool idle = helper.rv == CKR_OK && atomic_load(&channels) == 0;
-    if (idle && helper.provider.v2->C_Finalize && die_in(FAREWELL_SECONDS))
-        helper.provider.v2->C_Finalize(NULL);
+    if (idle && helper.provider.list.C_Finalize && die_in(FAREWELL_SECONDS))
+        helper.provider.list.C_Finalize(NULL);
     _exit(0);
 }
 

@@ -1,6 +1,7 @@
 #include "provider.h"
 
 #include <dlfcn.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,50 +19,96 @@ static CK_RV initialize(struct provider *provider, const char *reserved)
     struct initialize_args with = {
         .args = {.flags = CKF_OS_LOCKING_OK, .pReserved = (void *)(uintptr_t)reserved},
     };
-    CK_RV rv = provider->v2->C_Initialize ? provider->v2->C_Initialize(&with.args) : CKR_FUNCTION_NOT_SUPPORTED;
+    if (!provider->list.C_Initialize)
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    CK_RV rv = provider->list.C_Initialize(&with.args);
     if (rv != CKR_CANT_LOCK)
         return rv;
     provider->serialize = true;
-    return provider->v2->C_Initialize(reserved ? (with.args.flags = 0, &with.args) : NULL);
+    return provider->list.C_Initialize(reserved ? (with.args.flags = 0, &with.args) : NULL);
 }
 
-static void *find_interface(CK_RV (*get)(CK_UTF8CHAR *, CK_VERSION *, CK_INTERFACE **, CK_FLAGS), CK_BYTE minor)
+/* ---- its functions ---- */
+
+typedef CK_RV (*entry)(void);
+typedef CK_RV (*get_interface)(CK_UTF8CHAR *, CK_VERSION *, CK_INTERFACE **, CK_FLAGS);
+
+enum { LIST_HEAD = offsetof(CK_FUNCTION_LIST, C_Initialize) };
+
+#define ENTRIES(list) ((sizeof(list) - LIST_HEAD) / sizeof(entry))
+
+/* As many entries as its version has, and not one more. What is there already is newer. */
+static void adopt(struct provider *provider, const void *list, size_t count)
 {
-    static CK_UTF8CHAR name[] = "PKCS 11";
-    CK_VERSION wanted = {3, minor};
-    CK_INTERFACE *interface = NULL;
-    if (get(name, &wanted, &interface, 0) != CKR_OK || !interface || !interface->pFunctionList)
+    uint8_t *ours = (uint8_t *)&provider->list + LIST_HEAD;
+    const uint8_t *theirs = (const uint8_t *)list + LIST_HEAD;
+    static const entry none;
+    for (size_t at = 0; at < count * sizeof none; at += sizeof none)
+        if (!memcmp(ours + at, &none, sizeof none))
+            memcpy(ours + at, theirs + at, sizeof none);
+}
+
+/* A list of version 3, NULL if the provider has none to give for that version; NULL asks for its default. */
+static const CK_VERSION *ask(get_interface get, const CK_VERSION *wanted)
+{
+    static const char standard[] = "PKCS 11";
+    CK_UTF8CHAR name[sizeof standard];
+    CK_VERSION version = wanted ? *wanted : (CK_VERSION){0};
+    CK_INTERFACE *found = NULL;
+    memcpy(name, standard, sizeof name);
+    if (get(name, wanted ? &version : NULL, &found, 0) != CKR_OK || !found || !found->pFunctionList)
         return NULL;
-    const CK_VERSION *has = interface->pFunctionList;
-    return has->major == 3 && has->minor >= minor ? interface->pFunctionList : NULL;
+    if (!found->pInterfaceName || strcmp((const char *)found->pInterfaceName, standard) != 0)
+        return NULL;
+    const CK_VERSION *has = found->pFunctionList;
+    return has->major == 3 ? has : NULL;
+}
+
+/*
+ * The newest of its lists. Asked for by version, since the default may be an older one; and believed by the version that
+ * stands in the list itself, whatever was asked for.
+ */
+static const CK_VERSION *find_newest(get_interface get)
+{
+    static const CK_VERSION wanted[] = {{3, 2}, {3, 1}, {3, 0}};
+    const CK_VERSION *best = ask(get, NULL);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const CK_VERSION *found = ask(get, &wanted[i]);
+        if (found && (!best || found->minor > best->minor))
+            best = found;
+    }
+    return best;
 }
 
 /* A provider whose C_GetInterface is missing or broken is used by C_GetFunctionList alone. */
-static void find_newer_lists(struct provider *provider, void *library)
+static void adopt_interfaces(struct provider *provider, void *library)
 {
-    CK_RV (*get)(CK_UTF8CHAR *, CK_VERSION *, CK_INTERFACE **, CK_FLAGS);
+    get_interface get;
     void *symbol = dlsym(library, "C_GetInterface");
     if (!symbol)
         return;
     memcpy(&get, &symbol, sizeof get);
-    provider->v32 = find_interface(get, 2);
-    provider->v3 = provider->v32 ? (void *)provider->v32 : find_interface(get, 0);
-    if (provider->v3)
-        provider->version = provider->v3->version;
+    const CK_VERSION *newest = find_newest(get);
+    if (!newest)
+        return;
+    provider->version = *newest;
+    adopt(provider, newest, newest->minor < 2 ? ENTRIES(CK_FUNCTION_LIST_3_0) : ENTRIES(CK_FUNCTION_LIST_3_2));
 }
 
 static CK_RV find_lists(struct provider *provider, void *library)
 {
     CK_RV (*get)(CK_FUNCTION_LIST **);
+    CK_FUNCTION_LIST *list = NULL;
     void *symbol = dlsym(library, "C_GetFunctionList");
     if (!symbol)
         return CKR_GENERAL_ERROR;
     memcpy(&get, &symbol, sizeof get);
-    CK_RV rv = get(&provider->v2);
-    if (rv != CKR_OK || !provider->v2)
+    CK_RV rv = get(&list);
+    if (rv != CKR_OK || !list)
         return rv ? rv : CKR_GENERAL_ERROR;
-    provider->version = provider->v2->version;
-    find_newer_lists(provider, library);
+    provider->version = list->version;
+    adopt_interfaces(provider, library);
+    adopt(provider, list, ENTRIES(CK_FUNCTION_LIST));
     return CKR_OK;
 }
 

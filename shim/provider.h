@@ -9,10 +9,8 @@
 #include "cryptoki.h"
 
 struct provider {
-    CK_FUNCTION_LIST *v2;      /* functions 0 to 67 */
-    CK_FUNCTION_LIST_3_0 *v3;  /* 68 to 91; NULL where lacking */
-    CK_FUNCTION_LIST_3_2 *v32; /* 92 to 103; NULL where lacking */
-    CK_VERSION version;        /* of the best of them */
+    CK_FUNCTION_LIST_3_2 list; /* our copy: what the newest list of its own has, what that lacks from older ones, else NULL */
+    CK_VERSION version;        /* of the newest */
     bool serialize;            /* one call at a time: it cannot be used by threads */
     pthread_mutex_t turn;
 };

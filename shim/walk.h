@@ -63,9 +63,9 @@ static inline void *pointer(const struct walk *walk, unsigned index)
     return (void *)walk->words[index];
 }
 
-/* In the helper: the length a caller gave for its buffer, for the provider to change, and the room there really is. */
+/* In the helper: a buffer's length for the provider to change, the room there really is, and what the caller said of it. */
 struct room {
-    CK_ULONG length, room;
+    CK_ULONG length, room, said;
 };
 
 void refuse(struct walk *walk, CK_RV why);

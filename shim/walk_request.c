@@ -131,8 +131,9 @@ static void get_capacity(struct walk *walk, const struct arg *arg, size_t size, 
     if (read_peek(r) == WIRE_NIL) {
         read_nil(r);
     } else if ((cell = take(walk, sizeof *cell))) {
-        cell->length = at_most(read_number(r), limit);
-        cell->room = cell->length;
+        cell->said = read_number(r);
+        cell->room = buffer ? at_most(cell->said, limit) : cell->said;
+        cell->length = cell->room;
     }
     walk->words[arg->len] = (uintptr_t)cell;
     if (buffer)

@@ -36,18 +36,19 @@ static void put_numbers(struct writer *w, const CK_ULONG *numbers, CK_ULONG coun
 
 /*
  * `[length, data]` of a buffer. A provider that says CKR_OK and a length its buffer never had gets no data here, and
- * the shim does not believe it.
+ * the shim does not believe it. A length that it left alone is the caller's own, also if the provider was told less.
  */
 static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_t size)
 {
     const void *buffer = pointer(walk, arg->pos);
     const struct room *cell = pointer(walk, arg->len);
+    bool filled = rv == CKR_OK && buffer && cell && cell->length <= cell->room;
     write_array(walk->w, 2);
     if (cell)
-        write_number(walk->w, cell->length);
+        write_number(walk->w, !filled && cell->length == cell->room ? cell->said : cell->length);
     else
         write_nil(walk->w);
-    if (rv != CKR_OK || !buffer || !cell || cell->length > cell->room)
+    if (!filled)
         write_nil(walk->w);
     else if (size == 1)
         write_bin(walk->w, buffer, cell->length);

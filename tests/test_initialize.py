@@ -8,6 +8,7 @@ from application import Shim
 from cryptoki import ULONG, struct
 from life import Host
 
+from p11host import shim_path
 from p11host.tables import tables
 
 pytest_plugins = ["life_fixtures"]
@@ -133,7 +134,9 @@ def test_interface_list(plain: Host) -> None:
     """C_GetInterfaceList counts, refuses what is too small, and lists 3.2, 3.0 and 2.40, none fork-safe."""
     found = plain.play(list_interfaces)
 
-    assert [BAD, [OK, 3], ["CKR_BUFFER_TOO_SMALL", 3], [OK, 3]] == found["calls"]
+    too_small = ["CKR_BUFFER_TOO_SMALL", 3]
+    assert [BAD, [OK, 3], too_small, too_small, [OK, 3], [OK, 3]] == found["calls"]
+    assert found["untouched"], "beyond what it was given, and before that when it was too small"
     assert [["PKCS 11", version, 0] for version in LISTS] == found["interfaces"]
 
 
@@ -146,8 +149,14 @@ def list_interfaces() -> dict[str, Any]:
         count = ULONG(size)
         return [shim.rv("C_GetInterfaceList", buffer, ctypes.byref(count)), count.value]
 
-    calls = [shim.rv("C_GetInterfaceList", room, None), ask(None, 0), ask(room, 2), ask(room, 4)]
-    return {"calls": calls, "interfaces": [describe(each) for each in room[:3]]}
+    calls = [shim.rv("C_GetInterfaceList", room, None), ask(None, 0), ask(room, 0), ask(room, 2)]
+    untouched = not any(bytes(room))
+    calls += [ask(room, 3), ask(room, 4)]
+    return {
+        "calls": calls,
+        "interfaces": [describe(each) for each in room[:3]],
+        "untouched": untouched and not any(bytes(room[3])),
+    }
 
 
 def describe(interface: Any) -> list[Any]:
@@ -192,6 +201,33 @@ def get_interfaces() -> list[Any]:
         rv = shim.rv("C_GetInterface", text, wanted, ctypes.byref(place), flags)
         found.append([rv, describe(place.contents)[1] if rv == OK else None])
     return [*found, [shim.rv("C_GetInterface", None, None, None, 0), None]]
+
+
+def test_every_list_has_the_same_functions(plain: Host) -> None:
+    """Whichever way a program gets them, by name or from a list, the functions are the same ones."""
+    found = plain.play(compare_lists)
+
+    assert {"2.40": 68, "3.0": 92, "3.2": 104} == {name: len(same) for name, same in found.items()}
+    assert all(all(same) for same in found.values()), found
+
+
+SINCE = {"2.40": (2, 40), "3.0": (3, 0), "3.2": (3, 2)}
+
+
+def compare_lists() -> dict[str, list[bool]]:
+    """Compare the entries of each list with the functions that the library exports."""
+    shim = Shim()
+    library = ctypes.CDLL(str(shim_path()))
+    found = {}
+    for name, version in SINCE.items():
+        place = ctypes.POINTER(struct("CK_INTERFACE"))()
+        wanted = struct("CK_VERSION")(*version)
+        shim.must("C_GetInterface", None, ctypes.byref(wanted), ctypes.byref(place), 0)
+        words = ctypes.cast(place.contents.pFunctionList, ctypes.POINTER(ctypes.c_void_p))
+        entries = [each for each in tables().functions.values() if each.since <= name]
+        exported = [ctypes.cast(getattr(library, each.name), ctypes.c_void_p).value for each in entries]
+        found[name] = [words[1 + each.index] == at for each, at in zip(entries, exported, strict=True)]
+    return found
 
 
 @pytest.mark.parametrize("name", ["C_GetFunctionStatus", "C_CancelFunction"])

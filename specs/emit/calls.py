@@ -9,9 +9,6 @@ from p11host.tables import Function, Tables
 from .header import LISTS, in_list, parameters
 from .text import declare, header, source
 
-_PROVIDER = {"2.40": "v2", "3.0": "v3", "3.2": "v32"}
-"""Fields of struct provider: the provider's function list that has the functions since that version."""
-
 _ENTRIES_H = """\
 #include "cryptoki.h"
 
@@ -72,14 +69,14 @@ def invoke_h(_: Tables) -> str:
 
 
 def _case(function: Function) -> Iterator[str]:
-    place = f"p->{_PROVIDER[function.since]}"
+    place = f"p->list.{function.name}"
     words = ", ".join(
         f"({declare(kind, '').strip()})words[{pos}]" for pos, (kind, _) in enumerate(function.words)
     )
     yield f"    case FN_{function.name}:"
-    yield f"        if ({place} == NULL || {place}->{function.name} == NULL)"
+    yield f"        if ({place} == NULL)"
     yield "            break;"
-    yield f"        return {place}->{function.name}({words});"
+    yield f"        return {place}({words});"
 
 
 def invoke_c(tables: Tables) -> str:

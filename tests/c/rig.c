@@ -148,11 +148,10 @@ static CK_RV decrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_
     return digest(session, data, len, out, out_len);
 }
 
-static CK_FUNCTION_LIST list = {
+static struct provider provider = {.list = {
     .C_GenerateRandom = random_bytes, .C_Digest = digest, .C_Decrypt = decrypt,
     .C_FindObjects = find_objects, .C_GetSessionInfo = session_info,
-};
-static struct provider provider = {.v2 = &list};
+}};
 
 void rig_serve(struct channel *channel)
 {

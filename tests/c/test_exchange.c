@@ -348,6 +348,16 @@ static void an_ending_application_says_so(void)
     rig_end();
 }
 
+/* C_Finalize has shut down what was open then: a channel that came later would not be among it. */
+static void nothing_is_sent_after_the_end_has_begun(void)
+{
+    rig_begin(rig_serve);
+    rig_expect_random(5);
+    atomic_store(&rig_state.ending, true);
+    expect_number(CKR_CRYPTOKI_NOT_INITIALIZED, rig_random());
+    rig_end();
+}
+
 static const struct test tests[] = {
     TEST(a_call_goes_there_and_back, "a call reaches the provider and its answer the caller"),
     TEST(one_thread_needs_one_channel, "a thread that calls one by one uses one channel"),
@@ -367,6 +377,7 @@ static const struct test tests[] = {
     TEST(an_answer_too_many_ends_the_channel, "an answer too many is not taken for the next"),
     TEST(a_helper_that_hangs_hangs_nobody, "a helper that does not answer in time is not waited for"),
     TEST(an_ending_application_says_so, "a call that is interrupted by C_Finalize says so"),
+    TEST(nothing_is_sent_after_the_end_has_begun, "a call that has its channel only after C_Finalize has begun is not sent"),
 };
 
 TEST_MAIN(tests)

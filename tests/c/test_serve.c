@@ -58,11 +58,10 @@ static CK_RV attributes_of(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, C
     return CKR_OK;
 }
 
-static CK_FUNCTION_LIST list = {
+static struct provider provider = {.list = {
     .C_GenerateRandom = random_bytes, .C_Digest = digest, .C_Login = login,
     .C_GetSessionInfo = session_info, .C_GetAttributeValue = attributes_of,
-};
-static struct provider provider = {.v2 = &list};
+}};
 
 /* ---- a channel of its own thread ---- */
 

@@ -211,6 +211,37 @@ static void a_length_query_is_answered(void)
     expect_number(256, *cell);
 }
 
+/* A buffer larger than the limit is given to the provider as large as the limit: that is nothing the caller need know. */
+static void a_length_left_alone_is_the_callers(void)
+{
+    enum { NEEDED = 99 };
+    static const struct {
+        CK_ULONG said, needed, expected;
+        bool buffer;
+        CK_RV rv;
+    } rows[] = {
+        {(CK_ULONG)LIMIT_BYTES + 5, 0, (CK_ULONG)LIMIT_BYTES + 5, true, CKR_DEVICE_ERROR},
+        {CK_UNAVAILABLE_INFORMATION, 0, CK_UNAVAILABLE_INFORMATION, true, CKR_DATA_INVALID},
+        {CK_UNAVAILABLE_INFORMATION, NEEDED, NEEDED, true, CKR_BUFFER_TOO_SMALL},
+        {CK_UNAVAILABLE_INFORMATION, 0, CK_UNAVAILABLE_INFORMATION, false, CKR_OK},
+        {CK_UNAVAILABLE_INFORMATION, NEEDED, NEEDED, false, CKR_OK},
+        {64, 0, 64, true, CKR_DEVICE_ERROR},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct ends *e = ends_begin(&functions[FN_C_Sign]);
+        CK_ULONG *cell = fence_alloc(sizeof *cell);
+        test_case("row %zu", i);
+        *cell = rows[i].said;
+        e->caller[3] = rows[i].buffer ? (uintptr_t)fence_alloc(1) : 0;
+        e->caller[4] = (uintptr_t)cell;
+        expect(ends_request(e, 0));
+        if (rows[i].needed)
+            set_length(e, &functions[FN_C_Sign].args[2], rows[i].needed);
+        expect_number(rows[i].rv, ends_respond(e, rows[i].rv, 0));
+        expect_number(rows[i].expected, *cell);
+    }
+}
+
 /* ---- C_GetAttributeValue ---- */
 
 static CK_ATTRIBUTE *query(struct ends *e, CK_ATTRIBUTE_TYPE type, size_t size)
@@ -274,6 +305,7 @@ static const struct test tests[] = {
     TEST(nothing_changed_nothing_returns, "a parameter that a provider did not change is not touched"),
     TEST(an_unwritten_cell_stays, "a cell that a provider did not write stays as it was"),
     TEST(an_impossible_length_is_not_believed, "a provider that claims more than its buffer held has failed"),
+    TEST(a_length_left_alone_is_the_callers, "a length that the provider leaves alone is the caller's own again"),
     TEST(a_length_query_is_answered, "a call without a buffer learns the length"),
     TEST(a_provider_that_finds_nothing_says_so, "an attribute that is unavailable comes back as that"),
     TEST(nested_types_are_outputs, "the types in a nested template come from the provider"),

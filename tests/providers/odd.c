@@ -9,6 +9,7 @@
  *
  * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
  * C_DigestInit and its like take any mechanism without a parameter and refuse every other with CKR_MECHANISM_INVALID.
+ * C_GetInterface answers 0x54 whatever it is asked, as one vendor's does: the function list is all there is.
  * C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
  */
 #include <errno.h>
@@ -351,4 +352,11 @@ __attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST 
     fill(&functions.list);
     *list = &functions.list;
     return CKR_OK;
+}
+
+__attribute__((visibility("default"))) CK_RV C_GetInterface(CK_UTF8CHAR *name, CK_VERSION *version, CK_INTERFACE **interface,
+                                                            CK_FLAGS flags)
+{
+    (void)name, (void)version, (void)interface, (void)flags;
+    return CKR_FUNCTION_NOT_SUPPORTED;
 }

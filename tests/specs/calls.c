@@ -3,6 +3,7 @@
  * Prints the function, how many of its C arguments arrived as they were given, and what invoke says where the provider
  * lacks the function. Functions are called as if all took ten words, which the ABIs of Unix allow.
  */
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct list {
     any functions[FUNCTION_COUNT];
 };
 _Static_assert(sizeof(struct list) == sizeof(CK_FUNCTION_LIST_3_2), "a list is a version and pointers");
+_Static_assert(offsetof(struct provider, list) == 0, "a provider is first of all its list");
 
 extern const unsigned char word_counts[FUNCTION_COUNT]; /* from the tables, by the test */
 
@@ -74,22 +76,24 @@ static void enter(unsigned fn)
 
 static void leave(unsigned fn)
 {
-    struct list list = {.version = {3, 2}};
-    struct provider none = {NULL, NULL, NULL};
-    struct provider one = {(CK_FUNCTION_LIST *)&list, (CK_FUNCTION_LIST_3_0 *)&list, (CK_FUNCTION_LIST_3_2 *)&list};
-    CK_RV no_list = invoke(&none, fn, given), no_function = invoke(&one, fn, given);
-    list.functions[fn] = record;
+    union {
+        struct list list;
+        struct provider provider;
+    } one = {.list.version = {3, 2}};
+    CK_RV lacking = invoke(&one.provider, fn, given);
+    one.list.functions[fn] = record;
     memset(arrived, 0, sizeof arrived);
-    CK_RV rv = invoke(&one, fn, given);
-    printf("leave %u %u %lu %lu %lu\n", fn, count_same(fn), rv, no_list, no_function);
+    CK_RV rv = invoke(&one.provider, fn, given);
+    printf("leave %u %u %lu %lu\n", fn, count_same(fn), rv, lacking);
 }
 
 int main(void)
 {
+    static const struct provider none;
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++) {
         enter(fn);
         leave(fn);
     }
-    printf("unknown %lu\n", invoke(&(struct provider){NULL, NULL, NULL}, FUNCTION_COUNT, given));
+    printf("unknown %lu\n", invoke(&none, FUNCTION_COUNT, given));
     return 0;
 }
