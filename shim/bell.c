@@ -1,10 +1,12 @@
 #include "bell.h"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +17,8 @@ enum {
     LOOK_NS = 50000,   /* about what it costs to be woken */
     LOOK_MOST_NS = 2000000,
     LOOKS = 32,        /* between two looks at the clock */
+    YIELDS = 8,        /* how often others go first, where there are too few processors */
+    DOZE_MS = 20,      /* how long a peer's death may go unnoticed */
     PATIENT = 3,       /* misses before the first rest */
     LONGEST_REST = 10, /* 2^n messages */
 };
@@ -44,9 +48,18 @@ void bell_wake(struct bell *bell)
         atomic_fetch_add_explicit(bell->crowd, 1, memory_order_relaxed);
 }
 
-static bool is_crowded(const struct bell *bell)
+/* How the wait for a message may begin, before any sleep. */
+enum manner { AT_ONCE_TO_SLEEP, LOOKING, BETWEEN_OTHERS };
+
+/* Two threads on one processor change places by sleeping; more than two waste less when they let each other go first. */
+static enum manner manner_of(const struct bell *bell)
 {
-    return !bell->crowd || 2 * atomic_load_explicit(bell->crowd, memory_order_relaxed) > bell->cpus;
+    unsigned crowd = bell->crowd ? atomic_load_explicit(bell->crowd, memory_order_relaxed) : 0;
+    if (crowd == 0)
+        return AT_ONCE_TO_SLEEP;
+    if (2 * crowd <= bell->cpus)
+        return LOOKING;
+    return crowd > 1 ? BETWEEN_OTHERS : AT_ONCE_TO_SLEEP;
 }
 
 static bool map(struct bell *bell, int fd)
@@ -110,25 +123,48 @@ static bool pass(struct bell_side *side, uint32_t from, uint32_t to)
     return atomic_compare_exchange_strong(&side->state, &from, to);
 }
 
+/* Both ends map the file, so the futex is one of two processes. */
+static void doze(struct bell_side *side)
+{
+    struct timespec most = {.tv_nsec = DOZE_MS * 1000000L};
+    syscall(SYS_futex, &side->state, FUTEX_WAIT, TRAY_DOZED_AT, &most, NULL, 0);
+}
+
+static bool rouse(struct bell_side *side, uint32_t to)
+{
+    if (!pass(side, TRAY_DOZED_AT, to))
+        return false;
+    syscall(SYS_futex, &side->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+    return true;
+}
+
 bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total)
 {
     struct bell_side *side = bell->theirs;
-    if (!bell->page || total > BELL_TRAY || state_of(side) != LOOKING)
+    uint32_t state = bell->page ? state_of(side) : TRAY_SHUT;
+    if (total > BELL_TRAY || (state != TRAY_OPEN && state != TRAY_DOZED_AT))
         return false;
     uint8_t *at = side->tray;
     for (size_t i = 0; i < n_spans; at += spans[i++].iov_len)
         memcpy(at, spans[i].iov_base, spans[i].iov_len);
     side->len = (uint32_t)total;
-    if (pass(side, LOOKING, LAID))
+    if (pass(side, TRAY_OPEN, TRAY_LAID) || rouse(side, TRAY_LAID)) /* it may have dozed off in between */
         return true;
     explicit_bzero(side->tray, total);
     return false;
 }
 
+bool bell_was_untouched(const struct bell *bell)
+{
+    return bell->page && state_of(bell->theirs) == TRAY_LAID;
+}
+
 void bell_ring(struct bell *bell)
 {
-    if (bell->page)
-        atomic_store_explicit(&bell->theirs->rung, ++bell->sent, memory_order_release);
+    if (!bell->page)
+        return;
+    atomic_store(&bell->theirs->rung, ++bell->sent);
+    rouse(bell->theirs, TRAY_OPEN);
 }
 
 static void pause_briefly(void)
@@ -149,7 +185,7 @@ static uint64_t now_ns(void)
 
 static bool has_rung(const struct bell *bell)
 {
-    return (int32_t)(atomic_load_explicit(&bell->ours->rung, memory_order_acquire) - bell->received) > 0;
+    return (int32_t)(atomic_load(&bell->ours->rung) - bell->received) > 0;
 }
 
 /* A nanosecond for each byte: a digest or a cipher takes about that. */
@@ -158,13 +194,18 @@ static uint64_t look_ns(uint64_t bytes)
     return bytes < LOOK_MOST_NS - LOOK_NS ? LOOK_NS + bytes : (uint64_t)LOOK_MOST_NS;
 }
 
-/* True when a message was laid or sent. */
+static bool has_come(const struct bell *bell)
+{
+    return state_of(bell->ours) == TRAY_LAID || has_rung(bell);
+}
+
+/* Each of these is true when a message was laid or sent. */
 static bool look(const struct bell *bell, uint64_t ns)
 {
     uint64_t end = now_ns() + ns;
     do
         for (int i = 0; i < LOOKS; i++) {
-            if (state_of(bell->ours) == LAID || has_rung(bell))
+            if (has_come(bell))
                 return true;
             pause_briefly();
         }
@@ -172,7 +213,18 @@ static bool look(const struct bell *bell, uint64_t ns)
     return false;
 }
 
-/* What was laid, copied and wiped. Longer than it can be is nothing: the peer lies. */
+/* The peer may need this processor, and so may other calls. */
+static bool look_between_others(const struct bell *bell)
+{
+    for (int i = 0; i < YIELDS; i++) {
+        if (has_come(bell))
+            return true;
+        sched_yield();
+    }
+    return has_come(bell);
+}
+
+/* What was laid, copied and wiped; the tray is open for the next. Longer than it can be is nothing: the peer lies. */
 static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
 {
     uint32_t len = __atomic_load_n(&side->len, __ATOMIC_RELAXED); /* once: the peer can change it */
@@ -180,7 +232,7 @@ static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
     if (fits)
         memcpy(bytes, side->tray, len);
     explicit_bzero(side->tray, fits ? len : (size_t)BELL_TRAY);
-    atomic_store_explicit(&side->state, NOBODY_LOOKS, memory_order_release);
+    atomic_store_explicit(&side->state, TRAY_OPEN, memory_order_release);
     return fits ? len : 0;
 }
 
@@ -194,29 +246,49 @@ static void miss(struct bell *bell)
     }
 }
 
-static void look_or_rest(struct bell *bell, uint64_t asked)
+/* False when looking was in vain, or does not pay. */
+static bool look_if_it_pays(struct bell *bell, uint64_t asked)
 {
-    if (look(bell, look_ns(asked)))
+    enum manner manner = manner_of(bell);
+    if (manner == AT_ONCE_TO_SLEEP)
+        return false;
+    if (bell->rest) {
+        bell->rest--;
+        return false;
+    }
+    bool come = manner == LOOKING ? look(bell, look_ns(asked)) : look_between_others(bell);
+    if (come)
         bell->misses = 0;
     else
         miss(bell);
+    return come;
+}
+
+/* Whoever sends sets the number first and then looks for a sleeper, so that one of the two sees the other. */
+static void doze_a_while(struct bell *bell)
+{
+    if (!pass(bell->ours, TRAY_OPEN, TRAY_DOZED_AT) || has_rung(bell))
+        return;
+    bell_sleep(bell);
+    doze(bell->ours);
+    bell_wake(bell);
 }
 
 size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max)
 {
-    if (!bell->page || has_rung(bell) || is_crowded(bell))
+    if (!bell->page)
         return 0;
-    if (bell->rest) {
-        bell->rest--;
-        return 0;
-    }
-    atomic_store(&bell->ours->state, LOOKING);
-    look_or_rest(bell, asked);
-    /* Whoever cannot stop looking has been given something at the last moment. */
-    return pass(bell->ours, LOOKING, NOBODY_LOOKS) ? 0 : clear_tray(bell->ours, bytes, max);
+    pass(bell->ours, TRAY_SHUT, TRAY_OPEN);
+    if (!has_rung(bell) && !look_if_it_pays(bell, asked))
+        doze_a_while(bell);
+    /* Whoever shuts the tray may have been given something at the last moment. */
+    bool laid = atomic_exchange(&bell->ours->state, TRAY_SHUT) == TRAY_LAID;
+    return laid ? clear_tray(bell->ours, bytes, max) : 0;
 }
 
 void bell_answered(struct bell *bell)
 {
     bell->received++;
+    if (bell->page)
+        pass(bell->ours, TRAY_SHUT, TRAY_OPEN);
 }

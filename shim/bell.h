@@ -2,8 +2,10 @@
  * Memory that both ends of a channel share: a bell, two trays and a shelf (specs/PROTOCOL.md, section 2).
  *
  * Waking a thread that sleeps in recv() on another processor costs more than most calls take. So whoever waits for a
- * message looks at this memory for some microseconds before it goes to sleep. While it looks, a small message can be laid on
- * its tray, without any system call. All other messages go through the socket, and the bell says that one has been sent.
+ * message looks at this memory for some microseconds before it goes to sleep; where processors are too few for that it lets others go
+ * first for a few turns. Then it dozes: it sleeps on a futex, which costs a third of a socket, but does not tell that the peer has died;
+ * so nobody dozes for long before it sleeps in recv(). Until then a small message can be laid on its tray. All other
+ * messages go through the socket, and the bell says that one has been sent.
  * The shelf holds long byte strings, which then need not go through the socket.
  *
  * The peer can write here at any time. A bell that lies makes its reader call recv() too early or too late, nothing else; what
@@ -20,13 +22,14 @@
 
 enum { BELL_PAGE = 4096, BELL_TRAY = 1920 };
 
-enum tray_state { NOBODY_LOOKS, LOOKING, LAID };
+/* Shut while its owner is asleep in recv(); open while it will look there before it goes to sleep, or just does. */
+enum tray_state { TRAY_SHUT, TRAY_OPEN, TRAY_LAID, TRAY_DOZED_AT };
 
 /* One half of the page: what one end writes for the other. */
 struct bell_side {
-    _Atomic uint32_t rung; /* number of the last message that was sent */
+    _Atomic uint32_t rung; /* number of the last message that was sent through the socket */
     uint8_t apart[60];     /* on a cache line of its own */
-    _Atomic uint32_t state; /* enum tray_state: the receiver begins and ends to look, the sender lays */
+    _Atomic uint32_t state; /* enum tray_state, a futex */
     uint32_t len;
     uint8_t apart_too[56];
     uint8_t tray[BELL_TRAY];
@@ -52,8 +55,8 @@ struct bell {
 };
 
 /*
- * Looking pays while there is a processor for each end of every call in progress. `crowd` counts those of this process;
- * without it there is no looking. The caller's end is in the crowd for as long as its call lasts, the receiver's
+ * Looking without a break pays while there is a processor for each end of every call in progress. `crowd` counts those of this
+ * process; without it there is no looking at all. The caller's end is in the crowd for as long as its call lasts, the receiver's
  * (`leaves`) while it is not asleep.
  */
 void bell_heed(struct bell *bell, _Atomic unsigned *crowd, bool leaves);
@@ -70,7 +73,10 @@ void bell_finish(struct bell *bell);
 /* Lays a message on the peer's tray. False, with nothing done, if the peer does not look or there is no room. */
 bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total);
 
-/* After a message was sent, either way. */
+/* What was laid last is still there: the peer has not taken it. */
+bool bell_was_untouched(const struct bell *bell);
+
+/* After a message was sent through the socket. */
 void bell_ring(struct bell *bell);
 
 /*
@@ -80,7 +86,7 @@ void bell_ring(struct bell *bell);
  */
 size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max);
 
-/* A message has been received. */
+/* A message has come through the socket. */
 void bell_answered(struct bell *bell);
 
 #endif

@@ -61,11 +61,11 @@ static long channel_receive(void *context, void *bytes, size_t max)
         return receive(channel, bytes, max);
     channel->between = false;
     long n = (long)bell_await(&channel->bell, channel->asked, bytes, max);
-    if (n == 0) {
-        bell_sleep(&channel->bell);
-        n = receive(channel, bytes, max);
-        bell_wake(&channel->bell);
-    }
+    if (n > 0)
+        return n;
+    bell_sleep(&channel->bell);
+    n = receive(channel, bytes, max);
+    bell_wake(&channel->bell);
     if (n > 0)
         bell_answered(&channel->bell);
     return n;
@@ -128,6 +128,8 @@ void channel_use_shelf(struct channel *channel)
 void channel_begin(struct channel *channel, uint64_t asked)
 {
     reader_begin(&channel->in);
+    if (channel->between) /* the last message came together with the one before it */
+        bell_answered(&channel->bell);
     channel->asked = asked;
     channel->between = true;
 }
@@ -185,8 +187,9 @@ int channel_send(struct channel *channel)
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
     bool laid = !out->error && bell_lay(&channel->bell, out->spans, message.msg_iovlen, out->total);
     int error = out->error || laid ? out->error : send_all(channel, &message);
+    if (!laid)
+        bell_ring(&channel->bell);
     channel->sent = out->total + out->shelved;
-    bell_ring(&channel->bell);
     writer_reset(out);
     return error;
 }

@@ -33,17 +33,19 @@ static CK_RV unknown_outcome(const struct function *function)
     return function->gone == CKR_GENERAL_ERROR ? CKR_GENERAL_ERROR : CKR_DEVICE_ERROR;
 }
 
+/* The peer has closed the channel or ended. One that is merely late may still do what it was asked. */
+static bool is_gone(int error)
+{
+    return error == -ENODATA || error == -EPIPE || error == -ECONNRESET;
+}
+
 static CK_RV meaning_of(const struct call *call, int error)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
-    switch (error) {
-    case -ENODATA:
-    case -EPIPE:
-    case -ECONNRESET: return call->function->gone;
-    case -ENOMEM: return CKR_HOST_MEMORY;
-    default: return unknown_outcome(call->function);
-    }
+    if (is_gone(error))
+        return call->function->gone;
+    return error == -ENOMEM ? CKR_HOST_MEMORY : unknown_outcome(call->function);
 }
 
 static CK_RV read_fault(struct call *call, struct reader *r)
@@ -117,12 +119,13 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     channel_set_deadline(channel, call->module->patience[call->function->patience]);
     size_t shelved = channel->out.shelved;
     int error = channel_send(channel);
-    call->unsent = error == -EPIPE; /* nobody has read the whole of it */
+    call->unsent = is_gone(error); /* nobody has read the whole of it */
     if (!error) {
         channel_set_deadline(channel, call->module->patience[call->function->patience]);
         channel_begin(channel, channel->sent);
         rv = read_answer(call, &walk, channel->next_id);
         error = channel->in.error;
+        call->unsent = is_gone(error) && bell_was_untouched(&channel->bell);
         wipe(call, channel, shelved);
     }
     *ret_usable = error == 0 && !call->over;

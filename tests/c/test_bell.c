@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -113,7 +114,7 @@ static void a_bell_that_lies_costs_time_only(void)
     converse_with_bells(lie);
 }
 
-/* What the far end would see if it looked, without it: at the tray and at the socket. */
+/* What the far end would see: at the tray and at the socket. */
 static void expect_way(size_t len, uint32_t state, bool on_tray)
 {
     struct bell_side *side = near_end->bell.theirs;
@@ -122,7 +123,8 @@ static void expect_way(size_t len, uint32_t state, bool on_tray)
     atomic_store(&side->state, state);
     write_bin(&near_end->out, big, len);
     expect_number(0, channel_send(near_end));
-    expect_number(on_tray ? LAID : state, atomic_load(&side->state));
+    uint32_t after = state == TRAY_DOZED_AT ? TRAY_OPEN : state;
+    expect_number(on_tray ? TRAY_LAID : after, atomic_load(&side->state));
     ssize_t sent = recv(far_end->from, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
     expect_number(on_tray ? -1 : 1, sent);
     if (on_tray) {
@@ -131,20 +133,105 @@ static void expect_way(size_t len, uint32_t state, bool on_tray)
     }
 }
 
-static void a_tray_is_used_while_somebody_looks(void)
+static void expect_way_anew(size_t len, uint32_t state, bool on_tray)
 {
     begin();
     hang_bells();
-    expect_way(0, LOOKING, true);
-    expect_way(100, LOOKING, true);
-    expect_way(BELL_TRAY - 3, LOOKING, true);
-    expect_way(BELL_TRAY - 2, LOOKING, false);
+    expect_way(len, state, on_tray);
+    end();
+}
+
+static void a_tray_is_used_unless_its_owner_is_asleep_elsewhere(void)
+{
+    expect_way_anew(0, TRAY_OPEN, true);
+    expect_way_anew(BELL_TRAY - 3, TRAY_OPEN, true);
+    expect_way_anew(BELL_TRAY - 2, TRAY_OPEN, false);
+    expect_way_anew(10, TRAY_DOZED_AT, true);
+    expect_way_anew(BELL_TRAY, TRAY_DOZED_AT, false);
+    expect_way_anew(10, TRAY_SHUT, false);
+    expect_way_anew(10, TRAY_LAID, false); /* nobody took the last one */
+    expect_way_anew(10, 17, false);
+}
+
+static _Atomic unsigned heard;
+
+static void *listen_to_all(void *argument)
+{
+    struct channel *c = argument;
+    for (;;) {
+        channel_begin(c, 0);
+        size_t len = read_bin(&c->in);
+        if (c->in.error)
+            return NULL;
+        read_raw(&c->in, got, len);
+        atomic_fetch_add(&heard, 1);
+    }
+}
+
+static pthread_t begin_to_listen(void)
+{
+    pthread_t thread;
     begin();
     hang_bells();
-    expect_way(10, NOBODY_LOOKS, false);
+    atomic_store(&heard, 0);
+    expect_number(0, pthread_create(&thread, NULL, listen_to_all, far_end));
+    return thread;
+}
+
+static bool is_asleep(void)
+{
+    uint32_t state = atomic_load(&near_end->bell.theirs->state);
+    return state == TRAY_DOZED_AT || state == TRAY_SHUT;
+}
+
+/* Some before it dozes, some while it does, some sent faster than they are heard. */
+static void whoever_dozes_is_woken_both_ways(void)
+{
+    enum { ROUNDS = 300 };
+    pthread_t thread = begin_to_listen();
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        while (i % 3 && (atomic_load(&heard) < i || (i % 3 == 2 && !is_asleep())))
+            sched_yield();
+        write_bin(&near_end->out, big, i % 2 ? 10 : BELL_TRAY);
+        expect_number(0, channel_send(near_end));
+    }
+    while (atomic_load(&heard) < ROUNDS)
+        sched_yield();
+    shutdown(near_end->from, SHUT_RDWR);
+    expect_number(0, pthread_join(thread, NULL));
+    end();
+}
+
+static void whoever_dozes_notices_the_end(void)
+{
+    for (unsigned i = 0; i < 10; i++) {
+        pthread_t thread = begin_to_listen();
+        write_bin(&near_end->out, big, 1);
+        expect_number(0, channel_send(near_end));
+        while (atomic_load(&heard) < 1 || !is_asleep())
+            sched_yield();
+        near_end = channel_free(near_end);
+        expect_number(0, pthread_join(thread, NULL));
+        end();
+    }
+}
+
+/* Whoever sends ahead has messages that arrive together: each must be counted, or there is no looking ever after. */
+static void messages_that_come_together_are_counted(void)
+{
     begin();
     hang_bells();
-    expect_way(10, LAID, false); /* nobody took the last one */
+    for (unsigned i = 0; i < 5; i++) {
+        write_bin(&near_end->out, big, i);
+        expect_number(0, channel_send(near_end));
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        channel_begin(far_end, 0);
+        expect_number(i, read_bin(&far_end->in));
+        read_raw(&far_end->in, got, i);
+    }
+    channel_begin(far_end, 0);
+    expect_number(5, far_end->bell.received);
     end();
 }
 
@@ -159,7 +246,7 @@ static void *scribble(void *argument)
     for (unsigned i = 0; !atomic_load(&is_over); i++) {
         volatile uint32_t *len = &bell->theirs->len;
         *len = lengths[i % (sizeof lengths / sizeof *lengths)];
-        atomic_store(&bell->theirs->state, i % 5 ? LAID : i);
+        atomic_store(&bell->theirs->state, i % 5 ? TRAY_LAID : i);
         atomic_store(&bell->theirs->rung, i % 3 ? i : 0);
     }
     return NULL;
@@ -242,7 +329,10 @@ __attribute__((constructor)) static void fill(void)
 static const struct test tests[] = {
     TEST(bells_and_shelves_change_nothing, "with a bell and a shelf the same messages arrive"),
     TEST(a_bell_that_lies_costs_time_only, "whatever a bell says, the messages arrive"),
-    TEST(a_tray_is_used_while_somebody_looks, "a small message is laid on the tray if somebody looks, and sent if not"),
+    TEST(a_tray_is_used_unless_its_owner_is_asleep_elsewhere, "a small message is laid on the tray, and sent if its owner would not look there"),
+    TEST(whoever_dozes_is_woken_both_ways, "no message is slept through, on the tray or through the socket"),
+    TEST(whoever_dozes_notices_the_end, "a peer that has gone is noticed while dozing"),
+    TEST(messages_that_come_together_are_counted, "messages that were sent ahead are counted one by one"),
     TEST(a_tray_is_never_longer_than_it_is, "whatever a peer writes to the page, no more is taken than there is room for"),
     TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
     TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
