@@ -84,7 +84,7 @@ def one_processor() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_processor")
 def test_on_one_processor_too(request: pytest.FixtureRequest) -> None:
-    """Where both share a processor, so that neither can look out for the other and both must sleep, it is no more."""
+    """Where both share a processor, so that both must sleep to change places, it is no more."""
     for calls in request.getfixturevalue("traces"):
         expect_two_at_most(calls)
         assert calls
