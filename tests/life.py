@@ -45,7 +45,7 @@ class Workshop:
 
     def program(self, name: str) -> Path:
         """Return the program made from tests/programs/NAME.c."""
-        return self._made(TESTS / "programs" / f"{name}.c", self.directory / name)
+        return self._made(TESTS / "programs" / f"{name}.c", self.directory / name, "-rdynamic")
 
     def _made(self, source: Path, target: Path, *options: str) -> Path:
         if not target.exists():

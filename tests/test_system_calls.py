@@ -1,4 +1,4 @@
-"""What a small call costs the kernel, counted by strace in both processes."""
+"""What a call costs the application: system calls, counted by strace in both processes, and memory."""
 
 import os
 from collections.abc import Iterator
@@ -71,6 +71,13 @@ def test_a_small_call_is_at_most_two_system_calls_on_each_side(traces: tuple[lis
     """In steady state a small call wakes the peer at most once and waits at most once, on either side."""
     for calls in traces:
         expect_two_at_most(calls)
+
+
+def test_calls_take_nothing_from_the_heap(workshop: Workshop, mirror: Path, hosting: Hosting) -> None:
+    """Whatever a call carries, in the common case the shim asks the application's malloc for nothing."""
+    host = hosting(module("mirror", mirror))
+
+    assert "0\n" == host.run(workshop.program("no_heap"), shim_path())
 
 
 @pytest.fixture
