@@ -5,10 +5,19 @@
 #include "merge.h"
 #include "root.h"
 
+/* A program may know a slot's id from its configuration and never list any. */
+static bool find_slot(struct call *call, unsigned *ret_number)
+{
+    if (slot_to_server(call->words[0], ret_number, &call->slot))
+        return true;
+    merge_learn_slots(call);
+    return slot_to_server(call->words[0], ret_number, &call->slot);
+}
+
 static CK_RV to_slot(struct call *call)
 {
     unsigned number;
-    if (!slot_to_server(call->words[0], &number, &call->slot))
+    if (!find_slot(call, &number))
         return CKR_SLOT_ID_INVALID;
     call->module = state_module_by_number(call->state, number);
     if (!call->module)

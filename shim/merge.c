@@ -45,6 +45,32 @@ CK_RV merge_info(struct call *call)
 
 /* ---- C_GetSlotList ---- */
 
+/* Ids are given when the answer is read. */
+static void learn(const struct call *call, struct module *module)
+{
+    CK_SLOT_ID found[MODULE_SLOTS];
+    CK_ULONG count = 0;
+    uintptr_t how_many[] = {CK_FALSE, 0, (uintptr_t)&count}, which[] = {CK_FALSE, (uintptr_t)found, (uintptr_t)&count};
+    if (ask(call, module, how_many) != CKR_OK)
+        return;
+    count = MODULE_SLOTS;
+    ask(call, module, which);
+}
+
+/* Threads that do this at the same time give the same ids: each has named one module's slots before it asks the next. */
+void merge_learn_slots(const struct call *call)
+{
+    struct call list = *call;
+    list.function = &functions[FN_C_GetSlotList];
+    for (unsigned i = 0; i < call->state->n_modules; i++) {
+        struct module *module = &call->state->modules[i];
+        if (!atomic_load(&module->generation) || atomic_load(&module->slots_known))
+            continue;
+        learn(&list, module);
+        atomic_store(&module->slots_known, true);
+    }
+}
+
 struct slot_list {
     CK_SLOT_ID *slots; /* NULL when only the count is asked for */
     CK_ULONG room, count;
@@ -76,6 +102,7 @@ static CK_RV add_module(const struct call *call, struct module *module, struct s
 CK_RV merge_slots(struct call *call)
 {
     CK_ULONG *count = (CK_ULONG *)call->words[2];
+    merge_learn_slots(call);
     if (call->state->n_modules == 1)
         return ask_only(call);
     if (!count)

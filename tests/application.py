@@ -74,10 +74,10 @@ class Shim(Library):
         self.must("C_Initialize", ctypes.byref(struct("CK_C_INITIALIZE_ARGS")(flags=2)))
         return self.open_session(self.slots()[0])
 
-    def slots(self) -> list[int]:
-        """Return the slots that have a token."""
+    def slots(self, *, with_token: bool = True) -> list[int]:
+        """Return the slots that have a token, or all."""
         found, count = (ULONG * MOST_SLOTS)(), ULONG(MOST_SLOTS)
-        self.must("C_GetSlotList", 1, found, ctypes.byref(count))
+        self.must("C_GetSlotList", int(with_token), found, ctypes.byref(count))
         return found[: count.value]
 
     def open_session(self, slot: int) -> int:

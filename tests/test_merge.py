@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Shim, await_calls, start_threads
+from application import Shim, await_calls, in_child, start_threads
 from brokers import module
 from cryptoki import ULONG, constant, struct
 from life import Host, Hosting
@@ -66,6 +66,49 @@ def open_everywhere() -> tuple[dict[int, str], list[int]]:
     found = {slot: shim.rv("C_GetSlotInfo", slot, ctypes.byref(info)) for slot in (0, *slots, 5, 0x7000)}
     sessions = [shim.open_session(slot) for slot in slots]
     return found, [shim.session_info(session).slotID for session in sessions]
+
+
+def test_a_slot_may_be_used_without_a_list(two: Host) -> None:
+    """A program that knows a slot's id from its configuration need not list any; here or in a child."""
+    opened = {"1": "CKR_OK", "4": "CKR_OK", "0": NO_SUCH_SLOT, "5": NO_SUCH_SLOT}
+
+    assert [opened, opened] == two.play(open_without_list)
+
+
+def open_without_list() -> list[dict[str, str]]:
+    """Open sessions with slots that were never listed, then do the same in a child."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    child = in_child(partial(open_by_id, shim))
+    return [open_by_id(shim), child]
+
+
+def open_by_id(shim: Shim) -> dict[str, str]:
+    """Open sessions with the last slot, the first, and some that are not there."""
+    flags = constant("CKF_SERIAL_SESSION")
+    return {
+        str(slot): shim.rv("C_OpenSession", slot, flags, None, None, ctypes.byref(ULONG()))
+        for slot in (4, 1, 0, 5)
+    }
+
+
+@pytest.mark.parametrize("first", ["those with a token", "all", "one by its id"])
+def test_ids_do_not_depend_on_what_is_asked(hosting: Hosting, odd: Path, first: str) -> None:
+    """A slot has the same id in every program, whichever slots it asks for first."""
+    host = hosting(module("a", odd, env={"ODD_SLOTS": "3", "ODD_EMPTY": "2"}), module("b", odd))
+
+    assert [[3, 4], [1, 2, 3, 4]] == host.play(list_first, first)
+
+
+def list_first(first: str) -> list[list[int]]:
+    """Ask for slots in some way, then list those with a token and all."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    if first == "all":
+        shim.slots(with_token=False)
+    elif first == "one by its id":
+        shim.must("C_GetSlotInfo", 4, ctypes.byref(struct("CK_SLOT_INFO")()))
+    return [shim.slots(), shim.slots(with_token=False)]
 
 
 @pytest.mark.parametrize("name", ["plain", "two"])

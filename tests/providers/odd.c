@@ -2,6 +2,7 @@
  * A provider for tests: plain in most of what it does, and odd in what its environment says.
  *
  *     ODD_SLOTS=N          slots it has (1), numbered from 0x7000
+ *     ODD_EMPTY=N          the first N of them have no token (0)
  *     ODD_DIES="WHERE HOW" dies in `constructor`, `C_Initialize` or `C_Sign` by `abort`, `exit` or `segv`
  *     ODD_LOCKING=none     cannot lock: C_Initialize refuses threads
  *     ODD_PARTY=N          C_GenerateRandom waits until that many callers are in it (1), or ODD_PATIENCE ms have
@@ -113,13 +114,12 @@ static CK_RV get_info(CK_INFO *info)
 
 static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
 {
-    CK_ULONG room = *count, all = setting("ODD_SLOTS", 1);
-    (void)present;
-    *count = all;
-    if (slots && room < all)
+    CK_ULONG room = *count, all = setting("ODD_SLOTS", 1), first = present ? setting("ODD_EMPTY", 0) : 0;
+    *count = all - first;
+    if (slots && room < *count)
         return CKR_BUFFER_TOO_SMALL;
-    for (CK_ULONG i = 0; slots && i < all; i++)
-        slots[i] = FIRST_SLOT + i;
+    for (CK_ULONG i = first; slots && i < all; i++)
+        slots[i - first] = FIRST_SLOT + i;
     return CKR_OK;
 }
 
@@ -130,7 +130,7 @@ static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
     memset(info, 0, sizeof *info);
     pad(info->slotDescription, sizeof info->slotDescription, "odd");
     pad(info->manufacturerID, sizeof info->manufacturerID, "odd");
-    info->flags = CKF_TOKEN_PRESENT;
+    info->flags = slot < FIRST_SLOT + setting("ODD_EMPTY", 0) ? 0 : CKF_TOKEN_PRESENT;
     return CKR_OK;
 }
 
