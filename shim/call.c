@@ -1,6 +1,8 @@
 /* Where every generated entry point leads: which module a call belongs to. */
 #include "call.h"
 
+#include <string.h>
+
 #include "exchange.h"
 #include "merge.h"
 #include "root.h"
@@ -45,13 +47,34 @@ static CK_RV dispatch(struct call *call, unsigned fn)
     }
 }
 
+/* What a provider tells of a flag that there is not, told without it. */
+static void clear_flag(const struct without *without, const uintptr_t *words)
+{
+    uint8_t *told = (uint8_t *)words[without->pos] + without->offset;
+    CK_FLAGS flags;
+    memcpy(&flags, told, sizeof flags);
+    flags &= ~without->flag;
+    memcpy(told, &flags, sizeof flags);
+}
+
+static CK_RV dispatch_without(const struct without *without, struct call *call, unsigned fn)
+{
+    if (!without->told && (call->words[without->pos] & without->flag))
+        return without->refusal;
+    CK_RV rv = dispatch(call, fn);
+    if (without->told && rv == CKR_OK && call->words[without->pos])
+        clear_flag(without, call->words);
+    return rv;
+}
+
 CK_RV call(unsigned fn, uintptr_t *words)
 {
     struct call it = {.function = &functions[fn], .words = words};
     CK_RV rv = state_enter(&it.state);
     if (rv != CKR_OK)
         return rv;
-    rv = dispatch(&it, fn);
+    const struct without *without = it.function->without;
+    rv = without ? dispatch_without(without, &it, fn) : dispatch(&it, fn);
     state_leave(it.state);
     return rv;
 }

@@ -4,6 +4,7 @@
 #include "call.h"
 #include "entries.h"
 #include "root.h"
+#include "state.h"
 
 /* ---- C_Initialize, C_Finalize (section 5.4 of the standard) ---- */
 
@@ -91,33 +92,34 @@ EXPORT CK_RV C_GetInterface(CK_UTF8CHAR *pInterfaceName, CK_VERSION *pVersion, C
 
 /*
  * ---- asynchronous sessions (3.2) ----
- * No session is asynchronous, so there is never anything to complete, name or join.
+ * No session is asynchronous (`without` in specs/functions.toml), so there is never anything to complete, name or join.
  */
 
-static CK_RV not_asynchronous(void)
+static CK_RV not_asynchronous(CK_SESSION_HANDLE session)
 {
     struct state *state;
     CK_RV rv = state_enter(&state);
     if (rv != CKR_OK)
         return rv;
+    bool known = state_module_by_generation(state, handle_generation(session)) != NULL;
     state_leave(state);
-    return CKR_FUNCTION_NOT_SUPPORTED;
+    return known ? CKR_FUNCTION_NOT_SUPPORTED : CKR_SESSION_HANDLE_INVALID;
 }
 
 EXPORT CK_RV C_AsyncComplete(CK_SESSION_HANDLE hSession, CK_UTF8CHAR *pFunctionName, CK_ASYNC_DATA *pResult)
 {
-    (void)hSession, (void)pFunctionName, (void)pResult;
-    return not_asynchronous();
+    (void)pFunctionName, (void)pResult;
+    return not_asynchronous(hSession);
 }
 
 EXPORT CK_RV C_AsyncGetID(CK_SESSION_HANDLE hSession, CK_UTF8CHAR *pFunctionName, CK_ULONG *pulID)
 {
-    (void)hSession, (void)pFunctionName, (void)pulID;
-    return not_asynchronous();
+    (void)pFunctionName, (void)pulID;
+    return not_asynchronous(hSession);
 }
 
 EXPORT CK_RV C_AsyncJoin(CK_SESSION_HANDLE hSession, CK_UTF8CHAR *pFunctionName, CK_ULONG ulID, CK_BYTE *pData, CK_ULONG ulData)
 {
-    (void)hSession, (void)pFunctionName, (void)ulID, (void)pData, (void)ulData;
-    return not_asynchronous();
+    (void)pFunctionName, (void)ulID, (void)pData, (void)ulData;
+    return not_asynchronous(hSession);
 }

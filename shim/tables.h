@@ -67,6 +67,15 @@ enum context {
 /* How long a call may take: limits.toml gives each a default. */
 enum patience { PATIENCE_SHORT = 0, PATIENCE_LONG, PATIENCE_FOREVER };
 
+/* A flag of the standard that this library does not have, though a provider might. */
+struct without {
+    uint8_t pos;     /* index of the C argument */
+    bool told;       /* it points to a struct, and the flag is cleared there; else a call with the flag is refused */
+    uint16_t offset; /* of the CK_FLAGS in that struct */
+    CK_FLAGS flag;
+    CK_RV refusal;
+};
+
 struct function {
     const char *name;
     uint8_t name_len;
@@ -78,6 +87,7 @@ struct function {
     bool local;       /* never crosses the wire: answered in the shim */
     CK_RV gone;       /* what it returns when its helper died during the call */
     CK_RV absent;     /* what it returns when there is no helper to send it to */
+    const struct without *without; /* NULL for nearly all */
     const struct arg *args;
 };
 

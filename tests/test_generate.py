@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if importlib.util.find_spec("p11host") is None:
     sys.path.insert(0, str(ROOT))
 
-from p11host.tables import Arg, Choice, Field, Function, Mechanism, Struct, load  # noqa: E402
+from p11host.tables import Arg, Choice, Field, Function, Mechanism, Struct, Without, load  # noqa: E402
 
 SPECS, SHIM, DATA = ROOT / "specs", ROOT / "shim", ROOT / "tests" / "specs"
 STRICT = [
@@ -236,6 +236,15 @@ def arg_line(arg: Arg, pos: int) -> str:
     return f"arg {number_of('ARG', arg.kind)} {pos} {lengths[0]} {lengths[1]} {arg.optional:d} {target}"
 
 
+def without_line(without: Without) -> str:
+    """Return the line for a flag that there is not."""
+    offset = offset_of(T.structs[without.struct], without.field) if without.struct else 0
+    refusal = T.constants[without.refusal].value if without.refusal else 0
+    return (
+        f"without {without.pos} {bool(without.struct):d} {offset} {T.constants[without.flag].value} {refusal}"
+    )
+
+
 def function_lines(function: Function) -> Iterator[str]:
     """Return the lines for a function."""
     gone, absent = T.constants[function.gone].value, T.constants[function.absent].value
@@ -243,6 +252,8 @@ def function_lines(function: Function) -> Iterator[str]:
     counts = f"{len(function.args)} {len(function.words)}"
     flags = f"{function.secret:d} {function.local:d}"
     yield f"function {function.name} {counts} {context} {patience} {flags} {gone} {absent}"
+    if function.without:
+        yield without_line(function.without)
     pos = 0
     for arg in function.args:
         yield arg_line(arg, pos)

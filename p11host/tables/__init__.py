@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from .functions import CONTEXTS, KINDS, PATIENCES, Arg, Function, load_functions
+from .functions import CONTEXTS, KINDS, PATIENCES, Arg, Function, Without, load_functions
 from .mechanisms import Choice, Mechanism, load_mechanisms, parse_param
 from .source import SINCE, Source, TableError
 from .structs import Field, Length, Size, Struct, Types, Union, load_sizes, load_structs, parents
@@ -42,6 +42,7 @@ __all__ = [
     "Tables",
     "Types",
     "Union",
+    "Without",
     "load",
     "parents",
     "parse_param",
@@ -115,10 +116,9 @@ def load(directory: Path | None = None) -> Tables:
     where = directory or specs_path()
     sources = {name: Source.read(where / f"{name}.toml") for name in FILES}
     constants = load_constants(sources["constants"])
-    codes = frozenset(c.name for c in constants.values() if c.kind == "ckr")
     types, structs, unions = load_structs(sources["structs"], {c.name: c.value for c in constants.values()})
     return Tables(
-        functions=load_functions(sources["functions"], sources["returns"], codes, types, structs),
+        functions=load_functions(sources["functions"], sources["returns"], constants, types, structs),
         types=types,
         structs=structs,
         unions=unions,

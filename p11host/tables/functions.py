@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .source import SINCE, Source
 from .structs import Struct, Types
+from .values import Constant
 
 CONTEXTS = ("plain", "wrap", "message-init", "message")
 """What a function does with a mechanism, on which its parameter depends."""
@@ -48,6 +49,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 Two kinds more have a type of their own: ``out struct`` and ``local``.
 """
 
+_KEYS = "context patience secret local without"
+_WITHOUT = re.compile(r"(?:(\w+)|(\w+)\.(\w+)) (CKF_\w+)(?:: (CKR_\w+))?")
 _OPTIONAL = ("object", "mechanism")
 _ARG = re.compile(r"(\w+) ((?:out |inout )?)([a-z]+)(\??)(?:\[([\w, ]*)\])?(?: : (\w+))?")
 _OUT_STRUCT = re.compile(r"(\w+) out (CK_\w+)")
@@ -79,6 +82,20 @@ class Arg:
 
 
 @dataclass(frozen=True)
+class Without:
+    """A flag of the standard that this library does not have, though a provider might."""
+
+    pos: int
+    """Place of the C argument among all of its function."""
+    struct: str
+    """Of an ``out struct``: the flag is cleared in what the provider tells."""
+    field: str
+    flag: str
+    refusal: str
+    """Of a number: the CKR for a call that asks for the flag."""
+
+
+@dataclass(frozen=True)
 class Function:
     """One Cryptoki function."""
 
@@ -95,6 +112,7 @@ class Function:
     """Carries PINs, key material or plaintext: every buffer it used is wiped."""
     local: bool
     """Answered in the application's process."""
+    without: Without | None
     returns: frozenset[str]
     """CKR names that the standard allows; CKR_FUNCTION_NOT_SUPPORTED is always allowed."""
 
@@ -128,11 +146,12 @@ class _Reader:
     source: Source
     types: Types
     structs: Mapping[str, Struct]
+    constants: Mapping[str, Constant]
 
     def function(self, name: str, index: int, returns: frozenset[str]) -> Function:
         """Read one function."""
         path = (name,)
-        row = self.source.row(path, self.source.data[name], "since args", "context patience secret local")
+        row = self.source.row(path, self.source.data[name], "since args", _KEYS)
         args = tuple(self.arg(path, text) for text in self.source.strings(path, "args", row["args"]))
         self.check_names(path, args)
         return Function(
@@ -144,8 +163,26 @@ class _Reader:
             patience=self.source.choice(path, "patience", row.get("patience", "short"), PATIENCES),
             secret=self.source.flag(path, row, "secret", default=False),
             local=self.source.flag(path, row, "local", default=False),
+            without=self.without(path, row["without"], args) if "without" in row else None,
             returns=returns,
         )
+
+    def without(self, path: tuple[str, ...], text: object, args: tuple[Arg, ...]) -> Without:
+        """Read ``without``."""
+        found = _WITHOUT.fullmatch(text) if isinstance(text, str) else None
+        if not found or bool(found[1]) != bool(found[5]):
+            self.source.fail(path, f'without: expected "ARG FLAG: CKR" or "ARG.FIELD FLAG", not {text!r}')
+        number, whole, field, flag, refusal = found.groups(default="")
+        for name in filter(None, (flag, refusal)):
+            if name not in self.constants:
+                self.source.fail(path, f"without: no constant {name}")
+        pos = 0
+        for arg in args:
+            fields = [each.name for each in self.structs[arg.struct].fields] if arg.struct else []
+            if (arg.name == number and arg.kind == "flags") or (arg.name == whole and field in fields):
+                return Without(pos, arg.struct, field, flag, refusal)
+            pos += len(arg.words)
+        return self.source.fail(path, f"without: no flags in {text!r}")
 
     def arg(self, path: tuple[str, ...], text: str) -> Arg:
         """Read one argument of ``args``."""
@@ -227,13 +264,17 @@ def _returns(source: Source, codes: frozenset[str]) -> dict[str, frozenset[str]]
 
 
 def load_functions(
-    source: Source, returns: Source, codes: frozenset[str], types: Types, structs: Mapping[str, Struct]
+    source: Source,
+    returns: Source,
+    constants: Mapping[str, Constant],
+    types: Types,
+    structs: Mapping[str, Struct],
 ) -> Mapping[str, Function]:
-    """Return every function by name, in the order of CK_FUNCTION_LIST_3_2. ``codes`` are all CKR names."""
-    allowed = _returns(returns, codes)
+    """Return every function by name, in the order of CK_FUNCTION_LIST_3_2."""
+    allowed = _returns(returns, frozenset(each.name for each in constants.values() if each.kind == "ckr"))
     for name in allowed.keys() - source.data.keys():
         returns.fail(("functions", name), "no such function in functions.toml")
-    reader = _Reader(source, types, structs)
+    reader = _Reader(source, types, structs, constants)
     functions: dict[str, Function] = {}
     newest = SINCE[0]
     for index, name in enumerate(source.data):

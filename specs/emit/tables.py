@@ -48,6 +48,20 @@ def _args(function: Function) -> list[str]:
     return array(f"static const struct arg args_{function.name}[]", rows)
 
 
+def _without(function: Function) -> list[str]:
+    without = function.without
+    if not without:
+        return []
+    row = cells(
+        pos=without.pos,
+        told=bool(without.field),
+        offset=without.field and f"offsetof({without.struct}, {without.field})",
+        flag=without.flag,
+        refusal=without.refusal,
+    )
+    return [f"static const struct without without_{function.name} = {row};", ""]
+
+
 def _function(function: Function) -> str:
     return cells(
         name=f'"{function.name}"',
@@ -60,13 +74,14 @@ def _function(function: Function) -> str:
         local=function.local,
         gone=function.gone,
         absent=function.absent,
+        without=function.without and f"&without_{function.name}",
         args=f"args_{function.name}",
     )
 
 
 def _functions(tables: Tables) -> Iterator[str]:
     functions = tables.functions.values()
-    yield from (line for function in functions for line in _args(function))
+    yield from (line for function in functions for line in [*_args(function), *_without(function)])
     yield from array("const struct function functions[FUNCTION_COUNT]", map(_function, functions))
 
 

@@ -11,7 +11,7 @@
  * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
  * C_DigestInit and its like take any mechanism without a parameter and refuse every other with CKR_MECHANISM_INVALID.
  * C_GetInterface answers 0x54 whatever it is asked, as one vendor's does: the function list is all there is.
- * C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
+ * It claims to have asynchronous sessions. C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -144,7 +144,7 @@ static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     pad(info->model, sizeof info->model, "odd");
     pad(info->serialNumber, sizeof info->serialNumber, "1");
     pad(info->utcTime, sizeof info->utcTime, "");
-    info->flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED;
+    info->flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | CKF_ASYNC_SESSION_SUPPORTED;
     info->ulMaxSessionCount = (CK_ULONG)prctl(PR_GET_DUMPABLE);
     return CKR_OK;
 }

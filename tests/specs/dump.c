@@ -10,6 +10,9 @@ static void dump_functions(void)
     for (const struct function *f = functions; f < functions + FUNCTION_COUNT; f++) {
         printf("function %.*s %u %u %u %u %d %d %lu %lu\n", f->name_len, f->name, f->n_args, f->n_words, f->context,
                f->patience, f->secret, f->local, f->gone, f->absent);
+        if (f->without)
+            printf("without %u %d %u %lu %lu\n", f->without->pos, f->without->told, f->without->offset, f->without->flag,
+                   f->without->refusal);
         for (const struct arg *a = f->args; a < f->args + f->n_args; a++)
             printf("arg %u %u %u %u %u %u\n", a->kind, a->pos, a->len, a->count, a->optional, a->type);
     }
