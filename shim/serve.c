@@ -85,8 +85,10 @@ static void read_head(struct request *request)
     request->id = 0;
     if (read_array(r) != 4 || read_uint(r) != 0)
         reader_fail(r, -EBADMSG);
-    request->id = read_uint(r);
-    if (request->id > UINT32_MAX)
+    uint64_t id = read_uint(r);
+    if (id <= UINT32_MAX)
+        request->id = id; /* what is no msgid does not go back as one */
+    else
         reader_fail(r, -EBADMSG);
     read_text(r, request->method, sizeof request->method);
 }

@@ -1,6 +1,6 @@
 /*
- * Writes what the fuzz targets begin with: requests and responses for every function and for every struct a parameter
- * can be, by the tables, so that the corpus is never older than they are.
+ * Writes what the fuzz targets begin with: the vectors of specs/vectors, and requests and responses for every function and
+ * for every struct a parameter can be, by the tables, so that the corpus is never older than they are.
  *
  * usage: make_corpus DIRECTORY
  */
@@ -12,6 +12,7 @@
 #include "door.h"
 #include "ends.h"
 #include "stand_in.h"
+#include "vectors.h"
 #include "visit.h"
 
 enum { LONGEST = 4096, DICE = 48, TRIES = 30000, EACH = 3 };
@@ -227,6 +228,57 @@ static void save_refusal(void)
     save("fuzz_control", "refusal", "\0", 1, &m);
 }
 
+/* ---- vectors ---- */
+
+static void save_octets(const char *target, const struct vector *v, const void *head, size_t head_len, const struct octets *what, size_t skip)
+{
+    char name[64];
+    if (what->len <= skip)
+        return;
+    message_set(&m, what->bytes + skip, what->len - skip);
+    snprintf(name, sizeof name, "vector-%s-%u", v->file, (unsigned)(v - vectors));
+    save(target, name, head, head_len, &m);
+}
+
+/* Bytes that make up a call of this function. */
+static void find_bytes(const struct function *f, uint8_t bytes[DICE])
+{
+    const struct ends *e = NULL;
+    for (uint64_t seed = 0; !e || e->shim.function != f; seed++) {
+        struct dice dice = dice_from_seed(seed);
+        int layout;
+        dice_fill(&dice, bytes, DICE);
+        e = make_from(bytes, &layout);
+    }
+}
+
+/* Without `[1, 1, nil,`, which the shim has read by then. */
+static void save_answer(const struct vector *v, const struct function *f, const struct octets *answer)
+{
+    enum { HEAD = 4 };
+    uint8_t head[1 + DICE] = {DICE};
+    find_bytes(f, head + 1);
+    save_octets("fuzz_response", v, head, sizeof head, answer, HEAD);
+}
+
+static void save_vectors(void)
+{
+    for (const struct vector *v = vectors; v < vectors + vector_count; v++) {
+        if (v->function[0]) {
+            save_octets("fuzz_request", v, "\0", 1, &v->request, 0);
+            save_answer(v, vector_function(v), &v->response);
+        } else if (v->call[0]) {
+            save_answer(v, vector_function(vector_call(v->call)), &v->send);
+            save_octets("fuzz_control", v, "\0", 1, &v->send, 0);
+        } else if (!strcmp(v->file, "hellos")) {
+            save_octets("fuzz_door", v, "\1", 1, &v->send, 0);
+            save_octets("fuzz_control", v, "\0", 1, &v->send, 0);
+        } else {
+            save_octets("fuzz_request", v, "\0", 1, &v->send, 0);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -243,6 +295,7 @@ int main(int argc, char **argv)
     save_hellos();
     save_offers();
     save_refusal();
+    save_vectors();
     printf("%u seeds in %s\n", written, root);
     return 0;
 }
