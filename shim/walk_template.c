@@ -240,6 +240,8 @@ CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
 
 /* ---- C_GetAttributeValue: what is answered ---- */
 
+static void put_answers(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG answered);
+
 static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room)
 {
     enum value_kind kind = attribute_kind(walk->tables, room->type);
@@ -250,17 +252,22 @@ static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_A
     if (!room->pValue || len == CK_UNAVAILABLE_INFORMATION || len > room->ulValueLen)
         write_nil(walk->w);
     else if (kind == VALUE_TEMPLATE)
-        put_template_answer(walk, room->pValue, room->ulValueLen / sizeof *room);
+        put_answers(walk, room->pValue, room->ulValueLen / sizeof *room, len / sizeof *room);
     else
         put_plain_value(walk->w, kind, room->pValue, len);
 }
 
-/* A template of the arena: its second copy follows the first. */
+/* The first `answered` of a template of the arena, whose second copy follows the `count` of the first. */
+static void put_answers(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG answered)
+{
+    write_array(walk->w, answered);
+    for (CK_ULONG i = 0; i < answered; i++)
+        put_answer(walk, &template[i], &template[count + i]);
+}
+
 void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
 {
-    write_array(walk->w, count);
-    for (CK_ULONG i = 0; i < count; i++)
-        put_answer(walk, &template[i], &template[count + i]);
+    put_answers(walk, template, count, count);
 }
 
 /* Into the caller's buffer of `room` bytes: exactly `len`, or the channel ends. */
@@ -302,7 +309,7 @@ static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
     else if (!has_value)
         ; /* only its length */
     else if (kind == VALUE_TEMPLATE)
-        get_template_answer(walk, attribute->pValue, room / sizeof *attribute);
+        get_template_answer(walk, attribute->pValue, len / sizeof *attribute); /* fewer than there is room for */
     else
         get_plain_value(walk, kind, attribute->pValue, len);
     if (r->error)

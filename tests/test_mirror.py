@@ -1,0 +1,77 @@
+"""All of Cryptoki 3.2, carried exactly: every call has the same outcome directly and through p11host.
+
+The provider is tests/providers/mirror.c, which says what it was given and fills every output. The calls are
+those of mirror_cases.py: every function, mechanism, struct and attribute of the tables, with everything that
+can be NULL, empty, exact, short and long.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import module
+from life import Host, hosted
+from mirror_cases import carried_functions, groups, homes, is_message
+from mirror_coverage import Coverage, text
+from mirror_run import Way, compared
+
+from p11host import shim_path
+from p11host.tables import tables
+
+pytest_plugins = ["life_fixtures"]
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
+SHOWN = 20
+
+
+def run_all(mirror: str) -> dict[str, Any]:
+    """Make all cases both ways; return in what they differ and what was shown of each row of the tables."""
+    direct, shim = Way(Path(mirror)), Way(shim_path())
+    coverage, wrong, count = Coverage(), [], 0
+    for group in groups():
+        for case in group:
+            count += 1
+            found = compared(case, direct, shim)
+            if found:
+                wrong.append(
+                    f"{case.function} {case.subject} {dict(case.picks)} {case.wish}: {'; '.join(found)}"
+                )
+            else:
+                coverage.note(case)
+    return {"count": count, "wrong": wrong[:SHOWN], "wrongs": len(wrong), "coverage": coverage.data()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Any:
+    """Run all cases once, in an application that has loaded both the mirror and the shim."""
+    with hosted(tmp_path_factory.mktemp("mirror"), module("mirror", mirror)) as host:
+        return Host.play(host, run_all, str(mirror))
+
+
+def test_same_outcome(run: Any) -> None:
+    """The provider was given the same, the caller's memory and the CK_RV are the same, in every case."""
+    assert [] == run["wrong"], run["wrongs"]
+
+
+def test_every_row_of_the_tables(run: Any) -> None:
+    """Every function that reaches a provider, every mechanism, parameter struct and attribute was carried."""
+    carried = {name for name, (carried, _) in run["coverage"].items() if carried}
+    known = tables()
+    wanted = {f"function {function.name}" for function in carried_functions() if not is_message(function)}
+    wanted |= {f"mechanism {known.mechanism(row.value).name}" for row in known.mechanisms.values()}  # type: ignore[union-attr]
+    wanted |= {f"struct {row.name}" for row in known.structs.values() if row.kind == "param"}
+    wanted |= {f"attribute {row.name}" for row in known.attributes.values()}
+
+    assert set() == wanted - carried
+    assert {row.name for row in known.structs.values() if row.kind == "param"} <= homes().keys()
+
+
+def test_document(run: Any) -> None:
+    """docs/coverage.md says what the run has shown, no more and no less."""
+    found = text(run["coverage"])
+    if os.environ.get("P11HOST_COVERAGE") == "write":
+        DOCUMENT.parent.mkdir(exist_ok=True)
+        DOCUMENT.write_text(found)
+
+    assert found == DOCUMENT.read_text()
