@@ -13,7 +13,7 @@ from typing import Any
 
 from mirror_case import Case
 
-from p11host.tables import Function, tables
+from p11host.tables import tables
 
 HEAD = """\
 # What is carried
@@ -25,6 +25,7 @@ this file says; `P11HOST_COVERAGE=write .venv/bin/pytest tests/test_mirror.py` w
 """
 REFUSALS = """\
 A call that is refused never reaches the provider, and nothing of the caller's memory is written.
+[not-promised.md](not-promised.md) has the reasons that no table has.
 
 """
 
@@ -81,14 +82,10 @@ def functions(data: Data) -> Iterator[Sequence[str]]:
     for function in tables().functions.values():
         carried, refused = found(data, "function", function.name)
         how = "answered by the shim" if function.local else "yes" if carried else "no"
-        yield f"`{function.name}`", function.since, how, "; ".join(refused) or local_reason(function)
-
-
-def local_reason(function: Function) -> str:
-    """Return why a function is not carried, if it is not."""
-    if "CKR_SESSION_ASYNC_NOT_SUPPORTED" not in function.returns and not function.name.startswith("C_Async"):
-        return ""
-    return "no session is asynchronous: CKR_FUNCTION_NOT_SUPPORTED" if function.local else ""
+        without = function.without
+        if without and without.struct:
+            how += f", without {without.flag}"
+        yield f"`{function.name}`", function.since, how, "; ".join(refused)
 
 
 def mechanisms(data: Data) -> Iterator[Sequence[str]]:

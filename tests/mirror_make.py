@@ -118,8 +118,23 @@ class Maker(StructMaker):
         self.given, self.context = given, function.context
         for arg in function.args:
             self.case.words += self.arg(arg)
+        self.withhold(function)
         self.case.picks = dict(self.choices.picks)
         return self.case
+
+    def withhold(self, function: Function) -> None:
+        """Heed the flag that a function is without: never shown, and refused where it is asked for."""
+        without = function.without
+        if not without:
+            return
+        given, flag = self.case.words[without.pos], constant(without.flag)
+        if without.struct and isinstance(given, At):
+            row = tables().structs[without.struct]
+            place = [each.name for each in row.fields].index(without.field)
+            offset = tables().sizes["lp64"][without.struct].offsets[place]
+            self.image.withheld.append((given.offset + offset, flag))
+        elif without.refusal and isinstance(given, int) and given & flag:
+            self.refuse(without.refusal, without.flag)
 
     def arg(self, arg: Arg) -> list[Value]:
         """Make one argument: its C arguments."""

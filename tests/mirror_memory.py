@@ -45,6 +45,8 @@ class Image:
     """Cells that hold a handle."""
     named: list[tuple[int, str]] = field(default_factory=list)
     """Cells into which a handle of that pool may be written."""
+    withheld: list[tuple[int, int]] = field(default_factory=list)
+    """Cells, and the flags that the shim never shows."""
 
     def room(self, size: int) -> int:
         """Return the place of `size` bytes that nobody has set, with guards on both sides."""
@@ -94,4 +96,7 @@ class Image:
             (value,) = struct.unpack_from("<Q", data, offset)
             if (pool, value) in places:
                 struct.pack_into("<Q", data, offset, 0xABCD_0000 + places[pool, value].place)
+        for offset, flag in self.withheld:
+            (value,) = struct.unpack_from("<Q", data, offset)
+            struct.pack_into("<Q", data, offset, value & ~flag)
         return bytes(data)
