@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DEADLINE_MOST = (1 << 31) - 1
 _PRIORITY_MOST = 1 << 31
+_RESERVED_MOST = 1 << 14
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 40
 
@@ -53,6 +54,10 @@ def _text(value: str) -> str:
     return _demand(value, good="\0" not in value)
 
 
+def _reserved(value: str) -> str:
+    return _demand(_text(value), good=0 < len(value.encode()) <= _RESERVED_MOST)
+
+
 def _demand(value: str, *, good: bool) -> str:
     """Return `value`; what was expected instead is the description of its key."""
     if not good:
@@ -61,6 +66,7 @@ def _demand(value: str, *, good: bool) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+Reserved = Annotated[str, AfterValidator(_reserved)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Milliseconds = Annotated[int, Field(ge=0, le=_DEADLINE_MOST)]
 
@@ -92,7 +98,10 @@ class ModuleTable(Table):
     priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
         default=0, description="a whole number, higher first"
     )
-    reserved: Text | None = Field(default=None, description="a string for C_Initialize")
+    reserved: Reserved | None = Field(
+        default=None,
+        description=f"a string of 1 to {_RESERVED_MOST} bytes without NUL, as the provider wants it",
+    )
     enabled: bool = Field(default=True, description="true or false")
     deadlines: DeadlinesTable = Field(
         default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"

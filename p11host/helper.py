@@ -25,6 +25,8 @@ from p11host.readiness import readable
 DOOR = 3
 #: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
+#: Where a helper finds the string for its provider's C_Initialize.
+RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
 #: pipe.
 CHUNK = 1 << 14
@@ -49,15 +51,17 @@ def command(program: Path, module: Module) -> list[str]:
     words = [str(program)]
     if module.threads == 1:
         words.append("--serialize")
-    if module.reserved is not None:
-        words += ["--reserved", module.reserved]
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
 def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a helper's environment: what it needs of the broker's, and what the module's table says."""
+    """Return a helper's environment: what it needs of the broker's, and what the module's table says.
+
+    The string for C_Initialize is in it, as it may hold a secret: a command line can be read by everybody.
+    """
+    reserved = {} if module.reserved is None else {RESERVED: module.reserved}
     kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
-    return kept | dict(module.env)
+    return kept | dict(module.env) | reserved
 
 
 def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:

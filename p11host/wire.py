@@ -167,6 +167,7 @@ class Hello:
     cryptoki: tuple[int, int] | None = None
     error: str | None = None
     rv: int | None = None
+    serial: bool | None = None
 
     def message(self) -> Notification:
         """Return the hello as a message."""
@@ -231,6 +232,7 @@ _HELLO = {
     "module": is_name,
     "pid": lambda value: is_number(value, 1 << 31),
     "cryptoki": _is_version,
+    "serial": lambda value: isinstance(value, bool),
     "error": _is_text,
     "rv": is_number,
 }

@@ -35,10 +35,16 @@ static void write_text_key(struct writer *w, const char *key, const char *text)
     write_str(w, text, strlen(text));
 }
 
+static void write_true_key(struct writer *w, const char *key)
+{
+    write_key(w, key);
+    write_bool(w, true);
+}
+
 void write_hello(struct writer *w, const struct hello *hello)
 {
     unsigned n = 3U + (hello->pid != 0) + (hello->rv != 0) + (hello->cryptoki[0] != 0) + (hello->program[0] != 0) +
-                 (hello->module[0] != 0) + (hello->error[0] != 0) + hello->bell;
+                 (hello->module[0] != 0) + (hello->error[0] != 0) + hello->bell + hello->serial;
     write_array(w, 3);
     write_uint(w, 2);
     write_key(w, "hello");
@@ -57,10 +63,10 @@ void write_hello(struct writer *w, const struct hello *hello)
         write_uint(w, hello->cryptoki[0]);
         write_uint(w, hello->cryptoki[1]);
     }
-    if (hello->bell) {
-        write_key(w, "bell");
-        write_bool(w, true);
-    }
+    if (hello->bell)
+        write_true_key(w, "bell");
+    if (hello->serial)
+        write_true_key(w, "serial");
     if (hello->program[0])
         write_text_key(w, "program", hello->program);
     if (hello->module[0])
@@ -95,6 +101,8 @@ static void read_hello_entry(struct reader *r, struct hello *hello)
         read_version(r, hello->cryptoki);
     else if (!strcmp(key, "bell"))
         hello->bell = read_bool(r);
+    else if (!strcmp(key, "serial"))
+        hello->serial = read_bool(r);
     else if (!strcmp(key, "program"))
         read_text(r, hello->program, sizeof hello->program);
     else if (!strcmp(key, "module"))

@@ -20,6 +20,7 @@ struct hello {
     uint64_t rv;
     uint64_t cryptoki[2];
     bool bell;
+    bool serial; /* the helper's provider gets one call at a time */
     char program[LIMIT_NAME + 1];
     char module[LIMIT_NAME + 1];
     char error[HELLO_ERROR];

@@ -55,7 +55,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--reserved STRING] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -64,7 +64,6 @@ static void parse(int argc, char **argv)
     static const struct option options[] = {
         {"door", required_argument, NULL, 'd'},
         {"module", required_argument, NULL, 'm'},
-        {"reserved", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
         {0},
     };
@@ -72,7 +71,6 @@ static void parse(int argc, char **argv)
         switch (c) {
         case 'd': helper.door = atoi(optarg); break;
         case 'm': helper.module = optarg; break;
-        case 'r': helper.reserved = optarg; break;
         case 's': helper.provider.serialize = true; break;
         default: usage();
         }
@@ -80,6 +78,16 @@ static void parse(int argc, char **argv)
     if (optind + 1 != argc || helper.door < 3 || !helper.module || strlen(helper.module) > LIMIT_NAME)
         usage();
     helper.path = argv[optind];
+}
+
+/* The string for C_Initialize, out of the environment: it may hold a secret, and everybody can read a command line. */
+static void take_reserved(void)
+{
+    const char *given = getenv("P11HOST_RESERVED");
+    helper.reserved = given ? strdup(given) : NULL;
+    if (given && !helper.reserved)
+        _exit(EXIT_SYSTEM);
+    unsetenv("P11HOST_RESERVED");
 }
 
 /* Nothing gained by exec, nothing read by others of the same user, nothing left in a core file. */
@@ -145,6 +153,7 @@ static bool say_hello(struct channel *channel)
     hello.cryptoki[1] = helper.provider.version.minor;
     hello.rv = helper.rv;
     hello.bell = channel->bell.page != NULL;
+    hello.serial = helper.provider.serialize;
     strncpy(hello.module, helper.module, LIMIT_NAME);
     memcpy(hello.error, helper.error, sizeof hello.error);
     write_hello(&channel->out, &hello);
@@ -326,6 +335,7 @@ static void receive_channels(void)
 int main(int argc, char **argv)
 {
     parse(argc, argv);
+    take_reserved();
     renounce();
     close_all_else();
     prepare_door();

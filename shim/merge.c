@@ -142,7 +142,9 @@ static void nap(void)
 CK_RV merge_events(struct call *call)
 {
     bool blocking = !(call->words[0] & CKF_DONT_BLOCK);
-    if (call->state->n_modules == 1)
+    /* A provider that gets one call at a time must not spend it on waiting: no other call would have its turn. */
+    bool waits_itself = call->state->n_modules == 1 && !(blocking && atomic_load(&call->state->modules[0].serial));
+    if (waits_itself)
         return ask_only(call);
     CK_RV rv = look(call);
     while (blocking && rv == CKR_NO_EVENT) {

@@ -114,6 +114,7 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
     channel_set_ticks(channel, tick_of(module), tick_of(module));
+    atomic_store(&module->serial, hello.serial);
     if (hello.bell) {
         bell_heed(&channel->bell, module->calls, false);
         channel_use_shelf(channel);

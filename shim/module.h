@@ -25,6 +25,7 @@ struct module {
     _Atomic uint32_t generation;    /* 0 when it has no helper */
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */
+    _Atomic bool serial;            /* its provider gets one call at a time */
     _Atomic bool slots_known;       /* it has been asked for its slots in this life */
     _Atomic unsigned *calls;        /* in progress, the state's */
     struct large_handles large;

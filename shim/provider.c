@@ -14,6 +14,7 @@ struct initialize_args {
     void *after;
 };
 
+/* With locks of the system; without any, and one call at a time, where that was asked for or is all the provider can. */
 static CK_RV initialize(struct provider *provider, const char *reserved)
 {
     struct initialize_args with = {
@@ -21,11 +22,12 @@ static CK_RV initialize(struct provider *provider, const char *reserved)
     };
     if (!provider->list.C_Initialize)
         return CKR_FUNCTION_NOT_SUPPORTED;
-    CK_RV rv = provider->list.C_Initialize(&with.args);
+    CK_RV rv = provider->serialize ? CKR_CANT_LOCK : provider->list.C_Initialize(&with.args);
     if (rv != CKR_CANT_LOCK)
         return rv;
     provider->serialize = true;
-    return provider->list.C_Initialize(reserved ? (with.args.flags = 0, &with.args) : NULL);
+    with.args.flags = 0;
+    return provider->list.C_Initialize(reserved ? &with.args : NULL);
 }
 
 /* ---- its functions ---- */

@@ -13,6 +13,7 @@ from p11host.config_schema import BrokerTable, ModuleTable
 from p11host.errors import ConfigError
 from p11host.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, config_candidates, socket_path
 
+RESERVED = "expected a string of 1 to 16384 bytes without NUL, as the provider wants it"
 GOOD = """\
 [broker]
 socket = "/run/x/broker.sock"
@@ -127,8 +128,11 @@ class TestFaults:
             ),
             ("enabled = 1", "module.a.enabled: expected true or false, not 1"),
             ('enabled = "yes"', 'module.a.enabled: expected true or false, not "yes"'),
-            ("reserved = 5", "module.a.reserved: expected a string for C_Initialize, not an integer"),
-            (r'reserved = "a\u0000b"', "module.a.reserved: expected a string for C_Initialize, not a string"),
+            ("reserved = 5", f"module.a.reserved: {RESERVED}, not an integer"),
+            ("reserved = ['a']", f"module.a.reserved: {RESERVED}, not an array"),
+            ('reserved = ""', f"module.a.reserved: {RESERVED}, not a string"),
+            (f'reserved = "{"x" * 16385}"', f"module.a.reserved: {RESERVED}, not a string"),
+            (r'reserved = "a\u0000b"', f"module.a.reserved: {RESERVED}, not a string"),
             ("env = []", "module.a.env: expected environment variables and strings, "),
             ("env = { PIN = 1234 }", "module.a.env.PIN: expected a string without NUL, not an integer"),
             ('env = { "A B" = "" }', 'module.a.env."A B": expected a variable\'s name, not a string'),

@@ -40,14 +40,22 @@ class TestHelper:
         assert kept | languages | {"OWN", "TZ", "LC_TIME"} == set(found)
 
     def test_command_line(self, starter: Starter, provider: Path, fake_program: Path) -> None:
-        """What the configuration says of threads and C_Initialize's reserved argument reaches the helper."""
+        """What the configuration says of threads stands there; C_Initialize's string must not."""
         config = module("one", provider, threads=1, reserved="slots=2 x")
         broker = starter.start(config, helper=fake_program)
         with through(broker.attach()[0]) as channel:
             words = Path(f"/proc/{channel.hello.pid}/cmdline").read_bytes().decode().split("\0")
 
-        expected = ["--serialize", "--reserved", "slots=2 x", "--door", "3", "--module", "one", str(provider)]
-        assert expected == words[2:-1]
+        assert ["--serialize", "--door", "3", "--module", "one", str(provider)] == words[2:-1]
+
+    def test_reserved_string(self, starter: Starter, provider: Path, fake_program: Path) -> None:
+        """The string for C_Initialize is in the helper's environment, unchanged; others cannot read it."""
+        reserved = "configdir='sql:/a b' certPrefix='' password=\"ä\""
+        broker = starter.start(module("one", provider, reserved=reserved), helper=fake_program)
+        with through(broker.attach()[0]) as channel:
+            data = Path(f"/proc/{channel.hello.pid}/environ").read_bytes().decode()
+
+        assert f"P11HOST_RESERVED={reserved}" in data.split("\0")
 
     def test_descriptors(self, starter: Starter, provider: Path, fake_program: Path) -> None:
         """A helper has its door and standard streams that are nobody else's, in a session of its own."""

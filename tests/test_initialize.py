@@ -57,6 +57,51 @@ def initialize_with_all() -> dict[str, str]:
     return found
 
 
+def test_every_combination(plain: Host) -> None:
+    """Each set of callbacks with each set of flags and pReserved is judged as section 5.4 says of it."""
+    assert [judgement(*case) for case in combinations()] == plain.play(initialize_with_combinations)
+
+
+def combinations() -> list[tuple[int, int, int]]:
+    """Return all: which callbacks, as bits; flags; is there a pReserved."""
+    return [(which, flags, reserved) for which in range(16) for flags in range(4) for reserved in range(2)]
+
+
+def judgement(which: int, flags: int, reserved: int) -> str:
+    """Return what the standard has for a library that locks with what the system has, and has no threads."""
+    if reserved or which not in (0, 15):
+        return BAD
+    return CANT_LOCK if which == 15 and not flags & OS_LOCKING else OK
+
+
+def initialize_with_combinations() -> list[str]:
+    """Call C_Initialize with all combinations, and C_Finalize where it succeeds."""
+    shim = Shim()
+    found = []
+    for which, flags, reserved in combinations():
+        callbacks = {name: SOMEWHERE for bit, name in enumerate(MUTEX) if which >> bit & 1}
+        fields = {"flags": flags, "pReserved": SOMEWHERE * reserved, **callbacks}
+        found.append(shim.rv("C_Initialize", ctypes.byref(struct("CK_C_INITIALIZE_ARGS")(**fields))))
+        if found[-1] == OK:
+            shim.must("C_Finalize", None)
+    return found
+
+
+def test_refusals_while_initialized(plain: Host) -> None:
+    """Bad arguments are refused while the library is in use too, and end nothing."""
+    assert [BAD, CANT_LOCK, ALREADY, ALREADY, BAD, OK] == plain.play(initialize_again)
+
+
+def initialize_again() -> list[str]:
+    """Call C_Initialize again in all ways, C_Finalize with an argument, and use the session of before."""
+    shim = Shim()
+    session = shim.begin()
+    again: list[dict[str, int]] = [{"pReserved": SOMEWHERE}, ALL, {"flags": OS_LOCKING, **ALL}]
+    given = [ctypes.byref(struct("CK_C_INITIALIZE_ARGS")(**fields)) for fields in again]
+    found = [shim.rv("C_Initialize", args) for args in [*given, None]]
+    return [*found, shim.rv("C_Finalize", ctypes.byref(ULONG())), shim.use(session)]
+
+
 def test_order_of_calls(plain: Host) -> None:
     """Every call before C_Initialize or after C_Finalize says so; so does a second C_Initialize."""
     found = plain.play(call_in_any_order)

@@ -1,11 +1,13 @@
 """Threads: a provider gets as many calls at once as it can bear, and no more."""
 
+import ctypes
 from functools import partial
 from typing import Any
 
 import pytest
-from application import Shim, in_threads
+from application import Shim, await_calls, in_threads, start_threads
 from brokers import module
+from cryptoki import ULONG
 from life import Host, Hosting, Workshop
 
 from p11host import shim_path
@@ -41,6 +43,25 @@ def call_at_once() -> list[int]:
     shim = Shim()
     session = shim.begin()
     return [seen[0] for seen in in_threads([partial(shim.random, session)] * THREADS)]
+
+
+@pytest.mark.parametrize("keys", ONE_AT_A_TIME.values(), ids=ONE_AT_A_TIME)
+def test_waiting_for_an_event_takes_no_turn(hosting: Hosting, odd: Any, keys: dict[str, Any]) -> None:
+    """While one thread waits for a slot event, a provider that gets one call at a time serves the others."""
+    found = hosting(module("odd", odd, **keys)).play(call_while_waiting)
+
+    assert [[1], ["CKR_CRYPTOKI_NOT_INITIALIZED"]] == found
+
+
+def call_while_waiting() -> list[Any]:
+    """Call while a thread waits for an event, which never comes; end the wait by C_Finalize."""
+    shim = Shim()
+    session = shim.begin()
+    waiting = start_threads([partial(shim.rv, "C_WaitForSlotEvent", 0, ctypes.byref(ULONG()), None)])
+    await_calls(shim, session, 2)
+    seen = list(shim.random(session))
+    shim.must("C_Finalize", None)
+    return [seen, waiting()]
 
 
 def test_more_threads_than_a_module_keeps_channels(hosting: Hosting, odd: Any) -> None:

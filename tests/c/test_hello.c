@@ -37,6 +37,8 @@ static void expect_same_hello(const struct hello *hello)
         expect_number(hello->rv, heard.rv);
         expect_number(hello->cryptoki[0], heard.cryptoki[0]);
         expect_number(hello->cryptoki[1], heard.cryptoki[1]);
+        expect_number(hello->bell, heard.bell);
+        expect_number(hello->serial, heard.serial);
         expect_text(hello->program, heard.program);
         expect_text(hello->module, heard.module);
         expect_text(hello->error, heard.error);
@@ -48,6 +50,7 @@ static void a_hello_is_understood(void)
     struct hello full = hello_ours(), least = hello_ours();
     full.tables = UINT64_MAX;
     full.pid = 4194304;
+    full.bell = full.serial = true;
     full.rv = CKR_VENDOR_DEFINED | 0x123;
     full.cryptoki[0] = 3;
     full.cryptoki[1] = 2;

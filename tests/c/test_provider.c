@@ -9,6 +9,7 @@
 #include "test.h"
 
 static struct provider provider;
+static bool serialized; /* by the configuration */
 static char error[512];
 
 static CK_RV load(const char *mode, const char *reserved)
@@ -18,6 +19,7 @@ static CK_RV load(const char *mode, const char *reserved)
     else
         unsetenv("SAMPLE");
     memset(&provider, 0, sizeof provider);
+    provider.serialize = serialized;
     memset(error, 0, sizeof error);
     return provider_load(&provider, SAMPLE_PROVIDER, reserved, error, sizeof error);
 }
@@ -59,6 +61,21 @@ static void one_that_cannot_lock_is_called_in_turn(void)
     expect(provider.serialize);
     expect_number(0, args->flags);
     expect_text("string", args->pReserved);
+}
+
+static void one_that_must_be_called_in_turn_needs_no_locks(void)
+{
+    *(int *)find("sample_calls") = 0;
+    serialized = true;
+    expect_number(CKR_OK, load("no-threads", NULL));
+    expect(provider.serialize);
+    expect_number(1, *(int *)find("sample_null"));
+    expect_number(CKR_OK, load(NULL, "string"));
+    const CK_C_INITIALIZE_ARGS *args = find("sample_args");
+    expect_number(0, args->flags);
+    expect_text("string", args->pReserved);
+    expect_number(2, *(int *)find("sample_calls"));
+    serialized = false;
 }
 
 static void its_refusal_is_told(void)
@@ -191,6 +208,7 @@ static const struct test tests[] = {
     TEST(a_provider_is_loaded_for_threads, "a provider is initialised for threads, with the system's locks"),
     TEST(the_reserved_string_reaches_it, "a string from the configuration reaches C_Initialize"),
     TEST(one_that_cannot_lock_is_called_in_turn, "a provider that cannot lock is initialised without, and called in turn"),
+    TEST(one_that_must_be_called_in_turn_needs_no_locks, "a provider that is called in turn anyway is not asked for locks"),
     TEST(its_refusal_is_told, "what C_Initialize answered is told, with a sentence"),
     TEST(a_list_that_is_none_is_told, "a provider without functions is refused"),
     TEST(the_newest_list_is_used, "the newest list of functions is used, and none that is not what it should be"),
