@@ -136,6 +136,7 @@ struct layout {
     uint8_t align;
     uint8_t name_len;
     uint8_t n_fields;
+    bool signature; /* what a signature may be: it points into the buffer it lies in */
     const struct field *fields;
 };
 
@@ -177,6 +178,7 @@ struct choice {
 struct mechanism {
     CK_ULONG value;
     uint16_t choices; /* index of the first in choices */
+    uint16_t output;  /* what a signature with it is: index into layouts + 1; 0 for plain bytes */
     uint8_t n_choices;
 };
 

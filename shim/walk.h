@@ -43,6 +43,9 @@ struct walk {
     const uint8_t *image;  /* and this is how it was before the call; NULL if there is none */
     const struct layout *layout; /* the struct the request named for it, NULL if it is none */
 
+    const struct layout *signature; /* what fills the buffer of this call, where it is no plain byte string */
+    struct carving *carving;        /* the shim's, while it builds that in the caller's buffer: take() gives parts of it */
+
     unsigned nesting;
     CK_RV refusal; /* why the shim cannot send this call, or cannot believe the answer; CKR_OK if it can */
 };
@@ -70,7 +73,7 @@ struct room {
 
 void refuse(struct walk *walk, CK_RV why);
 bool nest(struct walk *walk); /* one level deeper; false when too deep */
-void *take(struct walk *walk, size_t size);        /* from the arena; NULL sets the reader's error */
+void *take(struct walk *walk, size_t size);        /* from the arena, or where it carves; NULL sets the reader's error */
 void *take_unwritten(struct walk *walk, size_t size);
 
 void write_number(struct writer *w, CK_ULONG value);
@@ -100,12 +103,23 @@ CK_MECHANISM *get_mechanism(struct walk *walk);
 void put_mechanism_changes(struct walk *walk);
 void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism);
 
+/* A signature that is a struct and points into its own buffer (walk_signature.c). */
+const struct layout *signature_of(const struct tables *tables, CK_MECHANISM_TYPE type); /* NULL for plain bytes */
+void put_signature_name(struct walk *walk);
+void get_signature_name(struct walk *walk);
+bool signature_is_whole(const struct walk *walk, const void *buffer, CK_ULONG size);
+void put_signature(struct walk *walk, const void *buffer);
+void get_signature(struct walk *walk, void *buffer, CK_ULONG length);
+void *carve(struct walk *walk, size_t size);          /* NULL sets the reader's error */
+void *carve_from_end(struct walk *walk, size_t size); /* what needs no alignment */
+
 /* A direction of its own: a fixed struct the standard fills, every field of it. */
 enum { DIR_WHOLE = 7 };
 
 void put_fields(struct walk *walk, const struct layout *layout, const uint8_t *base, const uint8_t *parent, uint8_t dir);
 void get_fields(struct walk *walk, const struct layout *layout, uint8_t *base, uint8_t dir);
 void settle_fields(struct walk *walk, const struct layout *layout, uint8_t *base, const uint8_t *parent, uint8_t dir);
+bool field_extent(const struct field *field, const uint8_t *base, const uint8_t *parent, CK_ULONG *ret_extent);
 void put_changes(struct walk *walk, const struct layout *layout, const uint8_t *live, const uint8_t *parent, uint8_t dir);
 void get_changes(struct walk *walk, const struct layout *layout, uint8_t *base, const uint8_t *parent, uint8_t dir);
 

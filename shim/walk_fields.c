@@ -54,7 +54,7 @@ static CK_ULONG bytes_or_bits(CK_ULONG value)
 }
 
 /* How many bytes, or elements of FIELD_STRUCTS and FIELD_TEMPLATE, lie behind a pointer. False if nothing says so. */
-static bool extent(const struct field *field, const uint8_t *base, const uint8_t *parent, CK_ULONG *ret_extent)
+bool field_extent(const struct field *field, const uint8_t *base, const uint8_t *parent, CK_ULONG *ret_extent)
 {
     const uint8_t *cell;
     switch ((enum unit)field->unit) {
@@ -138,7 +138,7 @@ static void put_pointed(struct walk *walk, const struct field *field, const uint
     const uint8_t *p = pointer_at(base + field->offset);
     bool leaf = field->kind == FIELD_BYTES || field->kind == FIELD_NUMBER_PTR || field->kind == FIELD_OBJECT_PTR;
     CK_ULONG count = 1;
-    if (field->unit != UNIT_NONE && (!extent(field, base, parent, &count) || count > most(dir))) {
+    if (field->unit != UNIT_NONE && (!field_extent(field, base, parent, &count) || count > most(dir))) {
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
         return;
     }
@@ -246,9 +246,11 @@ static void *get_structs(struct walk *walk, const struct field *field, uint8_t d
 
 static void *get_number_cell(struct walk *walk)
 {
-    CK_ULONG *cell = take(walk, sizeof *cell);
-    if (cell)
-        *cell = read_number(walk->r);
+    CK_ULONG value, *cell = take(walk, sizeof value);
+    if (!cell)
+        return NULL;
+    value = read_number(walk->r);
+    memcpy(cell, &value, sizeof value); /* in a signature it need not be aligned */
     return cell;
 }
 
@@ -288,7 +290,7 @@ static void *get_pointed(struct walk *walk, const struct field *field, const uin
     CK_ULONG len;
     if (read_nil_if(r))
         return NULL;
-    if (!walk->arena) { /* a fixed struct has no pointers */
+    if (!walk->arena && !walk->carving) { /* a fixed struct has no pointers */
         reader_fail(r, -EBADMSG);
         return NULL;
     }
@@ -364,7 +366,7 @@ static void settle_pointer(struct walk *walk, const struct field *field, uint8_t
     uint8_t *p = pointer_at(base + field->offset);
     CK_ULONG count = 1;
     bool known = p != output_only && field->unit == UNIT_NUL ? ends_in_nul(p) :
-                 field->unit == UNIT_NONE || extent(field, base, parent, &count);
+                 field->unit == UNIT_NONE || field_extent(field, base, parent, &count);
     if (!known || count > most(p == output_only ? DIR_OUT : DIR_IN)) {
         reader_fail(walk->r, -EBADMSG);
     } else if (p == output_only) {
@@ -518,7 +520,7 @@ void get_changes(struct walk *walk, const struct layout *layout, uint8_t *base, 
         const struct field *field = &layout->fields[i];
         counts[i] = 1;
         if (is_pointer(field) && pointer_at(base + field->offset) && field->unit != UNIT_NONE)
-            extent(field, base, parent, &counts[i]);
+            field_extent(field, base, parent, &counts[i]);
     }
     if (read_array(walk->r) != layout->n_fields)
         reader_fail(walk->r, -EBADMSG);

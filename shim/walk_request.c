@@ -25,14 +25,16 @@ static void put_object(struct walk *walk, const struct arg *arg, CK_ULONG client
     write_number(walk->w, server);
 }
 
-static void put_capacity(struct walk *walk, const void *buffer, const CK_ULONG *length)
+static void put_capacity(struct walk *walk, const void *buffer, const CK_ULONG *length, bool is_signature)
 {
-    write_array(walk->w, 2);
+    write_array(walk->w, is_signature ? 3 : 2);
     write_bool(walk->w, buffer != NULL);
     if (length)
         write_number(walk->w, *length);
     else
         write_nil(walk->w);
+    if (is_signature)
+        put_signature_name(walk);
 }
 
 static void put_request_arg(struct walk *walk, const struct arg *arg)
@@ -55,10 +57,10 @@ static void put_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_TEMPLATE_IO: put_template_query(walk, p, len); break;
     case ARG_MECHANISM: put_mechanism(walk, p); break;
     case ARG_MESSAGE: refuse(walk, CKR_FUNCTION_NOT_SUPPORTED); break;
-    case ARG_OUT_BYTES:
+    case ARG_OUT_BYTES: put_capacity(walk, p, pointer(walk, arg->len), walk->signature != NULL); break;
     case ARG_OUT_NUMBERS:
-    case ARG_OUT_SLOTS: put_capacity(walk, p, pointer(walk, arg->len)); break;
-    case ARG_OUT_EXACT: put_capacity(walk, p, &len); break;
+    case ARG_OUT_SLOTS: put_capacity(walk, p, pointer(walk, arg->len), false); break;
+    case ARG_OUT_EXACT: put_capacity(walk, p, &len, false); break;
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:
     case ARG_OUT_SESSION:
@@ -121,11 +123,9 @@ static void *take_buffer(struct walk *walk, size_t size)
 }
 
 /* `[buffer, length]`: a length cell, unless nil, and a buffer of that many elements of `size` bytes. */
-static void get_capacity(struct walk *walk, const struct arg *arg, size_t size, CK_ULONG limit)
+static void get_room(struct walk *walk, const struct arg *arg, size_t size, CK_ULONG limit)
 {
     struct reader *r = walk->r;
-    if (!read_array_of(r, 2))
-        return;
     bool buffer = read_bool(r);
     struct room *cell = NULL;
     if (read_peek(r) == WIRE_NIL) {
@@ -138,6 +138,23 @@ static void get_capacity(struct walk *walk, const struct arg *arg, size_t size, 
     walk->words[arg->len] = (uintptr_t)cell;
     if (buffer)
         walk->words[arg->pos] = (uintptr_t)take_buffer(walk, cell ? cell->room * size : 0);
+}
+
+static void get_array(struct walk *walk, const struct arg *arg)
+{
+    if (read_array_of(walk->r, 2))
+        get_room(walk, arg, sizeof(CK_ULONG), LIMIT_ELEMENTS);
+}
+
+/* Perhaps with a third element: what is to fill the buffer. */
+static void get_buffer(struct walk *walk, const struct arg *arg)
+{
+    size_t count = read_array(walk->r);
+    if (count != 2 && count != 3)
+        reader_fail(walk->r, -EBADMSG);
+    get_room(walk, arg, 1, LIMIT_BYTES);
+    if (count == 3)
+        get_signature_name(walk);
 }
 
 static void get_exact(struct walk *walk, const struct arg *arg)
@@ -227,9 +244,9 @@ static void get_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_TEMPLATE_IO: *word = (uintptr_t)get_template_query(walk, &len), walk->words[arg->len] = len; break;
     case ARG_MECHANISM: *word = (uintptr_t)get_mechanism(walk); break;
     case ARG_MESSAGE: reader_fail(walk->r, -EBADMSG); break;
-    case ARG_OUT_BYTES: get_capacity(walk, arg, 1, LIMIT_BYTES); break;
+    case ARG_OUT_BYTES: get_buffer(walk, arg); break;
     case ARG_OUT_NUMBERS:
-    case ARG_OUT_SLOTS: get_capacity(walk, arg, sizeof(CK_ULONG), LIMIT_ELEMENTS); break;
+    case ARG_OUT_SLOTS: get_array(walk, arg); break;
     case ARG_OUT_EXACT: get_exact(walk, arg); break;
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:

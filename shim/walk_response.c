@@ -43,6 +43,8 @@ static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_
     const void *buffer = pointer(walk, arg->pos);
     const struct room *cell = pointer(walk, arg->len);
     bool filled = rv == CKR_OK && buffer && cell && cell->length <= cell->room;
+    if (filled && size == 1 && walk->signature)
+        filled = signature_is_whole(walk, buffer, cell->length);
     write_array(walk->w, 2);
     if (cell)
         write_number(walk->w, !filled && cell->length == cell->room ? cell->said : cell->length);
@@ -50,6 +52,8 @@ static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_
         write_nil(walk->w);
     if (!filled)
         write_nil(walk->w);
+    else if (size == 1 && walk->signature)
+        put_signature(walk, buffer);
     else if (size == 1)
         write_bin(walk->w, buffer, cell->length);
     else
@@ -169,8 +173,8 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
         reader_fail(r, -EBADMSG);
     bool must_have_data = rv == CKR_OK && buffer && has_length;
     if (read_nil_if(r)) {
-        if (must_have_data && length > room)
-            refuse(walk, CKR_DEVICE_ERROR); /* the provider claims more than its caller has room for */
+        if (must_have_data && (length > room || (kind == ARG_OUT_BYTES && walk->signature)))
+            refuse(walk, CKR_DEVICE_ERROR); /* the provider claims more than its caller has room for, or points elsewhere */
         else if (must_have_data)
             reader_fail(r, -EBADMSG);
         else if (has_length && cell)
@@ -181,7 +185,9 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
         reader_fail(r, -EBADMSG);
         return;
     }
-    if (kind != ARG_OUT_BYTES)
+    if (kind == ARG_OUT_BYTES && walk->signature)
+        get_signature(walk, buffer, length);
+    else if (kind != ARG_OUT_BYTES)
         get_number_list(walk, kind, buffer, length);
     else if (read_bin(r) != length)
         reader_fail(r, -EBADMSG);

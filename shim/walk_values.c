@@ -17,6 +17,8 @@ bool nest(struct walk *walk)
 
 void *take(struct walk *walk, size_t size)
 {
+    if (walk->carving)
+        return carve(walk, size);
     void *memory = walk->r->error ? NULL : arena_alloc(walk->arena, size);
     if (!memory)
         reader_fail(walk->r, -ENOMEM);
@@ -76,7 +78,7 @@ void *get_bytes(struct walk *walk, CK_ULONG *ret_len)
         return NULL;
     }
     size_t len = read_bin(r);
-    void *bytes = take(walk, len);
+    void *bytes = walk->carving ? carve_from_end(walk, len) : take(walk, len);
     if (bytes)
         read_raw(r, bytes, len);
     *ret_len = len;

@@ -291,7 +291,8 @@ def layout_lines(name: str) -> Iterator[str]:
     """Return the lines for a struct."""
     struct = T.structs[name]
     align = 1 if all(field.kind in ("byte", "fixed") for field in struct.fields) else WORD
-    yield f"layout {name} {T.sizes[ABI][name].size} {align} {len(struct.fields)}"
+    signature = struct.kind == "signature"
+    yield f"layout {name} {T.sizes[ABI][name].size} {align} {len(struct.fields)} {signature:d}"
     yield from (field_line(struct, field) for field in struct.fields)
 
 
@@ -319,7 +320,8 @@ def mechanism_lines(mechanism: Mechanism) -> Iterator[str]:
     """Return the lines for a mechanism."""
     contexts = mechanism.choices if mechanism.contextual else {"any": mechanism.choices["plain"]}
     choices = [choice_line(context, choice) for context, found in contexts.items() for choice in found]
-    yield f"mechanism {mechanism.value} {len(choices)}"
+    output = LAYOUTS.index(mechanism.output) + 1 if mechanism.output else 0
+    yield f"mechanism {mechanism.value} {output} {len(choices)}"
     yield from choices
 
 

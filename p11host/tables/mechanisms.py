@@ -50,6 +50,8 @@ class Mechanism:
     param: str
     """As written in the table."""
     note: str
+    output: str
+    """The struct that a signature with it is; "" for plain bytes."""
     choices: Mapping[str, tuple[Choice, ...]]
     """By the context of the function, one of CONTEXTS. Empty where only no parameter can be carried."""
 
@@ -109,6 +111,13 @@ def _contexts(
     return contexts
 
 
+def _output(source: Source, path: tuple[str, ...], structs: Mapping[str, Struct], name: str) -> str:
+    """Read ``output``."""
+    if name and (name not in structs or structs[name].kind != "signature"):
+        source.fail(path, f"output: expected a struct of class signature, not {name!r}")
+    return name
+
+
 def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[str, Mechanism]:
     """Return every mechanism by name. Two with one number have one parameter."""
     contexts = _contexts(source, structs)
@@ -116,7 +125,7 @@ def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[st
     numbers: dict[int, Mechanism] = {}
     for name, values in source.table("mechanisms").items():
         path = ("mechanisms", name)
-        row = source.row(path, values, "value since param", "note")
+        row = source.row(path, values, "value since param", "note output")
         param = row["param"]
         if isinstance(param, str) and param.startswith("@"):
             if param not in contexts:
@@ -125,8 +134,10 @@ def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[st
         else:
             choices = dict.fromkeys(CONTEXTS, parse_param(source, path, structs, param))
         value, since = source.number(path, row["value"]), source.since(path, row)
-        mechanism = Mechanism(name, value, since, param, row.get("note", ""), choices)
-        if numbers.setdefault(value, mechanism).param != param:
+        output = _output(source, path, structs, row.get("output", ""))
+        mechanism = Mechanism(name, value, since, param, row.get("note", ""), output, choices)
+        first = numbers.setdefault(value, mechanism)
+        if (first.param, first.output) != (param, output):
             source.fail(path, f"has the value of {numbers[value].name}, but another parameter")
         mechanisms[name] = mechanism
     return mechanisms

@@ -119,6 +119,7 @@ def _layout(struct: Struct) -> str:
         size=f"sizeof({struct.name})",
         align=f"_Alignof({struct.name})",
         n_fields=len(struct.fields),
+        signature=struct.kind == "signature",
         fields=f"fields_{struct.name}",
     )
 
@@ -179,7 +180,10 @@ def _mechanisms(tables: Tables) -> Iterator[str]:
         if wanted not in places:
             places[wanted] = len(choices)
             choices += wanted
-        row = cells(value=mechanism.name, choices=places[wanted], n_choices=len(wanted))
+        output = mechanism.output and f"LAYOUT_{mechanism.output} + 1"
+        row = cells(
+            value=mechanism.name, choices=places[wanted], output=output, n_choices=len(wanted)
+        )
         rows.setdefault(mechanism.value, row)
     yield from array("const struct choice choices[]", choices)
     yield from array("const struct mechanism mechanisms[]", rows.values())

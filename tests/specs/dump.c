@@ -21,7 +21,7 @@ static void dump_functions(void)
 static void dump_layouts(void)
 {
     for (const struct layout *l = layouts; l < layouts + layout_count; l++) {
-        printf("layout %.*s %u %u %u\n", l->name_len, l->name, l->size, l->align, l->n_fields);
+        printf("layout %.*s %u %u %u %d\n", l->name_len, l->name, l->size, l->align, l->n_fields, l->signature);
         for (const struct field *f = l->fields; f < l->fields + l->n_fields; f++)
             printf("field %u %u %u %u %u %u\n", f->offset, f->length, f->type, f->kind, f->unit, f->dir);
     }
@@ -38,7 +38,7 @@ static void dump_union(unsigned index)
 static void dump_mechanisms(void)
 {
     for (const struct mechanism *m = mechanisms; m < mechanisms + mechanism_count; m++) {
-        printf("mechanism %lu %u\n", m->value, m->n_choices);
+        printf("mechanism %lu %u %u\n", m->value, m->output, m->n_choices);
         for (const struct choice *c = choices + m->choices; c < choices + m->choices + m->n_choices; c++)
             printf("choice %u %u %d %u %u %lu\n", c->context, c->kind, c->output, c->type, c->probe, c->probe_max);
     }
