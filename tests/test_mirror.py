@@ -29,6 +29,7 @@ def run_all(mirror: str) -> dict[str, Any]:
     """Make all cases both ways; return in what they differ and what was shown of each row of the tables."""
     direct, shim = Way(Path(mirror)), Way(shim_path())
     coverage, wrong, count = Coverage(), [], 0
+    ahead = shim.count() - direct.count()
     for group in groups():
         for case in group:
             count += 1
@@ -39,7 +40,13 @@ def run_all(mirror: str) -> dict[str, Any]:
                 )
             else:
                 coverage.note(case)
-    return {"count": count, "wrong": wrong[:SHOWN], "wrongs": len(wrong), "coverage": coverage.data()}
+    return {
+        "count": count,
+        "wrong": wrong[:SHOWN],
+        "wrongs": len(wrong),
+        "coverage": coverage.data(),
+        "more": shim.count() - direct.count() - ahead,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Any:
 def test_same_outcome(run: Any) -> None:
     """The provider was given the same, the caller's memory and the CK_RV are the same, in every case."""
     assert [] == run["wrong"], run["wrongs"]
+
+
+def test_every_call_is_made_once(run: Any) -> None:
+    """The provider had as many calls as it has directly: nothing is asked twice, whatever the buffers are like."""
+    assert 0 == run["more"]
 
 
 def test_every_row_of_the_tables(run: Any) -> None:
