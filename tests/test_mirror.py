@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from brokers import module
 from life import Host, hosted
-from mirror_cases import carried_functions, groups, homes, is_message
+from mirror_cases import carried_functions, groups, homes, is_message, make
+from mirror_choices import Choices
 from mirror_coverage import Coverage, text
 from mirror_run import Way, compared
 
 from p11host import shim_path
-from p11host.tables import tables
+from p11host.tables import SINCE, tables
 
 pytest_plugins = ["life_fixtures"]
 
@@ -49,6 +50,20 @@ def run_all(mirror: str) -> dict[str, Any]:
     }
 
 
+def run_older(mirror: str, version: str) -> list[str]:
+    """Make the usual call of each function with a provider of that version; return what is wrong."""
+    direct, shim = Way(Path(mirror)), Way(shim_path())
+    wrong = []
+    for function in carried_functions():
+        case = make(
+            function, ("function", function.name), Choices(), message=tables().mechanisms["CKM_AES_GCM"]
+        )
+        if SINCE.index(function.since) > SINCE.index(version):
+            case.refusal, case.reason = "CKR_FUNCTION_NOT_SUPPORTED", f"new in {function.since}"
+        wrong += [f"{function.name}: {found}" for found in compared(case, direct, shim)]
+    return wrong
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Any:
     """Run all cases once, in an application that has loaded both the mirror and the shim."""
@@ -77,6 +92,13 @@ def test_every_row_of_the_tables(run: Any) -> None:
 
     assert set() == wanted - carried
     assert {row.name for row in known.structs.values() if row.kind == "param"} <= homes().keys()
+
+
+@pytest.mark.parametrize("version", ["2.40", "3.0"])
+def test_older_provider(tmp_path: Path, mirror: Path, version: str) -> None:
+    """What a provider's newest interface lacks is CKR_FUNCTION_NOT_SUPPORTED; all else it has is carried."""
+    with hosted(tmp_path, module("mirror", mirror, env={"MIRROR_INTERFACES": version})) as host:
+        assert [] == host.play(run_older, str(mirror), version)
 
 
 def test_document(run: Any) -> None:

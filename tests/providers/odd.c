@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +24,7 @@
 #include <unistd.h>
 
 #include "cryptoki.h"
+#include "frame.h"
 
 enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100, REMEMBERED = 1024 };
 
@@ -45,12 +45,6 @@ static int is_slot(CK_SLOT_ID slot)
 static int is_session(CK_SESSION_HANDLE session)
 {
     return session >= 1 && session <= atomic_load(&sessions);
-}
-
-static void pad(CK_UTF8CHAR *field, size_t size, const char *text)
-{
-    memset(field, ' ', size);
-    memcpy(field, text, strlen(text));
 }
 
 /* ---- ways to die ---- */
@@ -87,17 +81,6 @@ static CK_RV initialize(void *args)
     if (locking && !strcmp(locking, "none") && given && (given->flags & CKF_OS_LOCKING_OK))
         return CKR_CANT_LOCK;
     return CKR_OK;
-}
-
-static CK_RV finalize(void *reserved)
-{
-    (void)reserved;
-    return CKR_OK;
-}
-
-static CK_RV not_supported(void)
-{
-    return CKR_FUNCTION_NOT_SUPPORTED;
 }
 
 static CK_RV get_info(CK_INFO *info)
@@ -300,20 +283,6 @@ static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG
     return CKR_OK;
 }
 
-/* ---- the list: every entry must be there (section 5.4 of the standard) ---- */
-
-typedef CK_RV (*entry)(void);
-
-enum { ENTRIES = (sizeof(CK_FUNCTION_LIST) - offsetof(CK_FUNCTION_LIST, C_Initialize)) / sizeof(entry) };
-
-static union {
-    CK_FUNCTION_LIST list;
-    struct {
-        CK_VERSION version;
-        entry entries[ENTRIES];
-    } all;
-} functions = {.all.version = {2, 40}};
-
 static void fill_operations(CK_FUNCTION_LIST *list)
 {
     list->C_DigestInit = digest_init;
@@ -326,12 +295,8 @@ static void fill_operations(CK_FUNCTION_LIST *list)
 
 static void fill(CK_FUNCTION_LIST *list)
 {
-    for (size_t i = 0; i < ENTRIES; i++)
-        functions.all.entries[i] = not_supported;
     list->C_Initialize = initialize;
-    list->C_Finalize = finalize;
     list->C_GetInfo = get_info;
-    list->C_GetFunctionList = C_GetFunctionList;
     list->C_GetSlotList = get_slot_list;
     list->C_GetSlotInfo = get_slot_info;
     list->C_GetTokenInfo = get_token_info;
@@ -343,15 +308,6 @@ static void fill(CK_FUNCTION_LIST *list)
     list->C_CreateObject = create_object;
     list->C_GetObjectSize = get_object_size;
     fill_operations(list);
-}
-
-__attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
-{
-    if (!list)
-        return CKR_ARGUMENTS_BAD;
-    fill(&functions.list);
-    *list = &functions.list;
-    return CKR_OK;
 }
 
 __attribute__((visibility("default"))) CK_RV C_GetInterface(CK_UTF8CHAR *name, CK_VERSION *version, CK_INTERFACE **interface,

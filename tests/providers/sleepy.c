@@ -4,37 +4,20 @@
  * The bytes it makes are zeros: it is of no other use.
  */
 #include <stdatomic.h>
-#include <stddef.h>
 #include <string.h>
 #include <time.h>
 
 #include "cryptoki.h"
+#include "frame.h"
 
 enum { SLOT = 0, MILLISECOND = 1000000 };
 
 static atomic_ulong next_session = 1;
 
-static void pad(CK_UTF8CHAR *field, size_t size, const char *text)
-{
-    memset(field, ' ', size);
-    memcpy(field, text, strlen(text));
-}
-
 static CK_RV initialize(void *args)
 {
     (void)args;
     return CKR_OK;
-}
-
-static CK_RV finalize(void *reserved)
-{
-    (void)reserved;
-    return CKR_OK;
-}
-
-static CK_RV not_supported(void)
-{
-    return CKR_FUNCTION_NOT_SUPPORTED;
 }
 
 static CK_RV get_info(CK_INFO *info)
@@ -132,27 +115,10 @@ static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG
     return CKR_OK;
 }
 
-/* Every entry must be there (section 5.4 of the standard): all others answer without a look at their arguments. */
-typedef CK_RV (*entry)(void);
-
-enum { ENTRIES = (sizeof(CK_FUNCTION_LIST) - offsetof(CK_FUNCTION_LIST, C_Initialize)) / sizeof(entry) };
-
-static union {
-    CK_FUNCTION_LIST list;
-    struct {
-        CK_VERSION version;
-        entry entries[ENTRIES];
-    } all;
-} functions = {.all.version = {2, 40}};
-
 static void fill(CK_FUNCTION_LIST *list)
 {
-    for (size_t i = 0; i < ENTRIES; i++)
-        functions.all.entries[i] = not_supported;
     list->C_Initialize = initialize;
-    list->C_Finalize = finalize;
     list->C_GetInfo = get_info;
-    list->C_GetFunctionList = C_GetFunctionList;
     list->C_GetSlotList = get_slot_list;
     list->C_GetSlotInfo = get_slot_info;
     list->C_GetTokenInfo = get_token_info;
@@ -164,13 +130,4 @@ static void fill(CK_FUNCTION_LIST *list)
     list->C_Login = login;
     list->C_Logout = close_session;
     list->C_GenerateRandom = generate_random;
-}
-
-__attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
-{
-    if (list == NULL)
-        return CKR_ARGUMENTS_BAD;
-    fill(&functions.list);
-    *list = &functions.list;
-    return CKR_OK;
 }
