@@ -20,7 +20,7 @@ from p11host.errors import P11HostError
 if TYPE_CHECKING:
     from pkcs11 import _pkcs11
 
-__all__ = ["P11HostError", "__version__", "helper_path", "lib", "shim_path"]
+__all__ = ["P11HostError", "__version__", "helper_path", "lib", "narrow_helper_path", "shim_path"]
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,14 @@ def shim_path() -> Path:
 def helper_path() -> Path:
     """Return the program that runs one provider. `$P11HOST_HELPER` names another, for development."""
     return _installed("p11host-helper", "P11HOST_HELPER")
+
+
+def narrow_helper_path() -> Path:
+    """Return the program that runs one provider of 32 bits, which is built where the compiler can.
+
+    `$P11HOST_HELPER32` names another, for development.
+    """
+    return _installed("p11host-helper32", "P11HOST_HELPER32")
 
 
 def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:

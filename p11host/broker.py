@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from p11host import log
+from p11host import log, narrow_helper_path
 from p11host.applications import Application, Applications, Caller, Quota, Running
 from p11host.channel import Channel
 from p11host.client import ULONG, peer_credentials
@@ -26,7 +26,7 @@ from p11host.errors import P11HostError
 from p11host.helper import Spawned, spawn, watch
 from p11host.limits import deadlines, limits
 from p11host.listen import Listener
-from p11host.provider import CheckedProviders
+from p11host.provider import NARROW, CheckedProviders
 from p11host.readiness import readable
 from p11host.reload import Configuration
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
@@ -109,10 +109,14 @@ class Broker:
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            return spawn(self._settings.helper, module, self._nofile)
+            return spawn(self._helper(module), module, self._nofile)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
+
+    def _helper(self, module: Module) -> Path:
+        """Return the program that can load a module's provider, which has been checked."""
+        return narrow_helper_path() if self._providers.bits(module.path) == NARROW else self._settings.helper
 
     def _log_refusal(self, module: Module, error: P11HostError) -> None:
         """Log a reason when it is new: applications ask for a module that fails again and again."""

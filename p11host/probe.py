@@ -6,7 +6,7 @@ Knows three functions of Cryptoki by their rows in specs/functions.toml. Must no
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from p11host.client import Attached, Channel, Door
+from p11host.client import ULONG, Attached, Channel, Door
 from p11host.limits import limits
 from p11host.wire import Value, WireError
 
@@ -15,12 +15,13 @@ _CKR_OK = 0
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """CK_INFO of a provider."""
+    """CK_INFO of a provider, and how many bits it has."""
 
     manufacturer: str
     description: str
     version: str
     cryptoki: str
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,13 @@ def probe(module: Attached) -> Probe:
 
 def _library(channel: Channel, module: Attached) -> Library:
     (cryptoki, manufacturer, _, description, version) = _call(channel, module, "C_GetInfo", [True])
-    return Library(_text(manufacturer), _text(description), _version(version), _version(cryptoki))
+    return Library(
+        _text(manufacturer),
+        _text(description),
+        _version(version),
+        _version(cryptoki),
+        8 * (channel.hello.ulong or ULONG),
+    )
 
 
 def _slots(channel: Channel, module: Attached) -> Sequence[str]:

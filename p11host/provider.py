@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from p11host.errors import ProviderError
+from p11host import narrow_helper_path
+from p11host.errors import P11HostError, ProviderError
 
 if TYPE_CHECKING:
     from elftools.elf.dynamic import DynamicSegment
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     from elftools.elf.sections import Symbol
 
 ENTRY = "C_GetFunctionList"
+#: Bits of the providers that have a helper of their own, and the machines that run both.
+NARROW = 32
+_RUNS_BOTH = {("EM_X86_64", 64): ("EM_386", NARROW)}
 _DEFINES = {"STT_FUNC", "STT_GNU_IFUNC", "STT_NOTYPE"}
 
 
-def check(path: Path) -> None:
-    """Raise ProviderError, saying what to do, unless `path` is a PKCS#11 library for this machine."""
+def check(path: Path) -> int:
+    """Return how many bits a PKCS#11 library has; ProviderError, saying what to do, if it is none for us."""
     try:
         # A pipe or a device in its place must not make us wait for it.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _check_kind(file, path)
-            _check_library(file, path)
+            return _check_library(file, path)
     except FileNotFoundError as error:
         raise ProviderError(f"{path}: no such file; correct the path, or install the provider") from error
     except OSError as error:
@@ -39,17 +43,20 @@ class CheckedProviders:
     """Remembers which files were found good, for as long as they stay the same files."""
 
     def __init__(self) -> None:
-        self._good: dict[Path, tuple[int, ...]] = {}
+        self._good: dict[Path, tuple[tuple[int, ...], int]] = {}
 
     def is_known(self, path: Path) -> bool:
         """Tell whether `path` is as it was when it was found good."""
-        return self._good.get(path, ()) == _stamp(path) != ()
+        return path in self._good and self._good[path][0] == _stamp(path) != ()
 
     def check(self, path: Path) -> None:
         """Do as `check`, once for each state of the file. Reads the file, so not for an event loop."""
         stamp = _stamp(path)
-        check(path)
-        self._good[path] = stamp
+        self._good[path] = stamp, check(path)
+
+    def bits(self, path: Path) -> int:
+        """Return how many bits a file has that was found good."""
+        return self._good[path][1]
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -66,7 +73,7 @@ def _check_kind(file: IO[bytes], path: Path) -> None:
         raise ProviderError(f"{path}: not a regular file; name the provider's .so itself")
 
 
-def _check_library(file: IO[bytes], path: Path) -> None:
+def _check_library(file: IO[bytes], path: Path) -> int:
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415 (70 ms, for those who check)
 
     if file.read(4) != b"\x7fELF":
@@ -80,18 +87,33 @@ def _check_library(file: IO[bytes], path: Path) -> None:
         raise ProviderError(
             f"{path}: a damaged ELF file ({type(error).__name__}); install the provider anew"
         ) from error
-    bits, little, machine = _own_shape()
-    if shape[:3] != (bits, little, machine):
-        raise ProviderError(
-            f"{path}: a {shape[0]}-bit library for {_machine(shape[2])}, while p11host runs as {bits}-bit "
-            f"{_machine(machine)}; install the provider for this machine"
-        )
+    _check_machine(path, *shape[:3])
     if shape[3] != "ET_DYN":
         raise ProviderError(f"{path}: an ELF file but no shared library; name the provider's .so itself")
     if not found:
         raise ProviderError(
             f"{path}: not a PKCS#11 library: it does not define {ENTRY}; name the provider's .so itself"
         )
+    return int(shape[0])
+
+
+def _check_machine(path: Path, bits: int, little: bool, machine: str) -> None:  # noqa: FBT001 (ELF's)
+    """Refuse what no helper can load: neither the one like this process nor the narrow one, where it is."""
+    own_bits, own_little, own_machine = _own_shape()
+    if (bits, little, machine) == (own_bits, own_little, own_machine):
+        return
+    if _RUNS_BOTH.get((own_machine, own_bits)) != (machine, bits):
+        raise ProviderError(
+            f"{path}: a {bits}-bit library for {_machine(machine)}, while p11host runs as {own_bits}-bit "
+            f"{_machine(own_machine)}; install the provider for this machine"
+        )
+    try:
+        narrow_helper_path()
+    except P11HostError as error:
+        raise ProviderError(
+            f"{path}: a {bits}-bit library, for which this p11host has no helper; install gcc-multilib and "
+            "build p11host again"
+        ) from error
 
 
 @cache

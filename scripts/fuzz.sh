@@ -17,7 +17,7 @@ if ((${#targets[@]} == 0)); then
     targets=("${targets[@]%.c}")
 fi
 [[ -f build-fuzz/build.ninja ]] ||
-    run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true \
+    run env CC=clang meson setup build-fuzz --buildtype=debug -Doptimization=1 -Dfuzz=true -Dhelper32=disabled \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link
 # The targets and their corpus alone: clang puts the sanitizers into programs, not into libraries.
 run meson compile -C build-fuzz fuzz

@@ -99,10 +99,22 @@ with open("pyproject.toml", "rb") as file:
 }
 
 install_p11host() {
-    fresh p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml && return
+    local sources=(p11host shim specs conf tests/providers meson.build meson.options pyproject.toml "$venv/narrow")
+    note_narrow
+    fresh p11host "${sources[@]}" && return
     say "building p11host and installing it into .venv"
     PATH="$venv/bin:$PATH" run pip install -q --no-deps --no-build-isolation -Cbuild-dir=build .
-    mark p11host p11host shim specs conf tests/providers meson.build meson.options pyproject.toml
+    mark p11host "${sources[@]}"
+}
+
+# The build remembers whether the compiler makes programs of 32 bits. Where that has changed, it begins anew.
+note_narrow() {
+    local before now=no
+    before=$(cat "$venv/narrow" 2>/dev/null || :)
+    ! cc -m32 -x c -o /dev/null - <<<'#include <stdlib.h>
+        int main(void) { return EXIT_SUCCESS; }' 2>/dev/null || now=yes
+    [[ -z $before || $before == "$now" ]] || run rm -rf build
+    echo "$now" >"$venv/narrow"
 }
 
 # The test suite that python-pkcs11 carries in its source distribution, of the version that is installed.

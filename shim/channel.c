@@ -106,7 +106,7 @@ struct channel *channel_free(struct channel *channel)
 
 void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t send_ms)
 {
-    struct timeval tick = {.tv_sec = receive_ms / 1000, .tv_usec = (suseconds_t)(receive_ms % 1000) * 1000};
+    struct timeval tick = {.tv_sec = (time_t)(receive_ms / 1000), .tv_usec = (suseconds_t)(receive_ms % 1000) * 1000};
     channel->receive_tick = receive_ms;
     channel->send_tick = send_ms;
     setsockopt(channel->from, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick);

@@ -16,6 +16,16 @@ struct hello hello_ours(void)
     };
 }
 
+bool hello_fits(const struct hello *hello)
+{
+    return hello->protocol == PROTOCOL_VERSION && (hello->ulong == 4 || hello->ulong == 8);
+}
+
+uint8_t hello_width(const struct hello *hello)
+{
+    return hello->ulong == sizeof(CK_ULONG) ? 0 : (uint8_t)hello->ulong;
+}
+
 /* ---- hello ---- */
 
 static void write_key(struct writer *w, const char *key)

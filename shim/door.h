@@ -31,6 +31,12 @@ struct hello hello_ours(void);
 
 void write_hello(struct writer *w, const struct hello *hello);
 
+/* Whether we can talk to whoever said this: our protocol, and a CK_ULONG of 4 or 8 bytes. */
+bool hello_fits(const struct hello *hello);
+
+/* Bytes of a CK_ULONG at the other end, 0 if as many as here. */
+uint8_t hello_width(const struct hello *hello);
+
 /* Reads the whole notification. Errors stay in the reader. */
 void read_hello(struct reader *r, struct hello *ret_hello);
 

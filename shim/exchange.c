@@ -107,7 +107,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
     struct walk walk = {
         .function = call->function, .tables = &standard_tables, .words = call->words, .w = &channel->out, .r = &channel->in,
-        .names = &names, .slot = call->slot, .session = call->session,
+        .names = &names, .slot = call->slot, .session = call->session, .theirs = channel->theirs,
     };
     write_request(channel, &walk);
     CK_RV rv = unsendable(&walk);

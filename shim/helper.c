@@ -31,6 +31,8 @@ enum {
     FAREWELL_SECONDS = 2,
     LAST_CALL_MS = 100,
     LAST_CALLS = 20,
+    MOST_CHANNELS = sizeof(void *) == 8 ? LIMIT_CHANNELS : LIMIT_NARROW_CHANNELS,
+    NARROW_STACK = 2 << 20, /* where addresses are scarce */
     OWNERS = 256, /* processes that opened a channel and are watched */
     DOOR = 0,     /* places in the poll set */
     BELL = 1,
@@ -160,11 +162,6 @@ static bool say_hello(struct channel *channel)
     return channel_send(channel) == 0 && helper.rv == CKR_OK;
 }
 
-static bool speaks_our_protocol(const struct hello *hello)
-{
-    return hello->protocol == PROTOCOL_VERSION && hello->ulong == sizeof(CK_ULONG);
-}
-
 /* In the list, `old` becomes `new`: NULL is a free place. */
 static void exchange_channel(const struct channel *old, struct channel *new)
 {
@@ -221,6 +218,8 @@ static void start_channel(struct channel *channel)
     exchange_channel(NULL, channel);
     channel_set_ticks(channel, 0, DEADLINE_SHORT);
     pthread_attr_init(&attributes);
+    if (sizeof(void *) < 8)
+        pthread_attr_setstacksize(&attributes, NARROW_STACK);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     if (pthread_create(&thread, &attributes, run_channel, channel) != 0)
         channel_ended(channel);
@@ -289,9 +288,10 @@ static void take_channel(void)
         return;
     had_channel = true;
     watch_owner(pid);
-    if (!speaks_our_protocol(&hello))
-        turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of its own width only");
-    else if (atomic_load(&channels) >= LIMIT_CHANNELS)
+    channel->theirs = hello_width(&hello);
+    if (!hello_fits(&hello))
+        turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of 4 or 8 bytes only");
+    else if (atomic_load(&channels) >= MOST_CHANNELS)
         turn_away(channel, "too many channels");
     else
         start_channel(channel);

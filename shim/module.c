@@ -109,10 +109,11 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
         log_event("module.silent module=%s error=\"%s\"", module->name, strerror(-channel->in.error));
         return CKR_GENERAL_ERROR;
     }
-    if (hello.error[0] || hello.protocol != PROTOCOL_VERSION || hello.ulong != sizeof(CK_ULONG)) {
+    if (hello.error[0] || !hello_fits(&hello)) {
         log_event("module.failed module=%s rv=0x%lx reason=\"%s\"", module->name, (unsigned long)hello.rv, hello.error);
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
+    channel->theirs = hello_width(&hello);
     channel_set_ticks(channel, tick_of(module), tick_of(module));
     atomic_store(&module->serial, hello.serial);
     if (hello.bell) {

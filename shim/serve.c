@@ -8,7 +8,7 @@
 enum {
     MAX_WORDS = 16,
     NAME_SLOTS = 512, /* a power of two, several times the number of functions */
-    ARENA_RESERVE_BITS = sizeof(void *) == 8 ? 32 : 26,
+    ARENA_RESERVE_BITS = sizeof(void *) == 8 ? 32 : 25,
 };
 
 /* ---- functions by name ---- */
@@ -100,6 +100,7 @@ static bool perform(struct request *request, const struct function *function)
     struct writer *w = &request->channel->out;
     struct walk walk = {
         .function = function, .tables = &standard_tables, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
+        .theirs = request->channel->theirs,
     };
     get_request(&walk);
     if (walk.r->error)

@@ -32,6 +32,8 @@ struct walk {
     struct writer *w;
     struct reader *r;
 
+    uint8_t theirs; /* bytes of a CK_ULONG at the other end, 0 if as many as here */
+
     /* The shim's: */
     const struct names *names;
     CK_ULONG slot, session; /* the provider's own, for the argument that says where the call goes */
@@ -58,6 +60,9 @@ CK_RV get_response(struct walk *walk);
 
 /* ---- between the walker's own files ---- */
 
+/* The largest buffer the provider is given. */
+enum { ROOM_BYTES = sizeof(void *) == 8 ? LIMIT_BYTES : LIMIT_NARROW_BYTES };
+
 /* What a cell or buffer in the arena holds until the provider writes it. */
 enum { UNWRITTEN = 0xa5 };
 
@@ -68,7 +73,8 @@ static inline void *pointer(const struct walk *walk, unsigned index)
 
 /* In the helper: a buffer's length for the provider to change, the room there really is, and what the caller said of it. */
 struct room {
-    CK_ULONG length, room, said;
+    CK_ULONG length, room;
+    uint64_t said;
 };
 
 void refuse(struct walk *walk, CK_RV why);
@@ -91,6 +97,16 @@ static inline const struct layout *layout_of(const struct walk *walk, unsigned t
     return &walk->tables->layouts[type];
 }
 
+/* Where the other end's CK_ULONG has another width: */
+void put_number(struct walk *walk, CK_ULONG value, CK_RV why); /* from the shim; refused if the helper cannot hold it */
+uint64_t wide(CK_ULONG value);                                 /* 64 bits; all ones stay all ones, and so they do in */
+CK_ULONG cut(uint64_t room);                                   /* as much of a caller's room as a CK_ULONG can hold */
+void write_wide(struct writer *w, uint64_t value);
+bool has_odd_length(const struct walk *walk, enum value_kind kind, CK_ULONG len); /* in the shim */
+CK_ULONG room_here(const struct walk *walk, enum value_kind kind, CK_ULONG room); /* of the caller's buffer, in our bytes */
+CK_ULONG extent_here(const struct walk *walk, CK_ULONG room); /* of a struct with all that it leads to: at most so long */
+uint64_t extent_there(const struct walk *walk, CK_ULONG len);
+uint64_t length_there(const struct walk *walk, enum value_kind kind, CK_ULONG len);
 void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
 CK_ATTRIBUTE *get_template(struct walk *walk, CK_ULONG *ret_count);
 void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);

@@ -120,10 +120,10 @@ static void put_union(struct walk *walk, const struct field *field, const uint8_
     enum value_kind kind = variant ? variant->kind : VALUE_BYTES;
     if (kind == VALUE_STRUCT && len == layout_of(walk, variant->type)->size)
         put_fields(walk, layout_of(walk, variant->type), value, base, DIR_IN);
-    else if (kind == VALUE_STRUCT)
+    else if (kind == VALUE_STRUCT || has_odd_length(walk, kind, len))
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
     else if (kind == VALUE_NUMBER && len == sizeof(CK_ULONG))
-        write_number(walk->w, number_at(value));
+        put_number(walk, number_at(value), CKR_MECHANISM_PARAM_INVALID);
     else if (kind == VALUE_OBJECT && len == sizeof(CK_ULONG))
         put_object(walk, number_at(value));
     else if (kind == VALUE_BOOL && len == 1 && *value <= 1)
@@ -148,7 +148,7 @@ static void put_pointed(struct walk *walk, const struct field *field, const uint
     }
     switch ((enum field_kind)field->kind) {
     case FIELD_BYTES: write_bin(walk->w, p, count); break;
-    case FIELD_NUMBER_PTR: write_number(walk->w, number_at(p)); break;
+    case FIELD_NUMBER_PTR: put_number(walk, number_at(p), CKR_MECHANISM_PARAM_INVALID); break;
     case FIELD_OBJECT_PTR: put_object(walk, number_at(p)); break;
     case FIELD_STRUCTS: put_structs(walk, field, p, count, base, dir); break;
     case FIELD_TEMPLATE: put_template(walk, (const void *)p, count); break;
@@ -177,7 +177,7 @@ static void put_field(struct walk *walk, const struct field *field, const uint8_
     }
     switch ((enum field_kind)field->kind) {
     case FIELD_NUMBER:
-    case FIELD_SLOT: write_number(walk->w, number_at(at)); break;
+    case FIELD_SLOT: put_number(walk, number_at(at), CKR_MECHANISM_PARAM_INVALID); break;
     case FIELD_OBJECT: put_object(walk, number_at(at)); break;
     case FIELD_BYTE: write_uint(walk->w, *at); break;
     case FIELD_FIXED: write_bin(walk->w, at, field->length); break;
@@ -186,11 +186,34 @@ static void put_field(struct walk *walk, const struct field *field, const uint8_
     }
 }
 
+/* The tagged value whose length a number is; NULL if it is none. */
+static const struct field *measured_by(const struct layout *layout, const struct field *number)
+{
+    for (unsigned i = 0; i < layout->n_fields; i++) {
+        const struct field *field = &layout->fields[i];
+        if (field->kind == FIELD_UNION && field->unit == UNIT_FIELD && field->length == number->offset)
+            return field;
+    }
+    return NULL;
+}
+
+/* In the helper, of what the provider wrote: the length of a tagged value in the caller's bytes. */
+static bool put_length(struct walk *walk, const struct layout *layout, const struct field *number, const uint8_t *base)
+{
+    const struct field *value = number->kind == FIELD_NUMBER ? measured_by(layout, number) : NULL;
+    const struct variant *variant = value ? find_variant(walk, value, base) : NULL;
+    if (variant)
+        write_wide(walk->w, length_there(walk, variant->kind, number_at(base + number->offset)));
+    return variant != NULL;
+}
+
 void put_fields(struct walk *walk, const struct layout *layout, const uint8_t *base, const uint8_t *parent, uint8_t dir)
 {
+    bool foreign = walk->theirs && !walk->names;
     write_array(walk->w, layout->n_fields);
     for (unsigned i = 0; i < layout->n_fields && walk->refusal == CKR_OK; i++)
-        put_field(walk, &layout->fields[i], base, parent, effective(&layout->fields[i], dir));
+        if (!foreign || !put_length(walk, layout, &layout->fields[i], base))
+            put_field(walk, &layout->fields[i], base, parent, effective(&layout->fields[i], dir));
 }
 
 /* ---- from the wire ---- */
@@ -361,10 +384,22 @@ static bool fits_variant(const struct walk *walk, const struct field *field, con
     return !variant || variant->kind != VALUE_STRUCT || size == layout_of(walk, variant->type)->size;
 }
 
+/* What the caller measured in its own bytes: what came as a number or as fields measures here what it measures here. */
+static void settle_variant(const struct walk *walk, const struct field *field, uint8_t *base, const uint8_t *value)
+{
+    const struct variant *variant = find_variant(walk, field, base);
+    CK_ULONG size = arena_size(value);
+    bool number = variant && (variant->kind == VALUE_NUMBER || variant->kind == VALUE_OBJECT) && size == sizeof size;
+    if (number || (variant && variant->kind == VALUE_STRUCT))
+        memcpy(base + field->length, &size, sizeof size);
+}
+
 static void settle_pointer(struct walk *walk, const struct field *field, uint8_t *base, const uint8_t *parent)
 {
     uint8_t *p = pointer_at(base + field->offset);
     CK_ULONG count = 1;
+    if (walk->theirs && field->kind == FIELD_UNION && p != output_only && field->unit == UNIT_FIELD)
+        settle_variant(walk, field, base, p);
     bool known = p != output_only && field->unit == UNIT_NUL ? ends_in_nul(p) :
                  field->unit == UNIT_NONE || field_extent(field, base, parent, &count);
     if (!known || count > most(p == output_only ? DIR_OUT : DIR_IN)) {

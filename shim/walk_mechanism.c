@@ -50,7 +50,7 @@ static void put_number_parameter(struct walk *walk, const struct choice *choice,
         put_named(walk->w, object_name, sizeof object_name - 1);
     else
         put_named(walk->w, number_name, sizeof number_name - 1);
-    write_number(walk->w, value);
+    put_number(walk, value, CKR_MECHANISM_PARAM_INVALID);
 }
 
 static void put_described(struct walk *walk, const struct choice *choice, const CK_MECHANISM *mechanism)
@@ -63,7 +63,7 @@ static void put_described(struct walk *walk, const struct choice *choice, const 
     } else if ((choice->kind == VALUE_NUMBER || choice->kind == VALUE_OBJECT) && len == sizeof number) {
         memcpy(&number, mechanism->pParameter, sizeof number);
         put_number_parameter(walk, choice, number);
-    } else if (len > LIMIT_BYTES) {
+    } else if (len > LIMIT_BYTES || has_odd_length(walk, choice->kind, len)) {
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
     } else {
         write_bin(walk->w, mechanism->pParameter, len);
@@ -77,7 +77,7 @@ static void put_parameter(struct walk *walk, const CK_MECHANISM *mechanism)
     if (!mechanism->pParameter && len == 0)
         write_nil(walk->w);
     else if (!mechanism->pParameter)
-        write_number(walk->w, len);
+        put_number(walk, len, CKR_MECHANISM_PARAM_INVALID);
     else if (len == 0)
         write_bin(walk->w, "", 0);
     else if ((choice = choose(walk, mechanism)))
@@ -97,7 +97,7 @@ void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
         return;
     }
     write_array(walk->w, 2);
-    write_number(walk->w, mechanism->mechanism);
+    put_number(walk, mechanism->mechanism, CKR_MECHANISM_INVALID);
     put_parameter(walk, mechanism);
     walk->nesting--;
 }

@@ -9,7 +9,7 @@
 static void put_bytes(struct walk *walk, const void *bytes, CK_ULONG len)
 {
     if (!bytes)
-        write_number(walk->w, len);
+        put_number(walk, len, CKR_ARGUMENTS_BAD);
     else if (len > LIMIT_BYTES)
         refuse(walk, CKR_ARGUMENTS_BAD);
     else
@@ -45,7 +45,7 @@ static void put_request_arg(struct walk *walk, const struct arg *arg)
     CK_ULONG len = walk->words[arg->len];
 
     switch ((enum arg_kind)arg->kind) {
-    case ARG_NUMBER: write_number(w, word); break;
+    case ARG_NUMBER: put_number(walk, word, CKR_ARGUMENTS_BAD); break;
     case ARG_BOOL: write_byte_bool(w, (uint8_t)word); break;
     case ARG_SLOT: write_number(w, walk->slot); break;
     case ARG_SESSION: write_number(w, walk->session); break;
@@ -131,8 +131,8 @@ static void get_room(struct walk *walk, const struct arg *arg, size_t size, CK_U
     if (read_peek(r) == WIRE_NIL) {
         read_nil(r);
     } else if ((cell = take(walk, sizeof *cell))) {
-        cell->said = read_number(r);
-        cell->room = buffer ? at_most(cell->said, limit) : cell->said;
+        cell->said = read_uint(r);
+        cell->room = buffer ? at_most(cut(cell->said), limit) : cut(cell->said);
         cell->length = cell->room;
     }
     walk->words[arg->len] = (uintptr_t)cell;
@@ -152,9 +152,12 @@ static void get_buffer(struct walk *walk, const struct arg *arg)
     size_t count = read_array(walk->r);
     if (count != 2 && count != 3)
         reader_fail(walk->r, -EBADMSG);
-    get_room(walk, arg, 1, LIMIT_BYTES);
+    get_room(walk, arg, 1, ROOM_BYTES);
     if (count == 3)
         get_signature_name(walk);
+    struct room *cell = pointer(walk, arg->len);
+    if (count == 3 && cell)
+        cell->length = cell->room = extent_here(walk, cell->room);
 }
 
 static void get_exact(struct walk *walk, const struct arg *arg)
@@ -162,8 +165,8 @@ static void get_exact(struct walk *walk, const struct arg *arg)
     if (!read_array_of(walk->r, 2))
         return;
     bool buffer = read_bool(walk->r);
-    CK_ULONG len = read_number(walk->r);
-    walk->words[arg->len] = buffer ? at_most(len, LIMIT_BYTES) : len;
+    CK_ULONG len = cut(read_uint(walk->r));
+    walk->words[arg->len] = buffer ? at_most(len, ROOM_BYTES) : len;
     if (buffer)
         walk->words[arg->pos] = (uintptr_t)take(walk, walk->words[arg->len]);
 }
@@ -174,7 +177,7 @@ static void get_objects(struct walk *walk, const struct arg *arg)
     if (!read_array_of(r, 3))
         return;
     bool buffer = read_bool(r);
-    CK_ULONG max = read_number(r);
+    CK_ULONG max = cut(read_uint(r));
     if (buffer) {
         max = at_most(max, LIMIT_ELEMENTS);
         walk->words[arg->pos] = (uintptr_t)take(walk, max * sizeof(CK_ULONG));

@@ -45,9 +45,10 @@ static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_
     bool filled = rv == CKR_OK && buffer && cell && cell->length <= cell->room;
     if (filled && size == 1 && walk->signature)
         filled = signature_is_whole(walk, buffer, cell->length);
+    uint64_t told = !cell ? 0 : walk->signature && size == 1 ? extent_there(walk, cell->length) : wide(cell->length);
     write_array(walk->w, 2);
     if (cell)
-        write_number(walk->w, !filled && cell->length == cell->room ? cell->said : cell->length);
+        write_wide(walk->w, !filled && cell->length == cell->room ? cell->said : told);
     else
         write_nil(walk->w);
     if (!filled)

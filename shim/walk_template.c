@@ -12,29 +12,29 @@ static bool is_list(enum value_kind kind)
 /* ---- values, both ways ---- */
 
 /* Values of attributes may lie at any address: number by number, by memcpy. */
-static void put_number_list(struct writer *w, const uint8_t *bytes, CK_ULONG len)
+static void put_number_list(struct walk *walk, const uint8_t *bytes, CK_ULONG len)
 {
-    write_array(w, len / sizeof(CK_ULONG));
+    write_array(walk->w, len / sizeof(CK_ULONG));
     for (CK_ULONG at = 0; at < len; at += sizeof(CK_ULONG)) {
         CK_ULONG value;
         memcpy(&value, bytes + at, sizeof value);
-        write_number(w, value);
+        put_number(walk, value, CKR_ATTRIBUTE_VALUE_INVALID);
     }
 }
 
 /* All but templates. */
-static void put_plain_value(struct writer *w, enum value_kind kind, const void *bytes, CK_ULONG len)
+static void put_plain_value(struct walk *walk, enum value_kind kind, const void *bytes, CK_ULONG len)
 {
     CK_ULONG number;
     if (kind == VALUE_NUMBER && len == sizeof number) {
         memcpy(&number, bytes, sizeof number);
-        write_number(w, number);
+        put_number(walk, number, CKR_ATTRIBUTE_VALUE_INVALID);
     } else if (kind == VALUE_BOOL && len == 1 && *(const uint8_t *)bytes <= 1) {
-        write_bool(w, *(const uint8_t *)bytes);
+        write_bool(walk->w, *(const uint8_t *)bytes);
     } else if (kind == VALUE_NUMBERS && len % sizeof number == 0) {
-        put_number_list(w, bytes, len);
+        put_number_list(walk, bytes, len);
     } else {
-        write_bin(w, bytes, len);
+        write_bin(walk->w, bytes, len);
     }
 }
 
@@ -46,24 +46,24 @@ static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
         if (len && is_list(kind))
             refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
         else if (len)
-            write_array(walk->w, 1), write_number(walk->w, len);
+            write_array(walk->w, 1), put_number(walk, len, CKR_ATTRIBUTE_VALUE_INVALID);
         else
             write_nil(walk->w);
     } else if (len > LIMIT_BYTES) {
         refuse(walk, CKR_ARGUMENTS_BAD);
-    } else if (kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) != 0) {
+    } else if ((kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) != 0) || has_odd_length(walk, kind, len)) {
         refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
     } else if (kind == VALUE_TEMPLATE) {
         put_template(walk, attribute->pValue, len / sizeof(CK_ATTRIBUTE));
     } else {
-        put_plain_value(walk->w, kind, attribute->pValue, len);
+        put_plain_value(walk, kind, attribute->pValue, len);
     }
 }
 
 void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
 {
     if (!template) {
-        write_number(walk->w, count);
+        put_number(walk, count, CKR_ARGUMENTS_BAD);
         return;
     }
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
@@ -73,7 +73,7 @@ void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG coun
     write_array(walk->w, count);
     for (CK_ULONG i = 0; i < count && walk->refusal == CKR_OK; i++) {
         write_array(walk->w, 2);
-        write_number(walk->w, template[i].type);
+        put_number(walk, template[i].type, CKR_ATTRIBUTE_TYPE_INVALID);
         put_value(walk, &template[i]);
     }
     walk->nesting--;
@@ -119,7 +119,7 @@ static void get_absent_value(struct walk *walk, CK_ATTRIBUTE *attribute)
 {
     if (read_array(walk->r) != 1)
         reader_fail(walk->r, -EBADMSG);
-    attribute->ulValueLen = read_number(walk->r);
+    attribute->ulValueLen = room_here(walk, attribute_kind(walk->tables, attribute->type), read_number(walk->r));
 }
 
 static void get_value(struct walk *walk, CK_ATTRIBUTE *attribute)
@@ -168,10 +168,19 @@ CK_ATTRIBUTE *get_template(struct walk *walk, CK_ULONG *ret_count)
 
 /* ---- C_GetAttributeValue: what is asked for ---- */
 
+/* In a nested template the type is an output (C_GetAttributeValue, section 5.7 of the standard): it may hold anything. */
+static void put_query_type(struct walk *walk, CK_ATTRIBUTE_TYPE type)
+{
+    if (walk->theirs && walk->nesting > 1)
+        write_number(walk->w, type & UINT32_MAX);
+    else
+        put_number(walk, type, CKR_ARGUMENTS_BAD);
+}
+
 void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
 {
     if (!template) {
-        write_number(walk->w, count);
+        put_number(walk, count, CKR_ARGUMENTS_BAD);
         return;
     }
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
@@ -182,7 +191,7 @@ void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULON
     for (CK_ULONG i = 0; i < count && walk->refusal == CKR_OK; i++) {
         const CK_ATTRIBUTE *a = &template[i];
         write_array(walk->w, 3);
-        write_number(walk->w, a->type);
+        put_query_type(walk, a->type);
         if (a->pValue && attribute_kind(walk->tables, a->type) == VALUE_TEMPLATE)
             put_template_query(walk, a->pValue, a->ulValueLen / sizeof *a);
         else
@@ -192,7 +201,7 @@ void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULON
     walk->nesting--;
 }
 
-static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute)
+static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute, uint64_t *ret_asked)
 {
     struct reader *r = walk->r;
     CK_ULONG count = 0;
@@ -204,19 +213,23 @@ static void get_query(struct walk *walk, CK_ATTRIBUTE *attribute)
         attribute->pValue = get_template_query(walk, &count);
     else
         buffer = read_bool(r);
-    attribute->ulValueLen = read_number(r);
-    bool is_template = attribute_kind(walk->tables, attribute->type) == VALUE_TEMPLATE;
-    if ((nested && !is_template) || (buffer && is_template) ||
+    *ret_asked = read_uint(r);
+    enum value_kind kind = attribute_kind(walk->tables, attribute->type);
+    attribute->ulValueLen = room_here(walk, kind, cut(*ret_asked));
+    if ((nested && kind != VALUE_TEMPLATE) || (buffer && kind == VALUE_TEMPLATE) ||
         (nested && count != attribute->ulValueLen / sizeof *attribute))
         reader_fail(r, -EBADMSG);
     if (!buffer)
         return;
-    if (attribute->ulValueLen > LIMIT_BYTES)
-        attribute->ulValueLen = LIMIT_BYTES;
+    if (attribute->ulValueLen > ROOM_BYTES)
+        attribute->ulValueLen = ROOM_BYTES;
     attribute->pValue = take(walk, attribute->ulValueLen);
 }
 
-/* Two copies: one for the provider, and behind it one that says where the buffers are and what room they have. */
+/*
+ * Two copies: one for the provider, and behind it one that says where the buffers are and what room they have. Behind
+ * both, in the caller's bytes, what room the caller said.
+ */
 CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
 {
     struct reader *r = walk->r;
@@ -227,10 +240,11 @@ CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
     size_t count = read_array(r);
     if (!nest(walk))
         reader_fail(r, -EMSGSIZE);
-    CK_ATTRIBUTE *template = take(walk, 2 * count * sizeof *template);
+    CK_ATTRIBUTE *template = take(walk, count * (2 * sizeof *template + sizeof(uint64_t)));
+    uint64_t *asked = template ? (void *)(template + 2 * count) : NULL;
     for (size_t i = 0; i < count && !r->error; i++) {
         template[i] = (CK_ATTRIBUTE){0};
-        get_query(walk, &template[i]);
+        get_query(walk, &template[i], &asked[i]);
         template[count + i] = template[i];
     }
     walk->nesting--;
@@ -242,27 +256,53 @@ CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count)
 
 static void put_answers(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG answered);
 
-static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room)
+/*
+ * In a nested template the type is an output (section 5.7 of the standard), and says what the value is. What lies behind
+ * a pointer was said by the type asked for: a template stays one, and nothing else becomes one.
+ */
+static enum value_kind answer_kind(const struct walk *walk, CK_ATTRIBUTE_TYPE asked, CK_ATTRIBUTE_TYPE told)
 {
-    enum value_kind kind = attribute_kind(walk->tables, room->type);
+    enum value_kind kind = attribute_kind(walk->tables, asked);
+    return walk->nesting > 1 && kind != VALUE_TEMPLATE ? attribute_kind(walk->tables, told) : kind;
+}
+
+static bool is_template(const struct walk *walk, CK_ATTRIBUTE_TYPE type)
+{
+    return attribute_kind(walk->tables, type) == VALUE_TEMPLATE;
+}
+
+/* Its length in the caller's bytes. A value that cannot be told, or not in the caller's room, is unavailable. */
+static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room, uint64_t asked)
+{
+    enum value_kind kind = answer_kind(walk, room->type, answer->type);
     CK_ULONG len = answer->ulValueLen;
+    bool has_value = room->pValue && len != CK_UNAVAILABLE_INFORMATION && len <= room->ulValueLen;
+    uint64_t there = !room->pValue && len == room->ulValueLen ? asked : length_there(walk, kind, len);
     write_array(walk->w, 3);
     write_number(walk->w, answer->type);
-    write_number(walk->w, len);
-    if (!room->pValue || len == CK_UNAVAILABLE_INFORMATION || len > room->ulValueLen)
+    if (has_value && (there > asked || (kind == VALUE_TEMPLATE && !is_template(walk, room->type)))) {
+        write_minus_one(walk->w);
+        write_nil(walk->w);
+        return;
+    }
+    write_wide(walk->w, there);
+    if (!has_value)
         write_nil(walk->w);
     else if (kind == VALUE_TEMPLATE)
         put_answers(walk, room->pValue, room->ulValueLen / sizeof *room, len / sizeof *room);
     else
-        put_plain_value(walk->w, kind, room->pValue, len);
+        put_plain_value(walk, kind, room->pValue, len);
 }
 
 /* The first `answered` of a template of the arena, whose second copy follows the `count` of the first. */
 static void put_answers(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG answered)
 {
+    const uint64_t *asked = (const void *)(template + 2 * count);
     write_array(walk->w, answered);
+    walk->nesting++;
     for (CK_ULONG i = 0; i < answered; i++)
-        put_answer(walk, &template[i], &template[count + i]);
+        put_answer(walk, &template[i], &template[count + i], asked[i]);
+    walk->nesting--;
 }
 
 void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
@@ -297,24 +337,25 @@ static void get_plain_value(struct walk *walk, enum value_kind kind, uint8_t *bu
 static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
 {
     struct reader *r = walk->r;
-    enum value_kind kind = attribute_kind(walk->tables, attribute->type);
     CK_ULONG room = attribute->ulValueLen;
     if (read_array(r) != 3)
         reader_fail(r, -EBADMSG);
     CK_ATTRIBUTE_TYPE type = read_number(r);
     CK_ULONG len = read_number(r);
+    enum value_kind kind = answer_kind(walk, attribute->type, type);
     bool has_value = attribute->pValue && len <= room; /* all ones, which is unavailable, is more than any room */
     if (read_nil_if(r) != !has_value)
         reader_fail(r, -EBADMSG);
     else if (!has_value)
         ; /* only its length */
+    else if (kind == VALUE_TEMPLATE && !is_template(walk, attribute->type))
+        reader_fail(r, -EBADMSG);
     else if (kind == VALUE_TEMPLATE)
         get_template_answer(walk, attribute->pValue, len / sizeof *attribute); /* fewer than there is room for */
     else
         get_plain_value(walk, kind, attribute->pValue, len);
     if (r->error)
         return;
-    /* In a nested template the type is an output (C_GetAttributeValue, section 5.7 of the standard). */
     attribute->type = walk->nesting > 1 ? type : attribute->type;
     attribute->ulValueLen = len;
 }

@@ -6,7 +6,10 @@
 
 #include "limits.h"
 
-enum { WRITER_RESERVE = LIMIT_MESSAGE - LIMIT_BYTES, SHELF_ALIGN = 64 };
+enum {
+    WRITER_RESERVE = sizeof(void *) == 8 ? LIMIT_MESSAGE - LIMIT_BYTES : 8 << 20, /* addresses are scarce */
+    SHELF_ALIGN = 64,
+};
 
 int writer_init(struct writer *w)
 {

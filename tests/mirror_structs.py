@@ -65,7 +65,10 @@ def see_field(known: Tables, struct: Struct, field: Field) -> list[str]:
     """Return the statements that say a field. What a call only fills is said by its room."""
     if field.pointer:
         return see_pointer(known, struct, field)
-    return [] if field.direction == "out" else see_inline(known, field)
+    told = any(
+        each.kind == "union" and each.length and each.length.field == field.name for each in struct.fields
+    )
+    return [] if field.direction == "out" or told else see_inline(known, field)
 
 
 def see_inline(known: Tables, field: Field) -> list[str]:
@@ -109,7 +112,7 @@ def see_structs(known: Tables, field: Field) -> list[str]:
 
 
 def see_union(known: Tables, struct: Struct, field: Field) -> list[str]:
-    """Return the statements that say what a tagged pointer points to."""
+    """Return the statements that say what a tagged pointer points to, its length only if that is odd."""
     at, size = f"p->{field.name}", extent(field)
     lines = [f"switch ({at} ? p->{field.tag} : CK_UNAVAILABLE_INFORMATION) {{"]
     for tag, value in known.unions[struct.name].variants.items():
@@ -119,7 +122,8 @@ def see_union(known: Tables, struct: Struct, field: Field) -> list[str]:
             continue
         said = f'{verb}("{field.name}", {at})' if verb else f"see_{value}({at})"
         lines += [f"case {tag}:", f"    if ({size} == sizeof({kind})) {{", f"        {said};"]
-        lines += ["        break;", "    }", f'    see_bytes("{field.name}", {at}, {size});', "    break;"]
+        name = f"odd {field.name}" if verb else field.name
+        lines += ["        break;", "    }", f'    see_bytes("{name}", {at}, {size});', "    break;"]
     return [*lines, f'default: see_bytes("{field.name}", {at}, {size});', "}"]
 
 
@@ -213,7 +217,7 @@ def shape(choice: Choice) -> str:
 def shape_function(known: Tables) -> Iterator[str]:
     """Return which shape a parameter has by mechanism, use and length."""
     yield "enum shape {"
-    yield from indented(["SHAPE_BYTES,", "SHAPE_WRITTEN,", "SHAPE_NUMBER,", "SHAPE_OBJECT,"])
+    yield from indented(["SHAPE_BYTES,", "SHAPE_WRITTEN,", "SHAPE_NUMBER,", "SHAPE_OBJECT,", "SHAPE_ODD,"])
     yield from indented([f"SHAPE_{struct.name}," for struct in wanted(known)])
     yield "};\n"
     yield "static enum shape shape_of(CK_MECHANISM_TYPE type, const void *parameter, CK_ULONG len)\n{"
@@ -233,6 +237,8 @@ def shape_function(known: Tables) -> Iterator[str]:
             for choice in row.choices[use]:
                 yield f"        if ({asked}{conditions(choice)})"
                 yield f"            return {shape(choice)};"
+                if choice.kind in ("ulong", "handle"):
+                    yield f"        if ({asked}1)\n            return SHAPE_ODD;"
         yield "        break;"
     yield "    default: break;\n    }\n    return SHAPE_BYTES;\n}"
 
@@ -245,6 +251,7 @@ def parameter_functions(known: Tables) -> Iterator[str]:
     yield "    switch (shape_of(type, parameter, len)) {"
     yield '    case SHAPE_NUMBER: see_number("pParameter", number_at(parameter)); break;'
     yield '    case SHAPE_OBJECT: see_object("pParameter", number_at(parameter)); break;'
+    yield '    case SHAPE_ODD: see_bytes("odd pParameter", parameter, len); break;'
     for struct in wanted(known):
         if not outer(struct):
             yield f"    case SHAPE_{struct.name}:"

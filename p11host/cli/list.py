@@ -13,6 +13,7 @@ import click
 
 from p11host import shim_path
 from p11host.cli.options import config_option, json_option
+from p11host.provider import NARROW
 from p11host.text import printable
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _headline(module: "Module") -> "Text":
     line = Text().append(f"module {module.name}", style="bold")
     if module.library is not None:
         line.append(printable(f"  {module.library.description} {module.library.version}"))
+        line.append("  32-bit" if module.library.bits == NARROW else "")
     if module.path:
         line.append(printable(f"  {module.path}"), style="dim")
     if module.error is not None:

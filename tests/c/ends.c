@@ -40,7 +40,7 @@ static struct ends *the_ends(void)
     static struct ends ends;
     if (ends.arena.base)
         return &ends;
-    if (writer_init(&ends.writer) != 0 || arena_init(&ends.arena, (size_t)1 << 32) != 0) {
+    if (writer_init(&ends.writer) != 0 || arena_init(&ends.arena, (size_t)1 << (sizeof(void *) == 8 ? 32 : 25)) != 0) {
         fputs("ends: no memory\n", stderr);
         abort();
     }

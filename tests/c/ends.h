@@ -22,9 +22,11 @@ struct ends {
 };
 
 /* Names on the wire are a caller's with a pattern over them; 0 is 0 and NO_OBJECT is nobody's. */
-#define OBJECT_PATTERN ((CK_ULONG)0x0b0b << 32)
-#define SESSION_PATTERN ((CK_ULONG)0x5e55 << 32)
-#define SLOT_PATTERN ((CK_ULONG)0x5107 << 32)
+#define TOP_BIT (CK_UNAVAILABLE_INFORMATION / 2 + 1)
+#define UPPER_HALF (4 * sizeof(CK_ULONG))
+#define OBJECT_PATTERN ((CK_ULONG)0x0b0b << UPPER_HALF)
+#define SESSION_PATTERN ((CK_ULONG)0x5e55 << UPPER_HALF)
+#define SLOT_PATTERN ((CK_ULONG)0x5107 << UPPER_HALF)
 #define NO_OBJECT (CK_UNAVAILABLE_INFORMATION - 0xbad)
 
 extern const struct names ends_names;

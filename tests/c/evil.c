@@ -78,9 +78,9 @@ struct scan {
     size_t count, at;
 };
 
-static uint64_t big_endian(const struct scan *s, size_t at, unsigned width)
+static size_t big_endian(const struct scan *s, size_t at, unsigned width)
 {
-    uint64_t value = 0;
+    size_t value = 0;
     for (unsigned i = 0; i < width; i++)
         value = value << 8 | (at + i < s->m->len ? s->m->bytes[at + i] : 0);
     return value;

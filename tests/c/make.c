@@ -343,7 +343,7 @@ static void make_objects(struct dice *d, const struct arg *arg, uintptr_t *words
     CK_ULONG max = dice_throw(d, 20);
     words[arg->pos] = dice_once_in(d, 5) ? 0 : (uintptr_t)fence_alloc(max * sizeof max);
     words[arg->len] = max;
-    words[arg->count] = dice_once_in(d, 10) ? 0 : (uintptr_t)some_cell(dice_number(d));
+    words[arg->count] = dice_once_in(d, 10) ? 0 : (uintptr_t)some_cell((CK_ULONG)dice_number(d));
 }
 
 static void make_pair(struct dice *d, const struct arg *arg, uintptr_t *words)

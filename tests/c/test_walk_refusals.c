@@ -139,7 +139,7 @@ static CK_RV refusal_of_parameter(unsigned fn, CK_MECHANISM mechanism)
 
 static void a_wild_parameter_is_refused(void)
 {
-    static const CK_ULONG lengths[] = {(CK_ULONG)1 << 63, CK_UNAVAILABLE_INFORMATION - 1, (CK_ULONG)LIMIT_BYTES + 1};
+    static const CK_ULONG lengths[] = {TOP_BIT, CK_UNAVAILABLE_INFORMATION - 1, (CK_ULONG)LIMIT_BYTES + 1};
     for (unsigned k = 0; k < sizeof lengths / sizeof *lengths; k++) {
         const CK_MECHANISM wild = {CKM_AES_CBC, fence_alloc(8), lengths[k]};
         expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_parameter(FN_C_EncryptInit, wild));

@@ -163,25 +163,25 @@ static void capacities_are_cut_to_the_limit(void)
 {
     struct ends *e = ends_begin(&functions[FN_C_Sign]);
     CK_ULONG *len = fence_alloc(sizeof *len);
-    *len = (CK_ULONG)1 << 63;
+    *len = TOP_BIT;
     e->caller[3] = (uintptr_t)fence_alloc(8);
     e->caller[4] = (uintptr_t)len;
     expect(ends_request(e, 0));
-    expect_number(LIMIT_BYTES, visit_number((void *)e->provider[4]));
-    expect_number(LIMIT_BYTES, arena_size((void *)e->provider[3]));
+    expect_number(ROOM_BYTES, visit_number((void *)e->provider[4]));
+    expect_number(ROOM_BYTES, arena_size((void *)e->provider[3]));
 }
 
 static void capacities_of_attributes_are_cut_too(void)
 {
     struct ends *e = ends_begin(&functions[FN_C_GetAttributeValue]);
     CK_ATTRIBUTE *a = fence_alloc(sizeof *a);
-    *a = (CK_ATTRIBUTE){CKA_LABEL, fence_alloc(8), (CK_ULONG)1 << 63};
+    *a = (CK_ATTRIBUTE){CKA_LABEL, fence_alloc(8), TOP_BIT};
     e->caller[2] = (uintptr_t)a;
     e->caller[3] = 1;
     expect(ends_request(e, 0));
     const CK_ATTRIBUTE *given = (void *)e->provider[2];
-    expect_number(LIMIT_BYTES, given->ulValueLen);
-    expect_number(LIMIT_BYTES, arena_size(given->pValue));
+    expect_number(ROOM_BYTES, given->ulValueLen);
+    expect_number(ROOM_BYTES, arena_size(given->pValue));
 }
 
 static const struct test tests[] = {

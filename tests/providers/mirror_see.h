@@ -214,12 +214,46 @@ static int is_whole(const char *kind, CK_ULONG len)
     return !strcmp(kind, "template") && len % sizeof(CK_ATTRIBUTE) == 0;
 }
 
+/* A room for numbers in elements, and of what is left over no more than there can be where numbers have 32 bits. */
+static void see_elements(const char *kind, const void *room, CK_ULONG len)
+{
+    CK_ULONG words = !strcmp(kind, "template") ? 3 : 1, unit = words * sizeof(CK_ULONG), most = words * 4 - 1;
+    CK_ULONG rest = len % unit;
+    see_room("numbers", room, len / unit * words);
+    if (rest)
+        say(" and %lu", rest < most ? rest : most);
+}
+
+/* A room for one number: it has none, it is that, or it is so much more. */
+static void see_number_room(const void *room, CK_ULONG len)
+{
+    if (len > sizeof len)
+        see_room("value", room, len);
+    else
+        see_elements("ulong", room, len);
+}
+
+static void see_rooms(const char *kind, const void *room, CK_ULONG len)
+{
+    if (len == CK_UNAVAILABLE_INFORMATION || !strcmp(kind, "ulong"))
+        see_number_room(room, len);
+    else
+        see_elements(kind, room, len);
+}
+
+static int has_elements(const char *kind)
+{
+    return !strcmp(kind, "ulong") || !strcmp(kind, "ulongs") || !strcmp(kind, "template");
+}
+
 static void see_value(const char *kind, const void *value, CK_ULONG len)
 {
-    if (!value)
+    if (!value && has_elements(kind))
+        see_rooms(kind, NULL, len);
+    else if (!value)
         see_room("value", NULL, len);
     else if (!is_whole(kind, len))
-        see_bytes("value", value, len);
+        see_bytes(has_elements(kind) ? "odd value" : "value", value, len);
     else if (!strcmp(kind, "template"))
         see_template("value", value, len / sizeof(CK_ATTRIBUTE));
     else
@@ -248,8 +282,8 @@ static void see_asked(const CK_ATTRIBUTE *asked)
     CK_ULONG len = asked->ulValueLen;
     if (asked->pValue && !strcmp(kind, "template"))
         see_query("value", asked->pValue, len / sizeof(CK_ATTRIBUTE)), see_room("of template", asked->pValue, !is_whole(kind, len));
-    else if (is_whole(kind, len))
-        see_room("numbers", asked->pValue, len / sizeof(CK_ULONG));
+    else if (has_elements(kind))
+        see_rooms(kind, asked->pValue, len);
     else
         see_room("value", asked->pValue, len);
 }
