@@ -27,6 +27,8 @@ class Case:
     image: Image = field(default_factory=Image)
     words: list[Value] = field(default_factory=list)
     wish: Wish = Wish()
+    otp: bool = False
+    """Its output is a CK_OTP_SIGNATURE_INFO."""
     shape: str = ""
     """What is carried, in a word."""
     refusal: str = ""

@@ -61,6 +61,21 @@ def make(
     return maker.call(function, **given)
 
 
+def of_signatures() -> Groups:
+    """Signatures that are structs with pointers into their own buffer."""
+    for row in tables().mechanisms.values():
+        for name in ("C_Sign", "C_SignFinal") if row.output else ():
+            begin = make(tables().functions["C_SignInit"], ("struct", row.output), Choices(), pMechanism=row)
+            sign = partial(otp, tables().functions[name], ("struct", row.output))
+            yield [begin, *variants(sign)]
+
+
+def otp(function: Function, subject: tuple[str, str], choices: Choices) -> Case:
+    """Make a case whose output is a struct."""
+    case = Case(function.name, subject, wish=wish(choices), otp=True)
+    return Maker(case, choices).call(function, hSession=0)
+
+
 def is_message(function: Function) -> bool:
     """Tell whether a function has the parameter of one message, whose struct its session knows."""
     return any(arg.kind == "message" for arg in function.args)
@@ -171,3 +186,4 @@ def groups() -> Groups:
     yield from of_mechanisms()
     yield from of_structs()
     yield from of_attributes()
+    yield from of_signatures()

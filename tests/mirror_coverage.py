@@ -101,7 +101,7 @@ def mechanisms(data: Data) -> Iterator[Sequence[str]]:
 def structs(data: Data) -> Iterator[Sequence[str]]:
     """Return the rows of the structs that a parameter may be or hold."""
     for struct in tables().structs.values():
-        if struct.kind in ("param", "nested", "deprecated"):
+        if struct.kind in ("param", "nested", "signature", "deprecated"):
             carried, refused = found(data, "struct", struct.name)
             written = ", ".join(row.name for row in struct.fields if row.direction != "in")
             yield f"`{struct.name}`", struct.kind, "yes" if carried else "no", written, "; ".join(refused)

@@ -53,9 +53,16 @@ def see_arg(function: Function, arg: Arg) -> str:
     return seen.format(*words, size=arg.size, verb=verb_of(function))
 
 
-def weigh_arg(arg: Arg) -> list[str]:
+def is_signature(function: Function, arg: Arg) -> bool:
+    """Tell whether an output is a signature, which may be a struct."""
+    return arg.kind == "out bytes" and function.name in ("C_Sign", "C_SignFinal")
+
+
+def weigh_arg(function: Function, arg: Arg) -> list[str]:
     """Return the statement that may decide the answer."""
     need = {"out bytes": "wish.need", "out ulongs": "needed_numbers()", "out slots": "SLOTS"}.get(arg.kind)
+    if is_signature(function, arg):
+        need = "signature_need(hSession)"
     return [f"weigh_room({arg.words[0][1]}, {arg.words[1][1]}, {need});"] if need else []
 
 
@@ -77,6 +84,8 @@ def give_arg(function: Function, arg: Arg) -> list[str]:
     }
     if arg.kind == "out struct":
         return [f"if (rv == CKR_OK && {arg.name})", f"    give_{arg.struct}({arg.name});"]
+    if is_signature(function, arg):
+        return [f"give_signature(hSession, {words});"]
     if arg.kind == "message":
         return [f"give_message(hSession, {verb_of(function)}, {words});"]
     return [f"give_{verbs[arg.kind]}({words});"] if arg.kind in verbs else []
@@ -90,6 +99,8 @@ def keep(function: Function) -> list[str]:
     if "mechanism" not in kinds:
         return ["give_late(hSession);"] if "message" not in kinds else []
     kept = [f"keep_mechanism(hSession, {kinds['mechanism']});"]
+    if function.name == "C_SignInit":
+        kept.append(f"keep_signer(hSession, {kinds['mechanism']});")
     if function.context == "message-init":
         return [f"keep_message(hSession, {verb_of(function)}, {kinds['mechanism']});", *kept]
     return kept
@@ -113,7 +124,7 @@ def call(function: Function) -> Iterator[str]:
         yield f"    {see_arg(function, arg)}"
     yield "    think();"
     for arg in function.args:
-        yield from indented(weigh_arg(arg))
+        yield from indented(weigh_arg(function, arg))
     for arg in function.args:
         yield from indented(give_arg(function, arg))
     yield from indented([*keep(function), "return finish();"])

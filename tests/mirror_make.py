@@ -23,6 +23,8 @@ ATTRIBUTE = 24
 """sizeof(CK_ATTRIBUTE)"""
 TEXT = bytes(range(1, 12))
 LONG = bytes(i % 255 for i in range(9000))
+OTP_HEAD = 2 * 8 + 3 * 24 + 8
+"""What the mirror's one-time password needs besides its value: info, three parameters, a number."""
 MOST_NESTED = tables().limits.limits["nesting"]
 
 Row = tuple[int, Any]
@@ -217,7 +219,7 @@ class Maker(StructMaker):
 
     def arg_out_bytes(self, arg: Arg) -> list[Value]:
         """Make a buffer and a pointer to its length."""
-        return self.sized(arg, 1, self.case.wish.need)
+        return self.sized(arg, 1, self.case.wish.need + (OTP_HEAD if self.case.otp else 0))
 
     def arg_out_ulongs(self, arg: Arg) -> list[Value]:
         """Make an array of numbers and a pointer to its length."""
@@ -234,7 +236,10 @@ class Maker(StructMaker):
         options += [(None, 0), (None, 99), (need, None), (None, None)]
         capacity, length = self.choices.choose(arg.name, options)
         cell = None if length is None else At(self.image.copy(word(length)))
-        return [self.array(capacity, size, pool), cell]
+        buffer = self.array(capacity, size, pool)
+        if isinstance(buffer, At) and self.case.otp:
+            self.image.signature = buffer.offset
+        return [buffer, cell]
 
     def array(self, capacity: int | None, size: int, pool: str = "") -> Value:
         """Make room for so many elements, perhaps handles of a pool."""

@@ -45,6 +45,8 @@ class Image:
     """Cells that hold a handle."""
     named: list[tuple[int, str]] = field(default_factory=list)
     """Cells into which a handle of that pool may be written."""
+    signature: int = -1
+    """Place of a signature that may be a CK_OTP_SIGNATURE_INFO, -1 for none."""
     withheld: list[tuple[int, int]] = field(default_factory=list)
     """Cells, and the flags that the shim never shows."""
 

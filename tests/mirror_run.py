@@ -136,6 +136,8 @@ class Way:
         ctypes.memmove(self.base, (ctypes.c_ubyte * len(data)).from_buffer(data), len(data))
         rv = self.call(case.function, *map(self.word, case.words))
         after = bytearray(ctypes.string_at(self.base, len(data)))
+        if rv == 0 and image.signature >= 0:
+            follow_signature(after, self.base, image.signature)
         return rv, image.canonical(after, self.base, self.places)
 
     def outcome(self, case: Case) -> Outcome:
@@ -143,6 +145,21 @@ class Way:
         self.tell(case.wish)
         rv, memory = self.make(case)
         return Outcome(rv, memory, self.said())
+
+
+def follow_signature(memory: bytearray, base: int, start: int) -> None:
+    """Put what a CK_OTP_SIGNATURE_INFO leads to in its place: where in the buffer, each way may choose."""
+    first, count = struct.unpack_from("<QQ", memory, start)
+    if not base <= first < base + len(memory):
+        return  # nothing was written
+    found = [struct.unpack_from("<QQQ", memory, first - base + 24 * i) for i in range(count)]
+    values = [memory[at - base :][:length] if at else b"" for _, at, length in found]
+    said = b"".join(
+        struct.pack("<QQ?", kind, length, at != 0) + value
+        for (kind, at, length), value in zip(found, values, strict=True)
+    )
+    end = max(start + 16, first - base + 24 * count, *(at - base + length for _, at, length in found if at))
+    memory[start:end] = said.ljust(end - start, b"\0")
 
 
 def differences(case: Case, direct: Outcome, ours: Outcome) -> Iterator[str]:

@@ -268,6 +268,14 @@ def parameter_functions(known: Tables) -> Iterator[str]:
     yield "    default: break;\n    }\n}"
 
 
+def signature_function(known: Tables) -> Iterator[str]:
+    """Return which mechanisms make signatures that are structs."""
+    values = {row.value for row in known.mechanisms.values() if row.output == "CK_OTP_SIGNATURE_INFO"}
+    yield "\nstatic int signs_with_struct(CK_MECHANISM_TYPE type)\n{\n    switch (type) {"
+    yield from (f"    case 0x{value:x}UL: return 1;" for value in sorted(values))
+    yield "    default: return 0;\n    }\n}"
+
+
 def attribute_function(known: Tables) -> Iterator[str]:
     """Return the kinds of attributes."""
     yield "\nstatic const char *kind_of_attribute(CK_ATTRIBUTE_TYPE type)\n{\n    switch (type) {"
@@ -287,5 +295,6 @@ def structs_h(known: Tables) -> str:
         shape_function(known),
         parameter_functions(known),
         attribute_function(known),
+        signature_function(known),
     )
     return "\n".join([*(line for part in parts for line in part), ""])

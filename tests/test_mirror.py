@@ -77,7 +77,7 @@ def test_same_outcome(run: Any) -> None:
 
 
 def test_every_call_is_made_once(run: Any) -> None:
-    """The provider had as many calls as it has directly: nothing is asked twice, whatever the buffers are like."""
+    """The provider had as many calls as it has directly: nothing is asked twice, whatever the buffers are."""
     assert 0 == run["more"]
 
 

@@ -39,6 +39,7 @@ static char initialize_said[4096];
 /* What a session's operations were begun with. */
 static struct {
     CK_MECHANISM_TYPE message[VERBS]; /* of its message operations, by verb */
+    CK_MECHANISM_TYPE signer;         /* of C_SignInit */
     CK_MECHANISM_TYPE late;           /* of the last mechanism with a parameter, which stays the caller's */
     void *parameter;
     CK_ULONG len;
@@ -89,6 +90,49 @@ static void give_late(CK_SESSION_HANDLE session)
         return;
     said.use = kept[place].use;
     give_parameter(kept[place].late, kept[place].parameter, kept[place].len);
+}
+
+/* ---- signatures that are structs: pointers lead to other parts of the same buffer ---- */
+
+enum { OTP_PARAMS = 3 };
+
+struct otp_signature {
+    CK_OTP_SIGNATURE_INFO info;
+    CK_OTP_PARAM params[OTP_PARAMS];
+    CK_ULONG flags;
+    CK_BYTE value[];
+};
+
+static void keep_signer(CK_SESSION_HANDLE session, const CK_MECHANISM *mechanism)
+{
+    kept[keeper(session)].signer = mechanism ? mechanism->mechanism : CK_UNAVAILABLE_INFORMATION;
+}
+
+static CK_ULONG signature_need(CK_SESSION_HANDLE session)
+{
+    return signs_with_struct(kept[keeper(session)].signer) ? sizeof(struct otp_signature) + wish.need : wish.need;
+}
+
+static void give_otp(struct otp_signature *to)
+{
+    to->flags = any_number();
+    give_random(to->value, wish.need);
+    to->params[0] = (CK_OTP_PARAM){CK_OTP_VALUE, to->value, wish.need};
+    to->params[1] = (CK_OTP_PARAM){CK_OTP_FLAGS, &to->flags, sizeof to->flags};
+    to->params[2] = (CK_OTP_PARAM){CK_OTP_PIN, NULL, 0};
+    to->info = (CK_OTP_SIGNATURE_INFO){to->params, OTP_PARAMS};
+}
+
+static void give_signature(CK_SESSION_HANDLE session, CK_BYTE *buffer, CK_ULONG *len)
+{
+    if (!signs_with_struct(kept[keeper(session)].signer)) {
+        give_room(buffer, len);
+        return;
+    }
+    if (buffer && len && rv == CKR_OK)
+        give_otp((void *)buffer);
+    if (len)
+        give_length(len, signature_need(session));
 }
 
 static void keep_message(CK_SESSION_HANDLE session, int verb, const CK_MECHANISM *mechanism)
