@@ -13,7 +13,8 @@ An argument, by its kind in the tables:
     bytes, fixed                  bytes; None for NULL; {"null": n} for NULL with length n
     template                      [[type, bytes or {"null": n}]…], None, {"null": n}
     inout template                [[type, capacity]…] with {"null": n} for no buffer, None, {"null": n}
-    mechanism                     None, or [type, parameter]: None, bytes, {"null": n}, number, {"struct": …}
+    mechanism                     None, or [type, parameter]: None, bytes, {"null": n}, number, name of a
+                                  handle, {"struct": …}
     out bytes, ulongs, slots      {"capacity": n or None, "length": n or None}: None for NULL pointers
     out exact                     {"capacity": n or None, "length": n}
     out objects                   {"capacity": n or None, "length": n, "cell": bool}
@@ -144,8 +145,8 @@ class Caller:
 
     def parameter(self, given: Any) -> tuple[Any, int]:
         """Return the parameter of a mechanism and its length."""
-        if isinstance(given, int):
-            return ULONG(given), ctypes.sizeof(ULONG)
+        if isinstance(given, int | str):
+            return ULONG(self.resolve(given)), ctypes.sizeof(ULONG)
         if isinstance(given, dict) and "struct" in given:
             value = self.struct(given["struct"], given["fields"])
             return value, ctypes.sizeof(value)

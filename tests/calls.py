@@ -178,6 +178,8 @@ def _choice(choice: Choice) -> st.SearchStrategy[Any]:
         return mostly(usual, st.one_of(st.binary(max_size=20), st.just({"null": choice.size})), odds=4)
     if choice.kind == "struct":
         return structs(choice.struct)
+    if choice.kind == "handle":
+        return st.sampled_from(base_objects)  # the shim refuses one that is nobody's before the provider can
     return st.one_of(numbers, st.sampled_from([16, 64, 128]))
 
 

@@ -13,7 +13,7 @@ from cryptoki import constant
 from mirror_case import Case
 from mirror_choices import Choices
 from mirror_memory import At, Handle, Image, Value
-from mirror_structs_make import StructMaker
+from mirror_structs_make import NOBODY, StructMaker
 
 from p11host.tables import Arg, Function, Mechanism, tables
 
@@ -155,8 +155,13 @@ class Maker(StructMaker):
 
     def arg_object(self, arg: Arg) -> list[Value]:
         """Make an object: a small number, a large one, none."""
-        options: tuple[Value, ...] = (Handle("object", 4), Handle("object", 13), 0)
-        return [self.choices.choose(arg.name, options)]
+        options: list[Value] = [Handle("object", 4), Handle("object", 13), 0]
+        if arg.optional:
+            options.append(NOBODY)
+        taken = self.choices.choose(arg.name, options)
+        if taken == NOBODY:
+            self.refuse("CKR_KEY_HANDLE_INVALID", "a handle that is nobody's where 0 is none")
+        return [taken]
 
     def arg_ulong(self, arg: Arg) -> list[Value]:
         """Make a number."""

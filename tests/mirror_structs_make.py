@@ -23,6 +23,8 @@ BITS_LONG = (96, 0, 1, 64, 13)
 BYTES_OR_BITS = (12, 96, 24, 64, 8, 0)
 COUNTS = (2, 0, 1)
 CELLS = (20, 0, 5, 100)
+NOBODY = (1 << 64) - 2
+"""A handle that nobody has."""
 UNLISTED_TAG = 99
 SHOWN = (
     *("CKM_AES_CBC", "CKM_SHA256", "CKM_RSA_PKCS_PSS", "CKM_SHA256_HMAC_GENERAL", "CKM_SKIPJACK_CBC64"),
@@ -173,9 +175,12 @@ class StructMaker:
     # ---- structs ----
 
     def object(self, path: str) -> Value:
-        """Make a handle: a small number, none, a large one."""
-        options: tuple[Value, ...] = (Handle("object", 3), 0, Handle("object", 14))
-        return self.choices.choose(path, options)
+        """Make a handle: a small number, none, a large one, one that nobody has."""
+        options: tuple[Value, ...] = (Handle("object", 3), 0, Handle("object", 14), NOBODY)
+        taken = self.choices.choose(path, options)
+        if taken == NOBODY:
+            self.refuse(INVALID, "a handle that is nobody's")
+        return taken
 
     def struct(self, name: str, path: str) -> int:
         """Make a struct, and all it leads to."""
