@@ -186,4 +186,3 @@ def groups() -> Groups:
     yield from of_mechanisms()
     yield from of_structs()
     yield from of_attributes()
-    yield from of_signatures()
