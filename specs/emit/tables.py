@@ -181,9 +181,7 @@ def _mechanisms(tables: Tables) -> Iterator[str]:
             places[wanted] = len(choices)
             choices += wanted
         output = mechanism.output and f"LAYOUT_{mechanism.output} + 1"
-        row = cells(
-            value=mechanism.name, choices=places[wanted], output=output, n_choices=len(wanted)
-        )
+        row = cells(value=mechanism.name, choices=places[wanted], output=output, n_choices=len(wanted))
         rows.setdefault(mechanism.value, row)
     yield from array("const struct choice choices[]", choices)
     yield from array("const struct mechanism mechanisms[]", rows.values())
