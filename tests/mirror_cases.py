@@ -7,6 +7,7 @@ Cases come in groups: the first may prepare a session for those after it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,9 @@ from p11host.tables import Attribute, Function, Mechanism, tables
 
 ALL_ONES = (1 << 64) - 1
 VENDOR_RV = 0x80000123
-FLAG_LATE, FLAG_NARROW, FLAG_SENSITIVE, FLAG_UNKNOWN, FLAG_NOTHING = 1, 2, 4, 8, 16
+FLAG_NOTHING, FLAG_LIES = 16, 32
 NEED = 23
+MOST_LIES = 60
 WISHES = ("CKR_OK", "CKR_GENERAL_ERROR", "CKR_BUFFER_TOO_SMALL", "CKR_ATTRIBUTE_SENSITIVE", "vendor")
 #: For each use of a mechanism a function that has it.
 USERS = {
@@ -40,11 +42,11 @@ def carried_functions() -> list[Function]:
     return [function for function in tables().functions.values() if not function.local]
 
 
-def wish(choices: Choices, flags: int = 0) -> Wish:
+def wish(choices: Choices) -> Wish:
     """Choose how the mirror answers."""
     name = choices.choose("rv", WISHES)
     rv = VENDOR_RV if name == "vendor" else constant(name)
-    return Wish(rv, NEED, flags | choices.choose("flags", (0, FLAG_NOTHING)))
+    return Wish(rv, NEED, choices.choose("flags", (0, FLAG_NOTHING)))
 
 
 def make(
@@ -178,6 +180,14 @@ def asked_rooms(row: Attribute) -> Sequence[Any]:
         lengths = [(0, (None, 0)), (0, (None, 0))]
         return [inner, inner[:1], [*inner, *inner], [], (None, 0), (None, 48), lengths]
     return [100, 24, 23, 8, 7, 2, 1, 0, 9000, (None, 0), (None, 30), (None, ALL_ONES)]
+
+
+def lies() -> Iterator[Case]:
+    """Every function and every struct with outputs, by a mirror all of whose lengths are lies."""
+    for cases in (*of_functions(), *of_structs(), *of_attributes(), *of_signatures()):
+        for case in cases[:MOST_LIES]:
+            case.wish = replace(case.wish, flags=FLAG_LIES)
+            yield case
 
 
 def groups() -> Groups:

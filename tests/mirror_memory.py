@@ -47,6 +47,8 @@ class Image:
     """Cells into which a handle of that pool may be written."""
     signature: int = -1
     """Place of a signature that may be a CK_OTP_SIGNATURE_INFO, -1 for none."""
+    rooms: list[tuple[int, int]] = field(default_factory=list)
+    """Place and size of all that is the caller's to be written: the rest is guards."""
     withheld: list[tuple[int, int]] = field(default_factory=list)
     """Cells, and the flags that the shim never shows."""
 
@@ -57,7 +59,15 @@ class Image:
         while len(FILLING) < end - len(self.data):
             self.data += FILLING
         self.data += FILLING[: end - len(self.data)]
+        self.rooms.append((start, size))
         return start
+
+    def guards(self, memory: bytes) -> bytes:
+        """Return memory without the rooms in it."""
+        rest = bytearray(memory)
+        for start, size in self.rooms:
+            rest[start : start + size] = bytes(size)
+        return bytes(rest)
 
     def copy(self, value: bytes) -> int:
         """Return the place of a copy of `value`."""

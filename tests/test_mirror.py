@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from brokers import module
 from life import Host, hosted
-from mirror_cases import carried_functions, groups, homes, is_message, make
+from mirror_cases import carried_functions, groups, homes, is_message, lies, make
 from mirror_choices import Choices
 from mirror_coverage import Coverage, text
 from mirror_run import Way, compared
@@ -64,6 +64,20 @@ def run_older(mirror: str, version: str) -> list[str]:
     return wrong
 
 
+def run_lies() -> list[str]:
+    """Make calls to a mirror that lies; return what was written where nothing may be."""
+    shim, wrong = Way(shim_path()), []
+    for case in lies():
+        shim.tell(case.wish)
+        _, after = shim.make(case)
+        before = case.image.at(shim.base, shim.numbers)
+        guards = case.image.guards(case.image.canonical(before, shim.base, shim.places))
+        if case.image.guards(after) != guards:
+            wrong.append(f"{case.function} {case.subject} {dict(case.picks)}")
+        shim.count()  # it is the same mirror as before, and alive
+    return wrong
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Any:
     """Run all cases once, in an application that has loaded both the mirror and the shim."""
@@ -99,6 +113,12 @@ def test_older_provider(tmp_path: Path, mirror: Path, version: str) -> None:
     """What a provider's newest interface lacks is CKR_FUNCTION_NOT_SUPPORTED; all else it has is carried."""
     with hosted(tmp_path, module("mirror", mirror, env={"MIRROR_INTERFACES": version})) as host:
         assert [] == host.play(run_older, str(mirror), version)
+
+
+def test_lies(tmp_path: Path, mirror: Path) -> None:
+    """No length that a provider makes up leads outside the caller's buffers, nor ends its helper."""
+    with hosted(tmp_path, module("mirror", mirror)) as host:
+        assert [] == host.play(run_lies)
 
 
 def test_document(run: Any) -> None:

@@ -129,7 +129,7 @@ static void give_signature(CK_SESSION_HANDLE session, CK_BYTE *buffer, CK_ULONG 
         give_room(buffer, len);
         return;
     }
-    if (buffer && len && rv == CKR_OK)
+    if (buffer && len && rv == CKR_OK && *len >= signature_need(session))
         give_otp((void *)buffer);
     if (len)
         give_length(len, signature_need(session));

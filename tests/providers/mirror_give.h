@@ -16,6 +16,7 @@ enum wish_flag {
     WISH_SENSITIVE = 4, /* no attribute can be revealed */
     WISH_UNKNOWN = 8,   /* no attribute is known */
     WISH_NOTHING = 16,  /* no mechanism's parameter is written */
+    WISH_LIES = 32,     /* every length is a lie: more than there is room for, or an address */
 };
 
 static struct {
@@ -89,9 +90,20 @@ static void give_slot(CK_SLOT_ID *cell)
     give_word(cell, slot);
 }
 
+/* A length that no room has. */
+static CK_ULONG lie(CK_ULONG room)
+{
+    CK_ULONG addresses[] = {(CK_ULONG)(uintptr_t)&wish, ~(CK_ULONG)0 - 1, ~(CK_ULONG)0 / 2, room + 1, room + 4096, room | 1UL << 31};
+    return addresses[below(sizeof addresses / sizeof *addresses)];
+}
+
 /* A length that may only become less. */
 static void give_less(CK_ULONG *cell)
 {
+    if (cell && (wish.flags & WISH_LIES)) {
+        *cell = lie(*cell);
+        return;
+    }
     if (cell && *cell != CK_UNAVAILABLE_INFORMATION)
         *cell -= below(*cell / 2 + 1);
 }
@@ -100,7 +112,7 @@ static void give_less(CK_ULONG *cell)
 
 static void weigh_room(const void *buffer, const CK_ULONG *len, CK_ULONG need)
 {
-    if (rv == CKR_OK && buffer && len && *len < need)
+    if (rv == CKR_OK && buffer && len && *len < need && !(wish.flags & WISH_LIES))
         rv = CKR_BUFFER_TOO_SMALL;
 }
 
@@ -108,6 +120,10 @@ static void give_room(void *buffer, CK_ULONG *len)
 {
     if (!len)
         return;
+    if (wish.flags & WISH_LIES) {
+        *len = lie(*len);
+        return;
+    }
     if (buffer && rv == CKR_OK)
         give_random(buffer, wish.need);
     if (rv == CKR_OK || rv == CKR_BUFFER_TOO_SMALL)
@@ -123,7 +139,9 @@ static CK_ULONG needed_numbers(void)
 
 static void give_length(CK_ULONG *count, CK_ULONG need)
 {
-    if (rv == CKR_OK || rv == CKR_BUFFER_TOO_SMALL)
+    if (wish.flags & WISH_LIES)
+        *count = lie(*count);
+    else if (rv == CKR_OK || rv == CKR_BUFFER_TOO_SMALL)
         *count = need;
     else if (below(2))
         *count = below(1000);
@@ -132,7 +150,7 @@ static void give_length(CK_ULONG *count, CK_ULONG need)
 static void give_numbers(CK_ULONG *array, CK_ULONG *count)
 {
     CK_ULONG need = needed_numbers();
-    for (CK_ULONG i = 0; array && count && rv == CKR_OK && i < need; i++)
+    for (CK_ULONG i = 0; array && count && rv == CKR_OK && i < need && i < *count; i++)
         array[i] = any_number();
     if (count)
         give_length(count, need);
@@ -140,7 +158,7 @@ static void give_numbers(CK_ULONG *array, CK_ULONG *count)
 
 static void give_slots(CK_SLOT_ID *array, CK_ULONG *count)
 {
-    for (int i = 0; array && count && rv == CKR_OK && i < SLOTS; i++)
+    for (CK_ULONG i = 0; array && count && rv == CKR_OK && i < SLOTS && i < *count; i++)
         array[i] = slots[i];
     if (count)
         give_length(count, SLOTS);
@@ -153,7 +171,7 @@ static void give_objects(CK_OBJECT_HANDLE *array, CK_ULONG max, CK_ULONG *count)
         return;
     for (CK_ULONG i = 0; array && i < found; i++)
         array[i] = objects[i];
-    *count = found;
+    *count = wish.flags & WISH_LIES ? lie(max) : found;
 }
 
 static void give_exact(void *buffer, CK_ULONG len)
@@ -208,6 +226,10 @@ static void give_content(const char *kind, void *value, CK_ULONG len, int depth)
 static void give_value(CK_ATTRIBUTE *asked, const char *kind, int depth)
 {
     CK_ULONG need = needed_value(kind), room = asked->ulValueLen;
+    if (wish.flags & WISH_LIES) {
+        asked->ulValueLen = lie(room);
+        return;
+    }
     if (asked->pValue && room < need) {
         withhold(asked, CKR_BUFFER_TOO_SMALL);
         return;
@@ -252,10 +274,12 @@ static void give_attributes(CK_ATTRIBUTE *template, CK_ULONG count)
 
 static void give_parameter(CK_MECHANISM_TYPE type, void *parameter, CK_ULONG len);
 
-static void give_mechanism(const CK_MECHANISM *mechanism)
+static void give_mechanism(CK_MECHANISM *mechanism)
 {
     if (mechanism && mechanism->pParameter && !(wish.flags & WISH_NOTHING))
         give_parameter(mechanism->mechanism, mechanism->pParameter, mechanism->ulParameterLen);
+    if (mechanism && (wish.flags & WISH_LIES))
+        *mechanism = (CK_MECHANISM){any_number(), &wish, lie(mechanism->ulParameterLen)};
 }
 
 #endif
