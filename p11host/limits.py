@@ -27,6 +27,8 @@ class Limits:
     modules: int
     slots: int
     channels: int
+    narrow_bytes: int
+    narrow_channels: int
 
 
 @dataclass(frozen=True, slots=True)

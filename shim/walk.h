@@ -99,6 +99,7 @@ static inline const struct layout *layout_of(const struct walk *walk, unsigned t
 
 /* Where the other end's CK_ULONG has another width: */
 void put_number(struct walk *walk, CK_ULONG value, CK_RV why); /* from the shim; refused if the helper cannot hold it */
+CK_ULONG most_there(const struct walk *walk);                  /* bytes of data that the helper has addresses for */
 uint64_t wide(CK_ULONG value);                                 /* 64 bits; all ones stay all ones, and so they do in */
 CK_ULONG cut(uint64_t room);                                   /* as much of a caller's room as a CK_ULONG can hold */
 void write_wide(struct writer *w, uint64_t value);

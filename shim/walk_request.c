@@ -12,6 +12,8 @@ static void put_bytes(struct walk *walk, const void *bytes, CK_ULONG len)
         put_number(walk, len, CKR_ARGUMENTS_BAD);
     else if (len > LIMIT_BYTES)
         refuse(walk, CKR_ARGUMENTS_BAD);
+    else if (len > most_there(walk))
+        refuse(walk, CKR_HOST_MEMORY);
     else
         write_bin(walk->w, bytes, len);
 }

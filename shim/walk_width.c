@@ -19,6 +19,11 @@ void put_number(struct walk *walk, CK_ULONG value, CK_RV why)
     write_number(walk->w, value);
 }
 
+CK_ULONG most_there(const struct walk *walk)
+{
+    return walk->theirs && walk->theirs < sizeof(CK_ULONG) ? LIMIT_NARROW_BYTES : LIMIT_BYTES;
+}
+
 uint64_t wide(CK_ULONG value)
 {
     return value == CK_UNAVAILABLE_INFORMATION ? UINT64_MAX : value;

@@ -53,14 +53,24 @@ class Lone:
 
 @contextmanager
 def lone_helper(
-    provider: Path, env: Mapping[str, str] | None = None, *, nobody: bool = False
+    provider: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    nobody: bool = False,
+    program: Path | None = None,
 ) -> Iterator[Lone]:
-    """Run a helper for a provider, as nobody if so wished; it is ended with the `with`."""
+    """Run a helper for a provider, as nobody if so wished; it is ended with the `with`.
+
+    The helper is that of our own width unless `program` is another.
+    """
     with ExitStack() as stack:
         door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(door)
         with theirs:
-            process = _start(stack, provider, theirs, dict(env or {}), nobody=nobody)
+            helper = program or helper_path()
+            words = [_public(stack, helper) if nobody else helper, "--door", theirs.fileno()]
+            words += ["--module", "lone", provider]
+            process = _start(list(map(str, words)), theirs, dict(env or {}), nobody=nobody)
         try:
             yield Lone(process, door)
         finally:
@@ -69,10 +79,8 @@ def lone_helper(
 
 
 def _start(
-    stack: ExitStack, provider: Path, door: socket.socket, env: Mapping[str, str], *, nobody: bool
+    words: list[str], door: socket.socket, env: Mapping[str, str], *, nobody: bool
 ) -> subprocess.Popen[str]:
-    program = _public(stack, helper_path()) if nobody else helper_path()
-    words = [str(program), "--door", str(door.fileno()), "--module", "lone", str(provider)]
     return subprocess.Popen(
         words,
         env=os.environ | dict(env),

@@ -83,13 +83,18 @@ class Way:
         self._must("C_GetSlotList", 1, found, ctypes.byref(count))
         self._learn("slot", found[: count.value])
         for place in range(POOLS["session"]):
-            session = ULONG()
-            self._must("C_OpenSession", found[0], 4, None, None, ctypes.byref(session))
-            self._learn("session", [session.value], place)
+            self._learn("session", [self.open_session()], place)
         self.session = self.numbers[Handle("session", 0)]
         self._must("C_FindObjects", self.session, found, 16, ctypes.byref(count))
         self._learn("object", found[: count.value])
         assert {pool: len([each for each in self.numbers if each.pool == pool]) for pool in POOLS} == POOLS
+
+    def open_session(self) -> int:
+        """Open one more session, which moves the mirror on to the next."""
+        session = ULONG()
+        slot = self.numbers[Handle("slot", 0)]
+        self._must("C_OpenSession", slot, 4, None, None, ctypes.byref(session))
+        return session.value
 
     def _learn(self, pool: str, numbers: list[int], first: int = 0) -> None:
         for place, number in enumerate(numbers, first):
