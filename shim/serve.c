@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kept.h"
 #include "walk.h"
 
 enum {
     MAX_WORDS = 16,
     NAME_SLOTS = 512, /* a power of two, several times the number of functions */
-    ARENA_RESERVE_BITS = sizeof(void *) == 8 ? 32 : 25,
 };
 
 /* ---- functions by name ---- */
@@ -25,6 +25,7 @@ static unsigned hash(const char *name)
 
 void serve_init(void)
 {
+    kept_init();
     for (unsigned i = 0; i < FUNCTION_COUNT; i++) {
         unsigned at = hash(functions[i].name);
         while (by_name[at])
@@ -93,6 +94,17 @@ static void read_head(struct request *request)
     read_text(r, request->method, sizeof request->method);
 }
 
+static void respond(struct request *request, struct walk *walk, CK_RV rv)
+{
+    write_head(walk->w, request->id);
+    write_nil(walk->w);
+    put_response(walk, rv);
+    if (walk->w->error) {
+        writer_reset(walk->w);
+        write_fault(walk->w, request->id, "limit", "the response is over a limit of specs/limits.toml");
+    }
+}
+
 /* The caller's arguments to the provider, what it answers to the caller. False when the channel is of no more use. */
 static bool perform(struct request *request, const struct function *function)
 {
@@ -102,17 +114,18 @@ static bool perform(struct request *request, const struct function *function)
         .function = function, .tables = &standard_tables, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
         .theirs = request->channel->theirs,
     };
+    struct keeping keeping;
+    if (function->role)
+        kept_expect(&keeping, &walk);
     get_request(&walk);
+    if (walk.recall && !walk.r->error)
+        kept_prepare(&keeping, &walk);
     if (walk.r->error)
         return false;
     CK_RV rv = provider_call(request->provider, (unsigned)(function - functions), words);
-    write_head(w, request->id);
-    write_nil(w);
-    put_response(&walk, rv);
-    if (w->error) {
-        writer_reset(w);
-        write_fault(w, request->id, "limit", "the response is over a limit of specs/limits.toml");
-    }
+    respond(request, &walk, rv);
+    if (walk.recall)
+        kept_follow(&keeping, &walk, rv);
     return true;
 }
 
@@ -153,7 +166,7 @@ static _Atomic unsigned at_work;
 void serve(struct channel *channel, struct provider *provider)
 {
     struct request request = {.channel = channel, .provider = provider};
-    bool usable = arena_init(&request.arena, (size_t)1 << ARENA_RESERVE_BITS) == 0;
+    bool usable = arena_init(&request.arena, (size_t)1 << CALL_ARENA_BITS) == 0;
     atomic_fetch_add(&at_work, 1);
     bell_heed(&channel->bell, &at_work, true);
     while (usable) {

@@ -70,6 +70,7 @@ void state_finish(struct state *state)
 {
     for (unsigned i = 0; i < state->n_modules; i++)
         module_finish(&state->modules[i]);
+    operations_unmap(&state->operations);
 }
 
 struct module *state_module_by_generation(struct state *state, uint32_t generation)

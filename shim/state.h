@@ -11,6 +11,7 @@
 #include "cryptoki.h"
 #include "limits.h"
 #include "module.h"
+#include "operations.h"
 
 #define RETIRED 0x80000000U
 
@@ -21,6 +22,7 @@ struct state {
     _Atomic bool ending; /* C_Finalize has begun */
     bool strict;         /* some module wants every child to call C_Initialize */
     _Atomic unsigned calls; /* in progress */
+    _Atomic(struct operations *) operations; /* NULL until there is one to remember */
     unsigned n_modules;
     struct module modules[LIMIT_MODULES];
 };

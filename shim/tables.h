@@ -64,6 +64,22 @@ enum context {
     CONTEXT_MESSAGE, /* per-message calls, C_WrapKeyAuthenticated, C_UnwrapKeyAuthenticated */
 };
 
+/*
+ * What a function does with an operation of its session. An operation is known by its flag in CK_MECHANISM_INFO, such as
+ * CKF_ENCRYPT.
+ */
+enum role {
+    ROLE_NONE = 0,
+    ROLE_BEGIN,    /* begins it; with a NULL mechanism ends it */
+    ROLE_CONTINUE, /* ends it by failing, but not by CKR_BUFFER_TOO_SMALL where it has a buffer */
+    ROLE_END,      /* ends it, but not by CKR_BUFFER_TOO_SMALL or CKR_OK without the buffer */
+    ROLE_USE,      /* leaves it as it is */
+    ROLE_FINISH,   /* ends it by succeeding */
+    ROLE_CANCEL,   /* ends those in its flags by succeeding */
+    ROLE_OPEN,     /* a session without operations */
+    ROLE_CLOSE,    /* of a session */
+};
+
 /* How long a call may take: limits.toml gives each a default. */
 enum patience { PATIENCE_SHORT = 0, PATIENCE_LONG, PATIENCE_FOREVER };
 
@@ -85,6 +101,8 @@ struct function {
     uint8_t patience; /* enum patience */
     bool secret;      /* carries PINs or key material: every buffer it used is wiped whole */
     bool local;       /* never crosses the wire: answered in the shim */
+    uint8_t role;     /* enum role */
+    uint16_t operations; /* their flags */
     CK_RV gone;       /* what it returns when its helper died during the call */
     CK_RV absent;     /* what it returns when there is no helper to send it to */
     const struct without *without; /* NULL for nearly all */
@@ -128,6 +146,7 @@ struct field {
     uint8_t kind;    /* enum field_kind */
     uint8_t unit;    /* enum unit */
     uint8_t dir;     /* enum direction */
+    bool late;       /* an input that a later call of the operation may write */
 };
 
 struct layout {

@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "codec.h"
+#include "operations.h"
 #include "tables.h"
 
 /* How the shim renames handles and slots. The helper has none: names on the wire are the provider's. */
@@ -34,6 +35,8 @@ struct walk {
 
     uint8_t theirs; /* bytes of a CK_ULONG at the other end, 0 if as many as here */
 
+    struct recall *recall; /* of the session's operations; NULL where the call is about none */
+
     /* The shim's: */
     const struct names *names;
     CK_ULONG slot, session; /* the provider's own, for the argument that says where the call goes */
@@ -43,6 +46,7 @@ struct walk {
     size_t image_from;     /* the mechanism's parameter lies in the arena from here */
     size_t image_to;       /* to here, */
     const uint8_t *image;  /* and this is how it was before the call; NULL if there is none */
+    const CK_MECHANISM *given;   /* the mechanism, or what a message's parameter is like; NULL if there is none */
     const struct layout *layout; /* the struct the request named for it, NULL if it is none */
 
     const struct layout *signature; /* what fills the buffer of this call, where it is no plain byte string */
@@ -115,6 +119,9 @@ CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count);
 void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
 void get_template_answer(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count);
 
+/* What a parameter is, by (mechanism, function, length); NULL when the tables know of nothing. */
+const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism);
+
 void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism);
 CK_MECHANISM *get_mechanism(struct walk *walk);
 void put_mechanism_changes(struct walk *walk);
@@ -129,6 +136,15 @@ void put_signature(struct walk *walk, const void *buffer);
 void get_signature(struct walk *walk, void *buffer, CK_ULONG length);
 void *carve(struct walk *walk, size_t size);          /* NULL sets the reader's error */
 void *carve_from_end(struct walk *walk, size_t size); /* what needs no alignment */
+
+void put_message(struct walk *walk, void *parameter, CK_ULONG len);
+void *get_message(struct walk *walk, CK_ULONG *ret_len);
+void get_message_changes(struct walk *walk, void *parameter, CK_ULONG len);
+
+void late_collect(struct walk *walk, const CK_MECHANISM *mechanism); /* into walk.recall */
+bool late_refresh(struct recall *recall, bool beginning);            /* true if anything has changed since */
+void put_late(struct walk *walk);
+void get_late(struct walk *walk);
 
 /* A direction of its own: a fixed struct the standard fills, every field of it. */
 enum { DIR_WHOLE = 7 };

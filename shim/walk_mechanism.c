@@ -21,16 +21,38 @@ static bool fits(const struct walk *walk, const struct choice *choice, const voi
     return probe <= choice->probe_max;
 }
 
-/* The layout by (mechanism, function, length); NULL when the tables know of none. */
-static const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism)
+static bool has_pointers(const struct layout *layout)
+{
+    for (unsigned i = 0; i < layout->n_fields; i++)
+        if (layout->fields[i].kind >= FIELD_STRUCT)
+            return true;
+    return false;
+}
+
+/* The parameter of a message where no row says more: "typically an IV", of any length and written by either side. */
+static const struct choice *choose_for_message(const struct walk *walk, const struct mechanism *row)
+{
+    static const struct choice bytes = {.context = CONTEXT_ANY, .kind = VALUE_BYTES, .output = true};
+    for (unsigned i = 0; i < row->n_choices; i++) {
+        const struct choice *choice = &walk->tables->choices[row->choices + i];
+        bool here = choice->context == CONTEXT_ANY || choice->context == CONTEXT_MESSAGE;
+        if (here && choice->kind == VALUE_STRUCT && has_pointers(layout_of(walk, choice->type)))
+            return NULL;
+    }
+    return &bytes;
+}
+
+const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism)
 {
     const struct mechanism *row = tables_mechanism(walk->tables, mechanism->mechanism);
+    bool of_message = walk->function->role == ROLE_USE && walk->nesting <= 1;
     for (unsigned i = 0; row && i < row->n_choices; i++) {
         const struct choice *choice = &walk->tables->choices[row->choices + i];
-        if (fits(walk, choice, mechanism->pParameter, mechanism->ulParameterLen))
+        if (fits(walk, choice, mechanism->pParameter, mechanism->ulParameterLen) &&
+            !(of_message && choice->kind == VALUE_BYTES))
             return choice;
     }
-    return NULL;
+    return row && of_message ? choose_for_message(walk, row) : NULL;
 }
 
 /* ---- shim: request ---- */
@@ -86,6 +108,11 @@ static void put_parameter(struct walk *walk, const CK_MECHANISM *mechanism)
         refuse(walk, CKR_MECHANISM_PARAM_INVALID);
 }
 
+static bool is_beginning(const struct walk *walk)
+{
+    return walk->recall && walk->function->role == ROLE_BEGIN && walk->nesting == 0;
+}
+
 void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
 {
     if (!mechanism) {
@@ -100,6 +127,20 @@ void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
     put_number(walk, mechanism->mechanism, CKR_MECHANISM_INVALID);
     put_parameter(walk, mechanism);
     walk->nesting--;
+    if (is_beginning(walk) && walk->refusal == CKR_OK)
+        late_collect(walk, mechanism);
+}
+
+void put_message(struct walk *walk, void *parameter, CK_ULONG len)
+{
+    if (!parameter) {
+        write_number(walk->w, len);
+    } else if (!walk->recall || !walk->recall->known) {
+        refuse(walk, CKR_OPERATION_NOT_INITIALIZED);
+    } else {
+        const CK_MECHANISM mechanism = {walk->recall->mechanism, parameter, len};
+        put_mechanism(walk, &mechanism);
+    }
 }
 
 /* ---- helper: request ---- */
@@ -202,6 +243,9 @@ CK_MECHANISM *get_mechanism(struct walk *walk)
     walk->image_from = walk->arena->used;
     CK_MECHANISM *mechanism = get_any_mechanism(walk);
     walk->image_to = walk->arena->used;
+    walk->given = mechanism;
+    if (is_beginning(walk) && mechanism && !walk->r->error)
+        late_collect(walk, mechanism);
     if (!mechanism || !mechanism->pParameter || walk->r->error)
         return mechanism;
     uint8_t *image = take(walk, walk->image_to - walk->image_from);
@@ -209,6 +253,17 @@ CK_MECHANISM *get_mechanism(struct walk *walk)
         memcpy(image, walk->arena->base + walk->image_from, walk->image_to - walk->image_from);
     walk->image = image;
     return mechanism;
+}
+
+void *get_message(struct walk *walk, CK_ULONG *ret_len)
+{
+    if (read_peek(walk->r) != WIRE_ARRAY) {
+        *ret_len = read_number(walk->r);
+        return NULL;
+    }
+    const CK_MECHANISM *mechanism = get_mechanism(walk);
+    *ret_len = mechanism ? mechanism->ulParameterLen : 0;
+    return mechanism ? mechanism->pParameter : NULL;
 }
 
 /* ---- helper: response ---- */
@@ -225,15 +280,6 @@ static bool is_unchanged(const struct walk *walk)
            !memcmp(walk->image, walk->arena->base + walk->image_from, walk->image_to - walk->image_from);
 }
 
-/* The mechanism stands first in its part of the arena, behind the allocation's header. */
-static const CK_MECHANISM *mechanism_image(const struct walk *walk)
-{
-    for (unsigned i = 0; i < walk->function->n_args; i++)
-        if (walk->function->args[i].kind == ARG_MECHANISM)
-            return (const CK_MECHANISM *)(const void *)image_of(walk, (void *)walk->words[walk->function->args[i].pos]);
-    return NULL;
-}
-
 /* By the struct the request named: the memory was laid out by it and by nothing else. */
 static void put_parameter_changes(struct walk *walk, const CK_MECHANISM *before)
 {
@@ -248,9 +294,8 @@ static void put_parameter_changes(struct walk *walk, const CK_MECHANISM *before)
 
 void put_mechanism_changes(struct walk *walk)
 {
-    const CK_MECHANISM *before = is_unchanged(walk) ? NULL : mechanism_image(walk);
-    if (before)
-        put_parameter_changes(walk, before);
+    if (!is_unchanged(walk))
+        put_parameter_changes(walk, (const CK_MECHANISM *)(const void *)image_of(walk, walk->given));
     else
         write_nil(walk->w);
 }
@@ -272,4 +317,10 @@ void get_mechanism_changes(struct walk *walk, const CK_MECHANISM *mechanism)
     } else {
         reader_fail(r, -EBADMSG);
     }
+}
+
+void get_message_changes(struct walk *walk, void *parameter, CK_ULONG len)
+{
+    const CK_MECHANISM mechanism = {walk->recall ? walk->recall->mechanism : 0, parameter, len};
+    get_mechanism_changes(walk, &mechanism);
 }

@@ -39,6 +39,15 @@ static void put_capacity(struct walk *walk, const void *buffer, const CK_ULONG *
         put_signature_name(walk);
 }
 
+/* Filled whole or not at all: there is no asking for less. */
+static void put_exact(struct walk *walk, const void *buffer, CK_ULONG len)
+{
+    if (buffer && len > LIMIT_BYTES)
+        refuse(walk, CKR_ARGUMENTS_BAD);
+    else
+        put_capacity(walk, buffer, &len, false);
+}
+
 static void put_request_arg(struct walk *walk, const struct arg *arg)
 {
     struct writer *w = walk->w;
@@ -58,11 +67,11 @@ static void put_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_TEMPLATE: put_template(walk, p, len); break;
     case ARG_TEMPLATE_IO: put_template_query(walk, p, len); break;
     case ARG_MECHANISM: put_mechanism(walk, p); break;
-    case ARG_MESSAGE: refuse(walk, CKR_FUNCTION_NOT_SUPPORTED); break;
+    case ARG_MESSAGE: put_message(walk, p, len); break;
     case ARG_OUT_BYTES: put_capacity(walk, p, pointer(walk, arg->len), walk->signature != NULL); break;
     case ARG_OUT_NUMBERS:
     case ARG_OUT_SLOTS: put_capacity(walk, p, pointer(walk, arg->len), false); break;
-    case ARG_OUT_EXACT: put_capacity(walk, p, &len, false); break;
+    case ARG_OUT_EXACT: put_exact(walk, p, len); break;
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:
     case ARG_OUT_SESSION:
@@ -168,8 +177,10 @@ static void get_exact(struct walk *walk, const struct arg *arg)
         return;
     bool buffer = read_bool(walk->r);
     CK_ULONG len = cut(read_uint(walk->r));
-    walk->words[arg->len] = buffer ? at_most(len, ROOM_BYTES) : len;
-    if (buffer)
+    walk->words[arg->len] = len;
+    if (buffer && len > ROOM_BYTES)
+        reader_fail(walk->r, -EMSGSIZE);
+    else if (buffer)
         walk->words[arg->pos] = (uintptr_t)take(walk, walk->words[arg->len]);
 }
 
@@ -248,7 +259,7 @@ static void get_request_arg(struct walk *walk, const struct arg *arg)
     case ARG_TEMPLATE: *word = (uintptr_t)get_template(walk, &len), walk->words[arg->len] = len; break;
     case ARG_TEMPLATE_IO: *word = (uintptr_t)get_template_query(walk, &len), walk->words[arg->len] = len; break;
     case ARG_MECHANISM: *word = (uintptr_t)get_mechanism(walk); break;
-    case ARG_MESSAGE: reader_fail(walk->r, -EBADMSG); break;
+    case ARG_MESSAGE: *word = (uintptr_t)get_message(walk, &len), walk->words[arg->len] = len; break;
     case ARG_OUT_BYTES: get_buffer(walk, arg); break;
     case ARG_OUT_NUMBERS:
     case ARG_OUT_SLOTS: get_array(walk, arg); break;

@@ -6,7 +6,7 @@
 
 static bool carries_output(const struct arg *arg)
 {
-    return arg->kind == ARG_TEMPLATE_IO || arg->kind == ARG_MECHANISM ||
+    return arg->kind == ARG_TEMPLATE_IO || arg->kind == ARG_MECHANISM || arg->kind == ARG_MESSAGE ||
            (arg->kind >= ARG_OUT_BYTES && arg->kind <= ARG_OUT_STRUCT);
 }
 
@@ -96,7 +96,8 @@ static void put_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
         else
             write_nil(w);
         break;
-    case ARG_MECHANISM: put_mechanism_changes(walk); break;
+    case ARG_MECHANISM:
+    case ARG_MESSAGE: put_mechanism_changes(walk); break;
     case ARG_OUT_BYTES: put_filled(walk, arg, rv, 1); break;
     case ARG_OUT_NUMBERS:
     case ARG_OUT_SLOTS: put_filled(walk, arg, rv, sizeof(CK_ULONG)); break;
@@ -132,11 +133,14 @@ static unsigned count_outputs(const struct function *f)
 void put_response(struct walk *walk, CK_RV rv)
 {
     const struct function *f = walk->function;
-    write_array(walk->w, 1 + count_outputs(f));
+    bool late = walk->recall && late_refresh(walk->recall, f->role == ROLE_BEGIN);
+    write_array(walk->w, 1 + count_outputs(f) + late);
     write_number(walk->w, rv);
     for (unsigned i = 0; i < f->n_args; i++)
         if (carries_output(&f->args[i]))
             put_response_arg(walk, &f->args[i], rv);
+    if (late)
+        put_late(walk);
 }
 
 /* ---- shim: the answer into the caller's memory ---- */
@@ -242,6 +246,7 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
             get_template_answer(walk, p, p ? walk->words[arg->len] : 0);
         break;
     case ARG_MECHANISM: get_mechanism_changes(walk, p); break;
+    case ARG_MESSAGE: get_message_changes(walk, p, walk->words[arg->len]); break;
     case ARG_OUT_BYTES:
     case ARG_OUT_NUMBERS:
     case ARG_OUT_SLOTS:
@@ -262,11 +267,17 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
 CK_RV get_response(struct walk *walk)
 {
     const struct function *f = walk->function;
-    if (read_array(walk->r) != 1 + count_outputs(f))
+    size_t count = read_array(walk->r), usual = 1 + count_outputs(f);
+    bool late = walk->recall && count == usual + 1;
+    if (count != usual && !late)
         reader_fail(walk->r, -EBADMSG);
     CK_RV rv = read_number(walk->r);
     for (unsigned i = 0; i < f->n_args && !walk->r->error; i++)
         if (carries_output(&f->args[i]))
             get_response_arg(walk, &f->args[i], rv);
+    if (walk->recall && f->role == ROLE_BEGIN)
+        late_refresh(walk->recall, true);
+    if (late && !walk->r->error)
+        get_late(walk);
     return walk->refusal == CKR_OK ? rv : walk->refusal;
 }

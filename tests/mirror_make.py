@@ -217,7 +217,6 @@ class Maker(StructMaker):
     def arg_message(self, arg: Arg) -> list[Value]:
         """Make the parameter of one message."""
         assert self.message
-        self.refuse("CKR_FUNCTION_NOT_SUPPORTED", "the parameter of one message is not carried yet")
         return list(self.parameter(self.message, arg.name))
 
     # ---- outputs ----

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from brokers import module
 from life import Host, hosted
-from mirror_cases import carried_functions, groups, homes, is_message, lies, make
+from mirror_cases import begin_message, carried_functions, groups, homes, is_message, lies, make
 from mirror_choices import Choices
 from mirror_coverage import Coverage, text
 from mirror_run import Way, compared
 
 from p11host import shim_path
-from p11host.tables import SINCE, tables
+from p11host.tables import SINCE, Function, tables
 
 pytest_plugins = ["life_fixtures"]
 
@@ -53,15 +53,20 @@ def run_all(mirror: str) -> dict[str, Any]:
 def run_older(mirror: str, version: str) -> list[str]:
     """Make the usual call of each function with a provider of that version; return what is wrong."""
     direct, shim = Way(Path(mirror)), Way(shim_path())
-    wrong = []
-    for function in carried_functions():
-        case = make(
-            function, ("function", function.name), Choices(), message=tables().mechanisms["CKM_AES_GCM"]
-        )
-        if SINCE.index(function.since) > SINCE.index(version):
-            case.refusal, case.reason = "CKR_FUNCTION_NOT_SUPPORTED", f"new in {function.since}"
-        wrong += [f"{function.name}: {found}" for found in compared(case, direct, shim)]
-    return wrong
+    return [found for function in carried_functions() for found in _older(function, version, direct, shim)]
+
+
+def _older(function: Function, version: str, direct: Way, shim: Way) -> list[str]:
+    gcm = tables().mechanisms["CKM_AES_GCM"]
+    session = {"hSession": 0} if is_message(function) else {}
+    case = make(function, ("function", function.name), Choices(), message=gcm, **session)
+    if SINCE.index(function.since) > SINCE.index(version):
+        case.refusal, case.reason = "CKR_FUNCTION_NOT_SUPPORTED", f"new in {function.since}"
+        if is_message(function):
+            case.refusal = "CKR_OPERATION_NOT_INITIALIZED"  # as no operation could begin
+    elif is_message(function):
+        compared(begin_message(function, gcm), direct, shim)
+    return [f"{function.name}: {found}" for found in compared(case, direct, shim)]
 
 
 def run_lies() -> list[str]:
@@ -99,7 +104,7 @@ def test_every_row_of_the_tables(run: Any) -> None:
     """Every function that reaches a provider, every mechanism, parameter struct and attribute was carried."""
     carried = {name for name, (carried, _) in run["coverage"].items() if carried}
     known = tables()
-    wanted = {f"function {function.name}" for function in carried_functions() if not is_message(function)}
+    wanted = {f"function {function.name}" for function in carried_functions()}
     wanted |= {f"mechanism {known.mechanism(row.value).name}" for row in known.mechanisms.values()}  # type: ignore[union-attr]
     wanted |= {f"struct {row.name}" for row in known.structs.values() if row.kind == "param"}
     wanted |= {f"attribute {row.name}" for row in known.attributes.values()}

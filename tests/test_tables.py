@@ -134,6 +134,37 @@ def test_mechanism_parameters_without_pointers_are_nine() -> None:
     } == flat
 
 
+def test_operations_are_begun_and_ended() -> None:
+    """What may be begun with a NULL mechanism is an operation; it has an end, and a flag of the standard."""
+    rows = {f.name: f.operation for f in T.functions.values() if f.operation}
+    begin = {name: row.names for name, row in rows.items() if row.role == "begin"}
+    ends = {name: row.names for name, row in rows.items() if row.role in ("end", "finish")}
+    cancelling = [
+        f.name for f in T.functions.values() if any(a.kind == "mechanism" and a.optional for a in f.args)
+    ]
+    final = {name for name in T.functions if name.endswith("Final")} - {"C_FindObjectsFinal"}
+
+    assert set(cancelling) == begin.keys()
+    assert set(begin.values()) == set(ends.values())
+    assert final <= ends.keys()
+    assert {"mechanism"} == {T.constants[flag].domain for row in rows.values() for flag in row.flags}
+
+
+def test_messages_use_their_operation() -> None:
+    """What takes the parameter of a message leaves its operation as it is, and nothing else does."""
+    using = {f.name for f in T.functions.values() if f.operation and f.operation.role == "use"}
+
+    assert 12 == len(using)
+    assert using == {f.name for f in T.functions.values() for a in f.args if a.kind == "message"}
+
+
+def test_late_outputs_are_known() -> None:
+    """What is an input by the standard and yet written late, by some provider, is the IV of AES-GCM."""
+    late = {f"{s.name}.{f.name}" for s in T.structs.values() if not s.alias for f in s.fields if f.late}
+
+    assert {"CK_GCM_PARAMS.pIv", "CK_GCM_PARAMS_LEGACY.pIv"} == late
+
+
 def test_output_of_parameters_is_known() -> None:
     """There are 24 structs of mechanisms that carry something back, four of them no parameters."""
     kinds = ("param", "nested", "signature")

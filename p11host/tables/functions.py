@@ -19,6 +19,24 @@ CONTEXTS = ("plain", "wrap", "message-init", "message")
 PATIENCES = ("short", "long", "forever")
 """How long a call may take: keys of [deadlines] in specs/limits.toml."""
 
+ROLES = {
+    "begin": "mechanism",
+    "continue": "",
+    "end": "",
+    "use": "message",
+    "finish": "",
+    "cancel": "flags",
+    "open": "out session",
+    "close": "",
+}
+"""What a function does with an operation, and the kind of argument it needs for that."""
+
+OPERATIONS = (
+    *("encrypt", "decrypt", "digest", "sign", "sign-recover", "verify", "verify-recover"),
+    *("message-encrypt", "message-decrypt", "message-sign", "message-verify"),
+)
+"""Operations of a session that begin with a mechanism. CKF_ENCRYPT is the flag of ``encrypt``, and so on."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "session": ("CK_SESSION_HANDLE",),
     "slot": ("CK_SLOT_ID",),
@@ -49,7 +67,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 Two kinds more have a type of their own: ``out struct`` and ``local``.
 """
 
-_KEYS = "context patience secret local without"
+_KEYS = "context operation patience secret local without"
 _WITHOUT = re.compile(r"(?:(\w+)|(\w+)\.(\w+)) (CKF_\w+)(?:: (CKR_\w+))?")
 _OPTIONAL = ("object", "mechanism")
 _ARG = re.compile(r"(\w+) ((?:out |inout )?)([a-z]+)(\??)(?:\[([\w, ]*)\])?(?: : (\w+))?")
@@ -96,6 +114,21 @@ class Without:
 
 
 @dataclass(frozen=True)
+class Operation:
+    """The place of a function in operations of its session."""
+
+    role: str
+    """A key of ROLES."""
+    names: tuple[str, ...]
+    """Of OPERATIONS; none for roles that are about the session."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The operations by the names of their flags in CK_MECHANISM_INFO."""
+        return tuple(f"CKF_{name.upper().replace('-', '_')}" for name in self.names)
+
+
+@dataclass(frozen=True)
 class Function:
     """One Cryptoki function."""
 
@@ -113,6 +146,7 @@ class Function:
     local: bool
     """Answered in the application's process."""
     without: Without | None
+    operation: Operation | None
     returns: frozenset[str]
     """CKR names that the standard allows; CKR_FUNCTION_NOT_SUPPORTED is always allowed."""
 
@@ -164,6 +198,7 @@ class _Reader:
             secret=self.source.flag(path, row, "secret", default=False),
             local=self.source.flag(path, row, "local", default=False),
             without=self.without(path, row["without"], args) if "without" in row else None,
+            operation=self.operation(path, row["operation"], args) if "operation" in row else None,
             returns=returns,
         )
 
@@ -183,6 +218,19 @@ class _Reader:
                 return Without(pos, arg.struct, field, flag, refusal)
             pos += len(arg.words)
         return self.source.fail(path, f"without: no flags in {text!r}")
+
+    def operation(self, path: tuple[str, ...], text: object, args: tuple[Arg, ...]) -> Operation:
+        """Read ``operation``."""
+        role, *names = (text.split() if isinstance(text, str) else None) or [""]
+        if role not in ROLES:
+            self.source.fail(path, f"operation: expected one of {', '.join(ROLES)}, not {text!r}")
+        if not names and role not in ("cancel", "open", "close"):
+            self.source.fail(path, f"operation: {role} what?")
+        for name in names:
+            self.source.choice(path, "operation", name, OPERATIONS)
+        if ROLES[role] and ROLES[role] not in {arg.kind for arg in args}:
+            self.source.fail(path, f"operation: {role} needs an argument of kind {ROLES[role]}")
+        return Operation(role, tuple(names))
 
     def arg(self, path: tuple[str, ...], text: str) -> Arg:
         """Read one argument of ``args``."""

@@ -25,7 +25,7 @@ ABIS = ("lp64", "ilp32")
 
 _FIELD = re.compile(
     r"(?P<name>\w+) +(?P<base>\w+)(?P<star>\*?)(?:\[(?P<array>\d+)\])?"
-    r"(?: +\[(?P<length>[^\]]+)\])?(?: +by (?P<tag>\w+))?(?: +(?P<direction>in|out|inout))?"
+    r"(?: +\[(?P<length>[^\]]+)\])?(?: +by (?P<tag>\w+))?(?: +(?P<direction>in|out|inout|late))?"
 )
 _LENGTH = re.compile(r"(?P<sign>[*^]?)(?P<name>[A-Za-z]\w*)(?: (?P<unit>bits|bytes\|bits))?")
 _UNITS = {
@@ -76,6 +76,8 @@ class Field:
     """in, out or inout."""
     tag: str
     """Name of the field that types a ``union``."""
+    late: bool = False
+    """An input that a provider may write in a later call of the operation."""
 
     @property
     def type(self) -> str:
@@ -188,7 +190,7 @@ class _Reader:
         """Read one field. A struct that is never carried may hold what the grammar cannot describe."""
         found = _FIELD.fullmatch(text)
         if not found:
-            wanted = f"{text!r}: expected NAME TYPE [LENGTH] [by TAG] [out|inout]"
+            wanted = f"{text!r}: expected NAME TYPE [LENGTH] [by TAG] [out|inout|late]"
             self.source.fail(path, wanted, item=text)
         read = Field(
             name=found["name"],
@@ -197,8 +199,9 @@ class _Reader:
             pointer=bool(found["star"]),
             array=int(found["array"] or 0),
             length=self.length(path, text, found["length"]) if found["length"] else None,
-            direction=found["direction"] or "in",
+            direction="in" if found["direction"] in (None, "late") else found["direction"],
             tag=found["tag"] or "",
+            late=found["direction"] == "late",
         )
         kind = self.kind(read)
         if not kind:
@@ -209,6 +212,8 @@ class _Reader:
             self.source.fail(path, f"{text!r}: {read.type} cannot be carried: layout = false", item=text)
         if read.pointer != (read.length is not None):
             self.source.fail(path, f"{text!r}: a pointer, and nothing else, has a length", item=text)
+        if read.late and kind != "bytes":
+            self.source.fail(path, f"{text!r}: only a pointer to bytes can be late", item=text)
         return replace(read, kind=kind)
 
     def kind(self, read: Field) -> str:

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fence.h"
+#include "visit.h"
 
 static bool object_to_wire(void *context, CK_ULONG client, CK_ULONG *ret_server)
 {
@@ -56,6 +57,8 @@ struct ends *ends_begin(const struct function *function)
     message_forget(&e->message);
     reader_init(&e->reader, e->buffer, message_source, &e->message);
     e->shelf = e->writer.shelf = (struct shelf){0};
+    operations_recall(NULL, 0, 0, &e->begun);
+    e->begun.known = true;
     e->caller = fence_alloc(function->n_words * sizeof *e->caller);
     memset(e->caller, 0, function->n_words * sizeof *e->caller);
     e->shim = (struct walk){
@@ -95,6 +98,8 @@ bool ends_gave(const void *ends, const void *at, size_t size)
 
 void ends_write_request(struct ends *e)
 {
+    e->begun.mechanism = visit_operation;
+    e->shim.recall = e->shim.function->role == ROLE_USE ? &e->begun : NULL;
     e->shim.slot = e->caller[0] ^ SLOT_PATTERN;
     e->shim.session = e->caller[0] ^ SESSION_PATTERN;
     put_request(&e->shim);

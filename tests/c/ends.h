@@ -11,6 +11,7 @@
 
 struct ends {
     struct walk shim, helper;
+    struct recall begun; /* what the shim knows of the operation: its mechanism is visit_operation, it has no late outputs */
     uintptr_t *caller;             /* the C arguments, behind a fence */
     uintptr_t provider[MAX_WORDS]; /* what the provider is given for them */
     struct writer writer;

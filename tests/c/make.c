@@ -295,6 +295,16 @@ static CK_MECHANISM *some_mechanism(struct dice *d, uint8_t context)
     return made;
 }
 
+const struct choice *make_find_choice(const struct mechanism *mechanism, enum context context)
+{
+    for (unsigned i = 0; i < mechanism->n_choices; i++) {
+        const struct choice *choice = &choices[mechanism->choices + i];
+        if (choice->context == CONTEXT_ANY || choice->context == (uint8_t)context)
+            return choice;
+    }
+    return NULL;
+}
+
 bool make_next_way(struct way *way)
 {
     const struct mechanism *m = way->mechanism ? way->mechanism : mechanisms;
@@ -316,7 +326,7 @@ int make_find_arg(const struct function *function, enum arg_kind kind)
 
 bool make_crosses(const struct function *function)
 {
-    return !function->local && make_find_arg(function, ARG_MESSAGE) < 0;
+    return !function->local;
 }
 
 const struct function *make_function_for(const struct choice *choice)
@@ -353,6 +363,22 @@ static void make_pair(struct dice *d, const struct arg *arg, uintptr_t *words)
     words[arg->len] = words[arg->pos] ? len : (uintptr_t)dice_number(d);
 }
 
+/* Of any mechanism, often one with a struct of its own for messages. */
+static void make_message(struct dice *d, const struct arg *arg, uintptr_t *words)
+{
+    static const CK_MECHANISM_TYPE usual[] = {CKM_AES_GCM, CKM_AES_CCM, CKM_CHACHA20_POLY1305, CKM_AES_CBC};
+    const struct mechanism *m = tables_mechanism(&standard_tables, usual[dice_throw(d, 4)]);
+    if (dice_once_in(d, 3))
+        m = &mechanisms[dice_throw(d, mechanism_count)];
+    const struct choice *choice = make_find_choice(m, CONTEXT_MESSAGE);
+    CK_MECHANISM *made = make_mechanism(d, m, dice_once_in(d, 6) ? NULL : choice);
+    visit_operation = m->value;
+    words[arg->pos] = (uintptr_t)made->pParameter;
+    words[arg->len] = made->pParameter ? made->ulParameterLen : (CK_ULONG)dice_number(d);
+    if (!choice && m->n_choices == 0 && dice_once_in(d, 2))
+        make_pair(d, arg, words);
+}
+
 static void make_template_arg(struct dice *d, const struct arg *arg, uintptr_t *words)
 {
     CK_ULONG count = dice_throw(d, 8);
@@ -375,8 +401,8 @@ static void make_arg(struct dice *d, const struct function *f, const struct arg 
     case ARG_SESSION: *word = 1 + dice_throw(d, 1U << 24); break;
     case ARG_OBJECT: *word = some_object(d); break;
     case ARG_BOOL: *word = dice_throw(d, 256); break;
-    case ARG_BYTES:
-    case ARG_MESSAGE: make_pair(d, arg, words); break;
+    case ARG_MESSAGE: make_message(d, arg, words); break;
+    case ARG_BYTES: make_pair(d, arg, words); break;
     case ARG_FIXED: *word = dice_once_in(d, 6) ? 0 : (uintptr_t)some_bytes(d, arg->type); break;
     case ARG_STRING: *word = dice_once_in(d, 6) ? 0 : (uintptr_t)some_text(d); break;
     case ARG_TEMPLATE:

@@ -32,7 +32,10 @@ void make_fields(struct dice *dice, const struct layout *layout, uint8_t *base);
 /* The first function with a mechanism for which the choice holds; NULL if there is none. */
 const struct function *make_function_for(const struct choice *choice);
 
-/* Whether it is sent to a helper at all; message parameters are not, so far. */
+/* The first choice of a mechanism that holds in that context; NULL if there is none. */
+const struct choice *make_find_choice(const struct mechanism *mechanism, enum context context);
+
+/* Whether it is sent to a helper at all. */
 bool make_crosses(const struct function *function);
 
 /* The index in `args` of the argument of that kind; -1 if there is none. */

@@ -8,18 +8,58 @@
 
 /* ---- parameters ---- */
 
-static void message_parameters_are_refused(void)
+/* Which struct it is follows from the operation. */
+static void a_message_outside_an_operation_is_refused(void)
 {
+    unsigned tried = 0;
     for (unsigned fn = 0; fn < FUNCTION_COUNT; fn++) {
-        if (functions[fn].local || make_find_arg(&functions[fn], ARG_MESSAGE) < 0)
-            continue;
-        struct dice dice = dice_from_seed(fn);
-        struct ends *e = ends_begin(&functions[fn]);
-        test_case("%s", functions[fn].name);
-        make_call(&dice, &functions[fn], e->caller);
-        expect(!ends_request(e, 0));
-        expect_number(CKR_FUNCTION_NOT_SUPPORTED, e->shim.refusal);
+        int i = make_find_arg(&functions[fn], ARG_MESSAGE);
+        for (unsigned given = 0; given < 2 && i >= 0; given++, tried++) {
+            struct ends *e = ends_begin(&functions[fn]);
+            test_case("%s", functions[fn].name);
+            e->begun.known = false;
+            e->caller[functions[fn].args[i].pos] = given ? (uintptr_t)fence_alloc(8) : 0;
+            e->caller[functions[fn].args[i].len] = 8;
+            expect(ends_request(e, 0) == !given);
+            expect_number(given ? CKR_OPERATION_NOT_INITIALIZED : CKR_OK, e->shim.refusal);
+        }
     }
+    expect_number(24, tried);
+}
+
+static CK_RV refusal_of_message(CK_MECHANISM_TYPE mechanism, CK_ULONG len)
+{
+    struct ends *e = ends_begin(&functions[FN_C_EncryptMessageBegin]);
+    visit_operation = mechanism;
+    e->caller[1] = (uintptr_t)fence_alloc(len);
+    e->caller[2] = len;
+    ends_write_request(e);
+    return e->shim.refusal;
+}
+
+static void an_undescribed_message_is_refused(void)
+{
+    expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_message(CKM_AES_GCM, 12));
+    expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_message(CKM_RSA_PKCS_OAEP, 16));
+    expect_number(CKR_MECHANISM_PARAM_INVALID, refusal_of_message(CKM_VENDOR_DEFINED + 7, 16));
+    expect_number(CKR_OK, refusal_of_message(CKM_AES_CBC, 12));
+    expect_number(CKR_OK, refusal_of_message(CKM_AES_CTR, 16));
+    expect_number(CKR_OK, refusal_of_message(CKM_SHA256_HMAC, 12));
+}
+
+/* Filled whole or not at all: fewer bytes than asked for would be worse than none. */
+static void more_random_bytes_than_can_be_are_refused(void)
+{
+    static const CK_ULONG lengths[] = {LIMIT_BYTES, (CK_ULONG)LIMIT_BYTES + 1, CK_UNAVAILABLE_INFORMATION};
+    for (unsigned k = 0; k < sizeof lengths / sizeof *lengths; k++)
+        for (unsigned given = 0; given < 2; given++) {
+            struct ends *e = ends_begin(&functions[FN_C_GenerateRandom]);
+            test_case("%lu bytes", lengths[k]);
+            e->caller[1] = given ? (uintptr_t)fence_alloc(8) : 0;
+            e->caller[2] = lengths[k];
+            ends_write_request(e);
+            expect_number(given && lengths[k] > LIMIT_BYTES ? CKR_ARGUMENTS_BAD : CKR_OK, e->shim.refusal);
+        }
 }
 
 static CK_MECHANISM *make_undescribed(struct dice *dice, const struct mechanism *mechanism)
@@ -193,7 +233,9 @@ static void nesting_is_bounded(void)
 }
 
 static const struct test tests[] = {
-    TEST(message_parameters_are_refused, "a function whose parameter cannot be sent yet says that it is not supported"),
+    TEST(a_message_outside_an_operation_is_refused, "a message's parameter is sent only if its operation is known; NULL always is"),
+    TEST(an_undescribed_message_is_refused, "a message's parameter is its mechanism's struct, or bytes where there is none with pointers"),
+    TEST(more_random_bytes_than_can_be_are_refused, "more bytes than the limit are refused where nobody could say that fewer came"),
     TEST(undescribed_parameters_are_refused, "a parameter that no table describes is never sent"),
     TEST(a_handle_that_is_not_ours_is_no_handle, "a stale handle is never another object, nor none where that has a meaning"),
     TEST(a_stale_handle_in_a_parameter_is_refused, "nor does one in a parameter"),

@@ -199,6 +199,25 @@ static void pointers_of_parameters(void)
                      "\x92\x94\xc4\x02" "cc\x02\xc4\x01s\x01\x91\x92\xcc\xee\xcc\xee");
 }
 
+static struct ends *begin_message(unsigned fn, CK_MECHANISM_TYPE mechanism, void *parameter, CK_ULONG len)
+{
+    struct ends *e = begin(fn);
+    visit_operation = mechanism;
+    e->caller[1] = (uintptr_t)parameter, e->caller[2] = len;
+    return e;
+}
+
+static void messages(void)
+{
+    uint8_t iv[2] = "iv", tag[1] = "t";
+    CK_GCM_MESSAGE_PARAMS gcm = {iv, 2, 16, CKG_GENERATE_COUNTER, tag, 8};
+    EXPECT_REQUEST(begin_message(FN_C_SignMessageBegin, CKM_AES_GCM, NULL, 0), "\x92\x05\x00");
+    EXPECT_REQUEST(begin_message(FN_C_SignMessageBegin, CKM_AES_GCM, NULL, 48), "\x92\x05\x30");
+    EXPECT_REQUEST(begin_message(FN_C_SignMessageBegin, CKM_AES_CBC, iv, 2), "\x92\x05\x92\xcd\x10\x82\xc4\x02iv");
+    EXPECT_REQUEST(begin_message(FN_C_SignMessageBegin, CKM_AES_GCM, &gcm, sizeof gcm),
+                   "\x92\x05\x92\xcd\x10\x87\x92\xb5" "CK_GCM_MESSAGE_PARAMS\x96\xc4\x02iv\x02\x10\x02\xc4\x01t\x08");
+}
+
 static void tagged_unions(void)
 {
     CK_ULONG key = 7 ^ OBJECT_PATTERN;
@@ -288,6 +307,23 @@ static void changes_in_responses(void)
     expect_number(3, room);
 }
 
+static void changes_of_messages_in_responses(void)
+{
+    uint8_t iv[2] = "iv", tag[1] = "t";
+    CK_GCM_MESSAGE_PARAMS gcm = {iv, 2, 16, CKG_GENERATE_COUNTER, tag, 8};
+    struct ends *e = begin_message(FN_C_SignMessageBegin, CKM_AES_GCM, &gcm, sizeof gcm);
+    ends_write_request(e);
+    expect_number(CKR_OK, RESPOND(e, "\x92\x00\x96\xc4\x02VI\xc0\xc0\xc0\xc4\x01T\xc0"));
+    expect_bytes("VI", iv, 2);
+    expect_bytes("T", tag, 1);
+    expect_number(CKR_DEVICE_ERROR, RESPOND(e, "\x92\x30\x96\xc4\x02iv\xc0\xc0\xc0\xc0\xc0"));
+    expect_bytes("iv", iv, 2);
+    e = begin_message(FN_C_SignMessageBegin, CKM_AES_CBC, iv, 2);
+    ends_write_request(e);
+    expect_number(CKR_OK, RESPOND(e, "\x92\x00\xc4\x02VI"));
+    expect_bytes("VI", iv, 2);
+}
+
 static const struct test tests[] = {
     TEST(scalars, "4.1: numbers, truth values, handles and slots"),
     TEST(byte_strings, "4.2: byte strings, and the number that stands for NULL"),
@@ -298,6 +334,8 @@ static const struct test tests[] = {
     TEST(parameters, "4.4: parameters of every kind"),
     TEST(no_mechanism, "4.2: no mechanism"),
     TEST(pointers_of_parameters, "4.5: pointers, outputs, structs inside"),
+    TEST(messages, "4.2, 4.4: parameters of messages"),
+    TEST(changes_of_messages_in_responses, "4.4: what a provider changed in one"),
     TEST(tagged_unions, "4.5: tagged unions"),
     TEST(responses, "4.3: what is answered"),
     TEST(structs_in_responses, "4.5: structs that are answered"),

@@ -155,6 +155,23 @@ static void visit_mechanism(struct visit *v, CK_MECHANISM *mechanism)
         add(v, LEAF_BYTES, parameter, len, c && c->output ? DIR_INOUT : DIR_IN);
 }
 
+CK_MECHANISM_TYPE visit_operation;
+
+/* What no struct or number is described for is bytes, and the provider may write them. */
+static void visit_message(struct visit *v, uint8_t *parameter, CK_ULONG len)
+{
+    const CK_MECHANISM mechanism = {visit_operation, parameter, len};
+    if (len == 0 || !leads_somewhere(v, parameter, len))
+        return;
+    const struct choice *c = visit_choose(v->context, &mechanism);
+    if (c && c->kind == VALUE_STRUCT)
+        visit_fields(v, &layouts[c->type], parameter, NULL, DIR_IN);
+    else if (c && c->kind == VALUE_OBJECT && len == sizeof(CK_ULONG))
+        add(v, LEAF_OBJECTS, parameter, len, DIR_IN);
+    else
+        add(v, LEAF_BYTES, parameter, len, c && c->kind != VALUE_BYTES ? DIR_IN : DIR_INOUT);
+}
+
 static void visit_inner_mechanism(struct visit *v, CK_MECHANISM *mechanism)
 {
     bool before = v->inner;
@@ -341,8 +358,12 @@ static void visit_arg(struct visit *v, const struct arg *arg, uintptr_t *words)
     case ARG_SLOT: add(v, LEAF_SLOTS, word, sizeof *word, DIR_IN); break;
     case ARG_SESSION: add(v, LEAF_SESSIONS, word, sizeof *word, DIR_IN); break;
     case ARG_OBJECT: add(v, LEAF_OBJECTS, word, sizeof *word, DIR_IN); break;
-    case ARG_BYTES:
     case ARG_MESSAGE:
+        add_number(v, &words[arg->len], DIR_IN);
+        if (p)
+            visit_message(v, p, len);
+        break;
+    case ARG_BYTES:
         add_number(v, &words[arg->len], DIR_IN);
         if (p)
             add(v, LEAF_BYTES, p, len, DIR_IN);

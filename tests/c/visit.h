@@ -55,6 +55,9 @@ typedef bool visit_guard(const void *context, const void *at, size_t size);
  */
 void visit_call(struct leaves *leaves, const struct function *function, uintptr_t *words, visit_guard *may_read, const void *context);
 
+/* The mechanism of the operation whose messages are visited. */
+extern CK_MECHANISM_TYPE visit_operation;
+
 /* The choice a parameter of `len` bytes is read by; NULL when the tables know none. */
 const struct choice *visit_choose(uint8_t context, const CK_MECHANISM *mechanism);
 
