@@ -25,7 +25,10 @@ IDLE = 300
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in ms, 0 for none."""
+    """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in ms, 0 for none.
+
+    `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
+    """
 
     name: str
     path: Path
@@ -38,6 +41,8 @@ class Module:
     short: int
     long: int
     file: Path
+    tables: tuple[Path, ...] = ()
+    rows: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +97,19 @@ def choose(path: Path | None = None, environ: Mapping[str, str] | None = None) -
     return Choice(tuple(config_candidates(environ)), named=False)
 
 
-def load(choice: Choice) -> Config:
+def load(choice: Choice, seen: set[Path] | None = None) -> Config:
     """Return what the chosen files say together, or raise ConfigError with every fault of every file.
 
+    Every file that a chosen one refers to is added to `seen`, in either case.
     Of two modules with one name the earlier file's counts. Modules come by priority, the highest first, and
     where that is equal as they are written, the earlier file's first.
     """
-    from p11host.config_schema import check  # noqa: PLC0415 (pydantic: 20 ms that `p11host path` need not pay)
+    from p11host.config_schema import check, referred  # noqa: PLC0415 (pydantic: 20 ms that `p11host path` need not pay)
 
     problems: list[str] = []
     sources = [source for path in choice.paths if (source := read(path, problems, choice)) is not None]
+    if seen is not None:
+        seen.update(path for source in sources for path in referred(source))
     files = [file for source in sources if (file := check(source, problems)) is not None]
     if problems:
         raise ConfigError(problems)
@@ -135,7 +143,7 @@ def _no_modules(choice: Choice, config: Config) -> str:
 def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
     """Return the file, or None after noting in `problems` why it cannot be used."""
     try:
-        text = _text(path)
+        text = read_text(path)
         return Source(path, text, tomllib.loads(text))
     except FileNotFoundError:
         if choice.named:
@@ -151,7 +159,7 @@ def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
     return None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a regular file that not everybody may write: its writer decides what is loaded."""
     # A pipe or a device in its place must not make us wait for it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

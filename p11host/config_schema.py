@@ -3,12 +3,11 @@
 Knows keys, types and texts for people. Must not know where files come from or how they are merged.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +16,7 @@ from p11host.config import File, Fork, Module, Source
 from p11host.config_lines import Location, locate
 from p11host.limits import deadlines, limits
 from p11host.paths import SOCKET_PATH_BYTES
+from p11host.text import nearest
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -25,6 +25,7 @@ _PRIORITY_MOST = 1 << 31
 _RESERVED_MOST = 1 << 14
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 40
+_ROW_KEYS = ("tables", "structs", "types", "unions", "mechanisms", "contexts", "attributes", "constants")
 
 NAME_RULE = "a name of a-z, 0-9, '_', '.' and '-' that begins with a letter or digit"
 
@@ -68,6 +69,7 @@ def _demand(value: str, *, good: bool) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 Reserved = Annotated[str, AfterValidator(_reserved)]
 Variable = Annotated[str, AfterValidator(_variable)]
+Rows = dict[str, Any]
 Milliseconds = Annotated[int, Field(ge=0, le=_DEADLINE_MOST)]
 
 
@@ -106,6 +108,16 @@ class ModuleTable(Table):
     deadlines: DeadlinesTable = Field(
         default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"
     )
+    tables: list[Annotated[str, AfterValidator(_absolute)]] = Field(
+        default=[], description='an array of files with a vendor\'s rows, ["/etc/p11host/nss.toml"]'
+    )
+    structs: Rows = Field(default={}, description="tables [structs.CK_X] as in specs/structs.toml")
+    types: Rows = Field(default={}, description="arrays of names as in specs/structs.toml")
+    unions: Rows = Field(default={}, description="tables [unions.CK_X] as in specs/structs.toml")
+    mechanisms: Rows = Field(default={}, description="rows as in specs/mechanisms.toml")
+    contexts: Rows = Field(default={}, description="tables [contexts.NAME] as in specs/mechanisms.toml")
+    attributes: Rows = Field(default={}, description="rows as in specs/attributes.toml")
+    constants: Rows = Field(default={}, description="tables as in specs/constants.toml")
 
 
 class BrokerTable(Table):
@@ -141,15 +153,40 @@ def check(source: Source, problems: list[str]) -> File | None:
             f"{source.path}: {len(table.module)} modules; remove {too_many}, {limits().modules} are allowed"
         )
     broker = table.broker
+    rows = {name: _rows(source, name, module, problems) for name, module in table.module.items()}
     return File(
         path=source.path,
-        modules=tuple(_module(name, module, source.path) for name, module in table.module.items()),
+        modules=tuple(
+            _module(name, module, source.path, rows[name]) for name, module in table.module.items()
+        ),
         socket=None if broker.socket is None else Path(broker.socket),
         idle=broker.idle,
     )
 
 
-def _module(name: str, table: ModuleTable, file: Path) -> Module:
+def referred(source: Source) -> Iterator[Path]:
+    """Yield the files with rows that modules name, as far as that can be told of what may be anything."""
+    modules = source.table.get("module")
+    for module in modules.values() if isinstance(modules, dict) else ():
+        files = module.get("tables") if isinstance(module, dict) else ()
+        yield from (Path(file) for file in files if isinstance(file, str)) if isinstance(files, list) else ()
+
+
+def _rows(source: Source, name: str, table: ModuleTable, problems: list[str]) -> bytes:
+    """Return the rows of a module's vendor as they travel, or b"" after noting what is wrong with them."""
+    if not any(getattr(table, key) for key in _ROW_KEYS):
+        return b""
+    from p11host.config_rows import Place, packed  # noqa: PLC0415 (all of specs/: 60 ms)
+    from p11host.tables import TableError  # noqa: PLC0415
+
+    try:
+        return packed(Place(source, name, [Path(file) for file in table.tables]))
+    except TableError as error:
+        problems.append(str(error))
+        return b""
+
+
+def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
     short, long = table.deadlines.short, table.deadlines.long
     return Module(
         name=name,
@@ -163,6 +200,8 @@ def _module(name: str, table: ModuleTable, file: Path) -> Module:
         short=deadlines().short if short is None else short,
         long=deadlines().long if long is None else long,
         file=file,
+        tables=tuple(Path(path) for path in table.tables),
+        rows=rows,
     )
 
 
@@ -187,8 +226,7 @@ def _describe(error: ErrorDetails, location: Location) -> str:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+    return nearest(key, known) or f"known are {', '.join(known)}"
 
 
 def _expected(error: ErrorDetails, location: Location) -> str:
@@ -200,6 +238,8 @@ def _expected(error: ErrorDetails, location: Location) -> str:
             return "a table [module.NAME]"
         case ("module", _, "env", _):
             return "a string without NUL"
+        case ("module", _, "tables", _):
+            return "the absolute path of a file with a vendor's rows"
     field = _table_at(location[:-1]).model_fields.get(location[-1])
     return (field.description if field else None) or "something else"
 

@@ -112,6 +112,8 @@ class Control:
     async def _start(self, module: Module, answer: Answer) -> dict[str, Any]:
         """Return a module as section 6 describes it; its door, if it has one, joins the answer's."""
         said = {"name": module.name, "fork": module.fork, "short": module.short, "long": module.long}
+        if module.rows:
+            said["rows"] = module.rows
         try:
             answer.doors.append(await self._host.start(self._caller, module))
         except P11HostError as error:

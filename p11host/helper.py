@@ -6,6 +6,7 @@ that is for the helper itself, when its owners have gone.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -21,8 +22,8 @@ from p11host.errors import P11HostError
 from p11host.lines import Lines
 from p11host.readiness import readable
 
-#: Where a helper finds its door.
-DOOR = 3
+#: Where a helper finds its door, and the file with its module's rows, if there are any.
+DOOR, ROWS = 3, 4
 #: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 #: Where a helper finds the string for its provider's C_Initialize.
@@ -51,6 +52,8 @@ def command(program: Path, module: Module) -> list[str]:
     words = [str(program)]
     if module.threads == 1:
         words.append("--serialize")
+    if module.rows:
+        words += ["--rows", str(ROWS)]
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
@@ -78,9 +81,12 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
         stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
         failed.callback(os.close, stderr)
         theirs.callback(os.close, helper_stderr)
+        rows = _rows_file(module)
+        if rows is not None:
+            theirs.callback(os.close, rows)
         try:
             with _descriptor_limit(nofile):
-                pid = _posix_spawn(program, module, helper_door.fileno(), helper_stderr)
+                pid = _posix_spawn(program, module, helper_door.fileno(), helper_stderr, rows)
         except OSError as error:
             raise P11HostError(
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
@@ -105,7 +111,18 @@ async def watch(spawned: Spawned) -> None:
         os.close(spawned.stderr)
 
 
-def _posix_spawn(program: Path, module: Module, door: int, stderr: int) -> int:
+def _rows_file(module: Module) -> int | None:
+    """Return a file in memory with the module's rows, None if it has none."""
+    if not module.rows:
+        return None
+    with os.fdopen(os.memfd_create("p11host-rows", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(module.rows)
+        # Out of the way of the places where a helper finds its descriptors.
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ROWS + 1)
+
+
+def _posix_spawn(program: Path, module: Module, door: int, stderr: int, rows: int | None) -> int:
+    given = [] if rows is None else [(os.POSIX_SPAWN_DUP2, rows, ROWS)]
     return os.posix_spawn(
         program,
         command(program, module),
@@ -115,6 +132,7 @@ def _posix_spawn(program: Path, module: Module, door: int, stderr: int) -> int:
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, stderr, 2),
             (os.POSIX_SPAWN_DUP2, door, DOOR),
+            *given,
         ],
         setsid=True,
         setsigmask=[],

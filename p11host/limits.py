@@ -1,16 +1,12 @@
-"""The limits of the protocol, read from specs/limits.toml, where each stands once.
+"""The limits of the protocol by name and type, from the table in which each stands once.
 
-Knows where that file is installed. Must not know what anybody does with a limit.
+Knows which limits Python keeps. Must not know what anybody does with one.
 """
 
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
-#: Installed beside the package's modules, or in the source tree beside the package.
-_PLACES = (_PACKAGE / "specs" / "limits.toml", _PACKAGE.parent / "specs" / "limits.toml")
+from p11host.tables import read_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +25,7 @@ class Limits:
     channels: int
     narrow_bytes: int
     narrow_channels: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +41,12 @@ class Deadlines:
 @cache
 def limits() -> Limits:
     """Return the limits both peers of the protocol keep."""
-    table = _read()["limits"]
+    table = read_limits().limits
     return Limits(**{field.name: table[field.name] for field in fields(Limits)})
 
 
 @cache
 def deadlines() -> Deadlines:
     """Return the deadlines of a module whose configuration sets none."""
-    table = _read()["deadlines"]
+    table = read_limits().deadlines
     return Deadlines(**{field.name: table[field.name] for field in fields(Deadlines)})
-
-
-@cache
-def _read() -> dict[str, dict[str, int]]:
-    place = next((place for place in _PLACES if place.exists()), _PLACES[0])
-    with place.open("rb") as file:
-        return tomllib.load(file)

@@ -3,6 +3,7 @@
 Knows when files change. A change that is wrong is reported and does not count.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from p11host import log
@@ -15,28 +16,39 @@ class Configuration:
 
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
-        self._stamps = self._stat()
-        self._config = load(choice)
+        self._stamps = _stamps(choice.paths)
+        self._config = self._load()
 
     def current(self) -> Config:
         """Return the configuration, after reading it again if a file has changed."""
-        stamps = self._stat()
+        stamps = _stamps(self._stamps)
         if stamps != self._stamps:
             self._stamps = stamps
             self._reload()
         return self._config
 
+    def _load(self) -> Config:
+        """Read the chosen files, and know of those they refer to, however it ends."""
+        referred: set[Path] = set()
+        try:
+            return load(self._choice, referred)
+        finally:
+            watched = {*self._choice.paths, *referred}
+            # Stamped before they were read: what changed meanwhile is read again.
+            self._stamps = {path: self._stamps.get(path, _stamp(path)) for path in watched}
+
     def _reload(self) -> None:
         try:
-            self._config = load(self._choice)
+            self._config = self._load()
         except ConfigError as error:
             for problem in error.problems:
                 log.error("config.refused", problem=problem)
             return
         log.info("config.read", modules=",".join(module.name for module in self._config.enabled))
 
-    def _stat(self) -> list[tuple[int, ...]]:
-        return [_stamp(path) for path in self._choice.paths]
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
+    return {path: _stamp(path) for path in paths}
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -131,6 +133,23 @@ static bool read_is_strict(struct reader *r)
     return !strcmp(mode, "strict");
 }
 
+static void read_rows(struct reader *r, struct offer *offer)
+{
+    size_t len = read_bin(r);
+    int error = 0;
+    if (len > LIMIT_ROWS)
+        reader_fail(r, -EMSGSIZE);
+    uint8_t *packed = r->error ? NULL : malloc(len + 1);
+    if (!packed) {
+        reader_fail(r, -ENOMEM);
+        return;
+    }
+    read_raw(r, packed, len);
+    if (!r->error && !(offer->rows = rows_decode(packed, len, &error)))
+        snprintf(offer->error, sizeof offer->error, "its rows cannot be used: %s", strerror(-error));
+    free(packed);
+}
+
 static void read_entry(struct reader *r, struct control *control, struct offer *offer)
 {
     char key[LIMIT_NAME + 1];
@@ -145,10 +164,21 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
         offer->long_ms = read_uint(r);
     else if (!strcmp(key, "fork"))
         offer->strict = read_is_strict(r);
+    else if (!strcmp(key, "rows") && !offer->rows)
+        read_rows(r, offer);
     else if (!strcmp(key, "door") && offer->door < 0)
         offer->door = read_bool(r) ? take_descriptor(control) : -1;
     else
         read_skip(r);
+}
+
+static void close_offer(struct offer *offer)
+{
+    if (offer->door >= 0)
+        close(offer->door);
+    offer->door = -1;
+    rows_free(offer->rows);
+    offer->rows = NULL;
 }
 
 static void read_offer(struct reader *r, struct control *control, struct offer *ret_offer)
@@ -158,6 +188,8 @@ static void read_offer(struct reader *r, struct control *control, struct offer *
         read_entry(r, control, ret_offer);
     if (!r->error && !ret_offer->name[0])
         reader_fail(r, -EBADMSG);
+    if (ret_offer->error[0])
+        close_offer(ret_offer);
 }
 
 /* Those that have been counted are the caller's to close, whatever comes after them. */
@@ -265,8 +297,7 @@ CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
     if (control.channel && error) {
         log_event("broker.failed error=\"%s\"", strerror(-error));
         for (unsigned i = 0; i < *ret_count; i++)
-            if (ret_offers[i].door >= 0)
-                close(ret_offers[i].door);
+            close_offer(&ret_offers[i]);
     }
     close_unused(&control);
     channel_free(control.channel);

@@ -7,12 +7,14 @@
 
 #include "cryptoki.h"
 #include "limits.h"
+#include "rows.h"
 
 struct offer {
     char name[LIMIT_NAME + 1];
     char error[256];
     int door; /* -1 when there is none; else the receiver's to close */
     uint64_t short_ms, long_ms;
+    struct rows *rows; /* the receiver's to free; NULL: the standard's tables are all */
     bool strict; /* a forked child must call C_Initialize */
 };
 

@@ -161,7 +161,8 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
 {
     const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
     struct walk walk = {
-        .function = call->function, .tables = &standard_tables, .words = call->words, .w = &channel->out, .r = &channel->in,
+        .function = call->function, .tables = rows_tables(atomic_load(&call->module->rows)),
+        .words = call->words, .w = &channel->out, .r = &channel->in,
         .names = &names, .slot = call->slot, .session = call->session, .theirs = channel->theirs,
     };
     struct recall recall;

@@ -23,6 +23,7 @@
 
 #include "door.h"
 #include "provider.h"
+#include "rows.h"
 #include "serve.h"
 
 enum {
@@ -42,10 +43,11 @@ enum {
 static struct {
     const char *module, *path, *reserved;
     int door;
+    int rows; /* a file with them, -1 for none */
     struct provider provider;
     CK_RV rv; /* of loading */
     char error[HELLO_ERROR];
-} helper = {.door = -1};
+} helper = {.door = -1, .rows = -1};
 
 static _Atomic unsigned channels;
 static int bell = -1; /* rung when a channel ends */
@@ -57,7 +59,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -66,6 +68,7 @@ static void parse(int argc, char **argv)
     static const struct option options[] = {
         {"door", required_argument, NULL, 'd'},
         {"module", required_argument, NULL, 'm'},
+        {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
         {0},
     };
@@ -73,6 +76,7 @@ static void parse(int argc, char **argv)
         switch (c) {
         case 'd': helper.door = atoi(optarg); break;
         case 'm': helper.module = optarg; break;
+        case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
         default: usage();
         }
@@ -103,6 +107,20 @@ static void renounce(void)
         _exit(EXIT_SYSTEM);
     }
     signal(SIGPIPE, SIG_IGN); /* a provider that writes to a broker that has gone is no reason to die */
+}
+
+/* The module's own, for as long as the helper lives. Without them no call could be understood as it was meant. */
+static void take_rows(void)
+{
+    static uint8_t packed[LIMIT_ROWS + 1];
+    int error = 0;
+    ssize_t len = helper.rows < 0 ? 0 : pread(helper.rows, packed, sizeof packed, 0);
+    struct rows *rows = len > 0 ? rows_decode(packed, (size_t)len, &error) : NULL;
+    if (len < 0 || error) {
+        snprintf(helper.error, sizeof helper.error, "the module's rows cannot be used: %s", strerror(len < 0 ? errno : -error));
+        helper.rv = CKR_GENERAL_ERROR;
+    }
+    serve_with(rows_tables(rows));
 }
 
 /* Keeps stdin, stdout, stderr and the door. */
@@ -213,17 +231,17 @@ static void *run_channel(void *argument)
 static void start_channel(struct channel *channel)
 {
     pthread_t thread;
-    pthread_attr_t attributes;
+    pthread_attr_t detached;
     atomic_fetch_add(&channels, 1);
     exchange_channel(NULL, channel);
     channel_set_ticks(channel, 0, DEADLINE_SHORT);
-    pthread_attr_init(&attributes);
+    pthread_attr_init(&detached);
     if (sizeof(void *) < 8)
-        pthread_attr_setstacksize(&attributes, NARROW_STACK);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&thread, &attributes, run_channel, channel) != 0)
+        pthread_attr_setstacksize(&detached, NARROW_STACK);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    if (pthread_create(&thread, &detached, run_channel, channel) != 0)
         channel_ended(channel);
-    pthread_attr_destroy(&attributes);
+    pthread_attr_destroy(&detached);
 }
 
 static void turn_away(struct channel *channel, const char *why)
@@ -337,10 +355,12 @@ int main(int argc, char **argv)
     parse(argc, argv);
     take_reserved();
     renounce();
+    take_rows();
     close_all_else();
     prepare_door();
     serve_init();
-    helper.rv = provider_load(&helper.provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
+    if (helper.rv == CKR_OK)
+        helper.rv = provider_load(&helper.provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
     if (helper.rv != CKR_OK)
         fprintf(stderr, "%s\n", helper.error);
     receive_channels();

@@ -28,11 +28,13 @@ struct module {
     _Atomic bool serial;            /* its provider gets one call at a time */
     _Atomic bool slots_known;       /* it has been asked for its slots in this life */
     _Atomic unsigned *calls;        /* in progress, the state's */
+    _Atomic(struct rows *) rows;    /* its own, NULL when it has none; a new helper may have others */
+    struct rows *kept;              /* all it ever had in this life: calls may still look into them */
     struct large_handles large;
     _Atomic(struct channel *) idle[IDLE_CHANNELS];
 };
 
-/* Takes over the descriptor of the offer. `calls`: how many are in progress in this process. */
+/* Takes over the descriptor and the rows of the offer. `calls`: how many are in progress in this process. */
 void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls);
 void module_finish(struct module *module);
 

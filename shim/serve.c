@@ -46,6 +46,13 @@ static const struct function *find_function(const char *name)
 
 /* ---- one request ---- */
 
+static const struct tables *served = &standard_tables;
+
+void serve_with(const struct tables *tables)
+{
+    served = tables;
+}
+
 static void write_head(struct writer *w, uint64_t id)
 {
     write_array(w, 4);
@@ -111,7 +118,7 @@ static bool perform(struct request *request, const struct function *function)
     uintptr_t words[MAX_WORDS] = {0};
     struct writer *w = &request->channel->out;
     struct walk walk = {
-        .function = function, .tables = &standard_tables, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
+        .function = function, .tables = served, .words = words, .w = w, .r = &request->channel->in, .arena = &request->arena,
         .theirs = request->channel->theirs,
     };
     struct keeping keeping;

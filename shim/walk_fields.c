@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum {
-    MAX_FIELDS = 32,
     SURE = 8, /* so many bytes still UNWRITTEN are no coincidence: shorter outputs are sent, and compared with that */
 };
 
@@ -550,7 +549,7 @@ static void get_field_changes(struct walk *walk, const struct field *field, uint
 /* How long everything is must be known before any length is overwritten. */
 void get_changes(struct walk *walk, const struct layout *layout, uint8_t *base, const uint8_t *parent, uint8_t dir)
 {
-    CK_ULONG counts[MAX_FIELDS];
+    CK_ULONG counts[LIMIT_FIELDS];
     for (unsigned i = 0; i < layout->n_fields; i++) {
         const struct field *field = &layout->fields[i];
         counts[i] = 1;

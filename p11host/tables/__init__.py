@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "parents",
     "parse_param",
+    "read_limits",
     "specs_path",
     "tables",
 ]
@@ -129,6 +130,12 @@ def load(directory: Path | None = None) -> Tables:
         limits=load_limits(sources["limits"]),
         digest=_digest(sources),
     )
+
+
+@cache
+def read_limits() -> Limits:
+    """Return our own limits alone, read once: who wants no more need not wait for the rest."""
+    return load_limits(Source.read(specs_path() / "limits.toml"))
 
 
 @cache

@@ -69,7 +69,8 @@ def _choice(source: Source, path: tuple[str, ...], structs: Mapping[str, Struct]
     word, probe = found["word"], found["probe"] or ""
     struct = structs.get(word)
     if not (struct and struct.layout) and word not in ("bytes", *SCALARS):
-        source.fail(path, f"param {text!r}: unknown kind or struct {word!r}")
+        near = source.near(word, ["bytes", *SCALARS, *structs])
+        source.fail(path, f"param {text!r}: unknown kind or struct {word!r}{near}")
     if (found["size"] or found["output"]) and word != "bytes":
         source.fail(path, f"param {text!r}: only bytes have a length or 'out'")
     probed = struct.field(probe) if struct and probe else None
@@ -97,9 +98,11 @@ def parse_param(
     return tuple(_choice(source, path, structs, text) for text in param.split(" | "))
 
 
-def _contexts(
-    source: Source, structs: Mapping[str, Struct]
-) -> Mapping[str, Mapping[str, tuple[Choice, ...]]]:
+Contexts = Mapping[str, Mapping[str, tuple[Choice, ...]]]
+"""The choices of each context, by ``@name``."""
+
+
+def _contexts(source: Source, structs: Mapping[str, Struct]) -> Contexts:
     """Read [contexts]: the choices by context, by ``@name``."""
     contexts = {}
     for name, values in source.table("contexts").items():
@@ -118,9 +121,8 @@ def _output(source: Source, path: tuple[str, ...], structs: Mapping[str, Struct]
     return name
 
 
-def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[str, Mechanism]:
-    """Return every mechanism by name. Two with one number have one parameter."""
-    contexts = _contexts(source, structs)
+def _mechanisms(source: Source, structs: Mapping[str, Struct], contexts: Contexts) -> dict[str, Mechanism]:
+    """Read [mechanisms]. Two with one number have one parameter."""
     mechanisms: dict[str, Mechanism] = {}
     numbers: dict[int, Mechanism] = {}
     for name, values in source.table("mechanisms").items():
@@ -141,3 +143,29 @@ def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[st
             source.fail(path, f"has the value of {numbers[value].name}, but another parameter")
         mechanisms[name] = mechanism
     return mechanisms
+
+
+def load_mechanisms(source: Source, structs: Mapping[str, Struct]) -> Mapping[str, Mechanism]:
+    """Return every mechanism by name."""
+    return _mechanisms(source, structs, _contexts(source, structs))
+
+
+def add_mechanisms(
+    source: Source, structs: Mapping[str, Struct], known: Mapping[str, Mechanism]
+) -> Mapping[str, Mechanism]:
+    """Return the known mechanisms with those of a vendor: [mechanisms] and [contexts].
+
+    A row may give a known mechanism another parameter, by its own name and number.
+    """
+    theirs = {row.param: row.choices for row in known.values() if row.contextual}
+    found = _mechanisms(source, structs, {**theirs, **_contexts(source, structs)})
+    names = {row.value: name for name, row in list(known.items())[::-1]}
+    for name, row in found.items():
+        path = ("mechanisms", name)
+        if name in known and known[name].value != row.value:
+            source.fail(path, f"the value of {name} is {known[name].value:#x}")
+        if name not in known and row.value in names:
+            source.fail(
+                path, f"{row.value:#x} is {names[row.value]}: give it that name to change its parameter"
+            )
+    return {**known, **found}

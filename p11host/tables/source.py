@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from p11host.text import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
 SINCE = ("2.40", "3.0", "3.1", "3.2")
 """Versions of the standard, oldest first."""
 
+VENDOR = "vendor"
+"""What stands in the place of a version in a row that is no standard's."""
+
 _TABLE = re.compile(r"\[\s*([\w.-]+)\s*\]")
 _KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
+_BARE = re.compile(r"[\w-]+")
 _TOML_LINE = re.compile(r"line (\d+)")
 
 
@@ -57,7 +64,11 @@ class Source:
     data: dict[str, Any]
     rows: tuple[str, ...]
     """The lines of the file."""
-    lines: dict[tuple[str, ...], int]
+    lines: Mapping[tuple[str, ...], int]
+    prefix: tuple[str, ...] = ()
+    """Where in its file ``data`` stands, if it is not the whole; ``lines`` are below it."""
+    defaults: Mapping[str, Any] | None = None
+    """Keys that every row may leave out. Only a vendor's rows have any."""
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -74,6 +85,13 @@ class Source:
             found = _TOML_LINE.search(str(error))
             raise TableError(name, int(found[1]) if found else len(rows), f"no TOML: {error}") from error
 
+    def part(self, *path: str) -> Source:
+        """Return the table at a path, empty where there is none, as a source of its own."""
+        depth = len(path)
+        lines = {key[depth:]: line for key, line in self.lines.items() if key[:depth] == path}
+        data = self.table(*path) if path[0] in self.data else {}
+        return replace(self, data=data, lines=lines, prefix=(*self.prefix, *path))
+
     def line(self, path: tuple[str, ...], item: str = "") -> int:
         """Return the line of a row, or of the string ``item`` in the array that begins there."""
         while path and path not in self.lines:
@@ -84,8 +102,18 @@ class Source:
         return next((n for n in range(start, len(self.rows) + 1) if item in self.rows[n - 1]), start)
 
     def fail(self, path: tuple[str, ...], text: str, *, item: str = "") -> NoReturn:
-        """Raise TableError at a row, which is named by the last of its path."""
-        raise TableError(self.name, self.line(path, item), f"{path[-1]}: {text}" if path else text)
+        """Raise TableError at a row: one of specs/ is named by the last of its path, another by all of it."""
+        row = self._dotted(path) if self.prefix or self.defaults else path[-1] if path else ""
+        raise TableError(self.name, self.line(path, item), f"{row}: {text}" if row else text)
+
+    def _dotted(self, path: tuple[str, ...]) -> str:
+        keys = (*self.prefix, *path)
+        return ".".join(key if _BARE.fullmatch(key) else f'"{key}"' for key in keys)
+
+    def near(self, word: str, known: Iterable[str]) -> str:
+        """Return ", did you mean …" for a fault that is a misspelling."""
+        question = nearest(word, known)
+        return f"; {question}" if question else ""
 
     def table(self, *path: str) -> dict[str, Any]:
         """Return the table at a path; TableError where there is none."""
@@ -101,17 +129,19 @@ class Source:
         known = f"{required} {optional}".split()
         if not isinstance(row, dict):
             self.fail(path, f"expected the keys {', '.join(required.split())}, not {row!r}")
+        row = {key: value for key, value in (self.defaults or {}).items() if key in known} | row
         for key in required.split():
             if key not in row:
                 self.fail(path, f"expected a key {key!r}")
         for key in row:
             if key not in known:
-                self.fail(path, f"unknown key {key!r}; expected one of {', '.join(known)}")
+                asked = self.near(key, known) or f"; expected one of {', '.join(known)}"
+                self.fail(path, f"unknown key {key!r}{asked}")
         return row
 
     def since(self, path: tuple[str, ...], row: dict[str, Any]) -> str:
-        """Return the row's ``since``, one of SINCE."""
-        return self.choice(path, "since", row["since"], SINCE)
+        """Return the row's ``since``: one of SINCE, or VENDOR."""
+        return self.choice(path, "since", row["since"], (*SINCE, VENDOR) if self.defaults else SINCE)
 
     def choice(self, path: tuple[str, ...], key: str, value: object, allowed: tuple[str, ...]) -> str:
         """Return a value that is one of ``allowed``."""

@@ -43,6 +43,10 @@ _POINTER_KINDS = {
     "CK_ATTRIBUTE": "template",
     "CK_MECHANISM": "mechanism",
 }
+_ONE = ("ulong*", "object*", "mechanism")
+"""Pointers to one value."""
+_INPUTS = ("template", "mechanism", "union")
+"""Pointers to what no provider writes."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,9 @@ class Types:
         return _POINTER_KINDS.get(name) or {BYTE: "bytes", ULONG: "ulong*"}.get(self.base.get(name, ""), "")
 
 
-def _types(source: Source) -> Types:
-    """Read [types]."""
-    base = {BYTE: BYTE, ULONG: ULONG}
+def _types(source: Source, known: Mapping[str, str]) -> Types:
+    """Read [types], which adds to the known ones."""
+    base = dict(known)
     for basic, names in source.table("types").items():
         path = ("types", basic)
         if basic not in (BYTE, ULONG):
@@ -186,6 +190,28 @@ class _Reader:
         self.check_names(path, struct)
         return struct
 
+    def completed(self, name: str) -> Struct:
+        """Return a struct that is known already, with the lengths that nothing said so far."""
+        path, struct, row = (name,), self.structs[name], self.source.data[name]
+        if not isinstance(row, dict) or row.keys() - {"lengths"}:
+            self.source.fail(
+                path, "is a struct already; of such a one only lengths = { FIELD = LENGTH } can be given"
+            )
+        read = {field.name: field for field in struct.fields}
+        for key, length in self.source.table(name, "lengths").items():
+            where = (name, "lengths", key)
+            if key not in read:
+                self.source.fail(where, f"no field of {name}{self.source.near(key, read)}")
+            known = read[key].length
+            if known is None or known.unit != "unknown":
+                self.source.fail(where, "its length is known: only one that is [?] can be given")
+            if not isinstance(length, str) or length == "?" or length.startswith("^"):
+                self.source.fail(where, f'expected a length, "=32" or the name of a field, not {length!r}')
+            read[key] = replace(read[key], length=self.length(where, key, length))
+        struct = replace(struct, fields=tuple(read.values()))
+        self.check_names(path, struct)
+        return struct
+
     def field(self, path: tuple[str, ...], text: str, *, layout: bool) -> Field:
         """Read one field. A struct that is never carried may hold what the grammar cannot describe."""
         found = _FIELD.fullmatch(text)
@@ -205,7 +231,8 @@ class _Reader:
         )
         kind = self.kind(read)
         if not kind:
-            self.source.fail(path, f"{text!r}: unknown type {read.base}{found['star']}", item=text)
+            near = self.source.near(read.base, [*self.types.base, *self.structs])
+            self.source.fail(path, f"{text!r}: unknown type {read.base}{found['star']}{near}", item=text)
         if not layout and (kind == "local" or (read.pointer and not read.length)):
             return read
         if kind == "local":
@@ -214,7 +241,25 @@ class _Reader:
             self.source.fail(path, f"{text!r}: a pointer, and nothing else, has a length", item=text)
         if read.late and kind != "bytes":
             self.source.fail(path, f"{text!r}: only a pointer to bytes can be late", item=text)
+        self.check_extent(path, text, replace(read, kind=kind))
         return replace(read, kind=kind)
+
+    def check_extent(self, path: tuple[str, ...], text: str, read: Field) -> None:
+        """Check that a field says what can be carried: pointers to one number, not to several."""
+        length = read.length
+        if (
+            length
+            and read.kind in _ONE
+            and length.unit != "unknown"
+            and (length.unit, length.count) != ("fixed", 1)
+        ):
+            self.source.fail(path, f"{text!r}: a pointer to one {read.base} has the length [=1]", item=text)
+        if length and length.unit in ("nul", "parent bits") and read.kind != "bytes":
+            self.source.fail(path, f"{text!r}: only bytes can have this length", item=text)
+        if length and length.unit == "fixed" and not 0 < length.count < 1 << 16:
+            self.source.fail(path, f"{text!r}: expected a length of 1 to 65535", item=text)
+        if read.direction != "in" and read.kind in _INPUTS:
+            self.source.fail(path, f"{text!r}: a {read.kind} is no output", item=text)
 
     def kind(self, read: Field) -> str:
         """Return the kind of a field, "" where its type is unknown."""
@@ -248,6 +293,8 @@ class _Reader:
             if read.name in seen:
                 self.source.fail(path, f"two fields are named {read.name!r}", item=item)
             seen.add(read.name)
+            if read.tag and read.tag not in seen:
+                self.source.fail(path, f"{read.name}: expected the field {read.tag!r} above it", item=item)
             wanted = {read.tag: "ulong"} if read.tag else {}
             if read.length and read.length.unit in ("field", "bits", "bytes|bits", "deref"):
                 wanted[read.length.field] = "ulong*" if read.length.unit == "deref" else "ulong"
@@ -293,6 +340,13 @@ def _union(source: Source, structs: Mapping[str, Struct], tags: Mapping[str, int
     return Union(name, tagged.name, tagged.tag, row)
 
 
+def _check_unions(source: Source, structs: Mapping[str, Struct], unions: Mapping[str, Union]) -> None:
+    """Check that for each struct with a tagged pointer it is said what that points to."""
+    for struct in structs.values():
+        if struct.name not in unions and any(read.tag for read in struct.fields):
+            source.fail((struct.name,), f"expected a table [unions.{struct.name}]")
+
+
 def load_structs(
     source: Source, tags: Mapping[str, int]
 ) -> tuple[Types, Mapping[str, Struct], Mapping[str, Union]]:
@@ -300,17 +354,37 @@ def load_structs(
 
     ``tags`` are all constants by name.
     """
-    reader = _Reader(source, _types(source))
+    reader = _Reader(source, _types(source, {BYTE: BYTE, ULONG: ULONG}))
     for name in source.data:
         if name not in ("types", "unions"):
             reader.structs[name] = reader.struct(name)
     structs = reader.structs
     _check_parents(source, structs)
     unions = {name: _union(source, structs, tags, name) for name in source.table("unions")}
-    for struct in structs.values():
-        if struct.name not in unions and any(read.tag for read in struct.fields):
-            source.fail((struct.name,), f"expected a table [unions.{struct.name}]")
+    _check_unions(source, structs, unions)
     return reader.types, structs, unions
+
+
+def add_structs(
+    source: Source,
+    tags: Mapping[str, int],
+    types: Types,
+    structs: Mapping[str, Struct],
+    unions: Mapping[str, Union],
+) -> tuple[Types, Mapping[str, Struct], Mapping[str, Union]]:
+    """Return the known types, structs and unions with those of a vendor: [types], [structs] and [unions]."""
+    rows = source.part("structs")
+    reader = _Reader(rows, _types(source, types.base), dict(structs))
+    for name in rows.data:
+        reader.structs[name] = reader.completed(name) if name in structs else reader.struct(name)
+    _check_parents(rows, reader.structs)
+    for name in source.table("unions"):
+        if name in unions:
+            source.fail(("unions", name), "is a union already")
+    found = {name: _union(source, reader.structs, tags, name) for name in source.table("unions")}
+    all_unions = {**unions, **found}
+    _check_unions(rows, reader.structs, all_unions)
+    return reader.types, reader.structs, all_unions
 
 
 def load_sizes(source: Source, structs: Mapping[str, Struct]) -> Mapping[str, Mapping[str, Size]]:

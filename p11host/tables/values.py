@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .source import Source
+from .source import SINCE, VENDOR, Source
 
 ATTRIBUTE_KINDS = ("bytes", "bool", "ulong", "ulongs", "template", "date", "version", "vendor")
 """What the value of an attribute is."""
@@ -58,7 +58,8 @@ def _constant(source: Source, path: tuple[str, ...], row: object) -> Constant:
     if isinstance(row, dict):
         row = source.row(path, row, "value since")
         return Constant(path[-1], source.number(path, row["value"]), source.since(path, row), kind, domain)
-    return Constant(path[-1], source.number(path, row), "2.40", kind, domain)
+    since = VENDOR if source.defaults else SINCE[0]
+    return Constant(path[-1], source.number(path, row), since, kind, domain)
 
 
 def _rows(source: Source) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -85,6 +86,20 @@ def load_constants(source: Source) -> Mapping[str, Constant]:
     return constants
 
 
+def add_constants(source: Source, known: Mapping[str, Constant]) -> Mapping[str, Constant]:
+    """Return the known constants with those of a vendor: [constants]."""
+    rows = source.part("constants")
+    found = load_constants(rows)
+    codes = {row.value: name for name, row in known.items() if row.kind == "ckr"}
+    for name, row in found.items():
+        path = tuple(word for word in (row.kind, row.domain, name) if word)
+        if name in known:
+            rows.fail(path, "is a constant already")
+        if row.kind == "ckr" and row.value in codes:
+            rows.fail(path, f"has the value of {codes[row.value]}")
+    return {**known, **found}
+
+
 def load_attributes(source: Source) -> Mapping[str, Attribute]:
     """Return every attribute by name. Two with one number are of one kind."""
     attributes: dict[str, Attribute] = {}
@@ -105,6 +120,24 @@ def load_attributes(source: Source) -> Mapping[str, Attribute]:
                 source.fail(path, f"has the value of {numbers[number].name}, but another kind")
         attributes[name] = attribute
     return attributes
+
+
+def add_attributes(source: Source, known: Mapping[str, Attribute]) -> Mapping[str, Attribute]:
+    """Return the known attributes with those of a vendor: [attributes].
+
+    A row may say of a known attribute that it is of another kind, by its own name and number.
+    """
+    rows = source.part("attributes")
+    found = load_attributes(rows)
+    rows_known = list(known.items())[::-1]
+    names = {number: name for name, row in rows_known for number in (row.value, row.also)}
+    for name, row in found.items():
+        if name in known and known[name].value != row.value:
+            rows.fail((name,), f"the value of {name} is {known[name].value:#x}")
+        for number in (row.value, row.also):
+            if name not in known and number is not None and number in names:
+                rows.fail((name,), f"{number:#x} is {names[number]}: give it that name to change its kind")
+    return {**known, **found}
 
 
 def load_limits(source: Source) -> Limits:
