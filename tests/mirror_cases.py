@@ -68,8 +68,8 @@ def of_signatures() -> Groups:
     for row in tables().mechanisms.values():
         for name in ("C_Sign", "C_SignFinal") if row.output else ():
             begin = make(tables().functions["C_SignInit"], ("struct", row.output), Choices(), pMechanism=row)
-            sign = partial(otp, tables().functions[name], ("struct", row.output))
-            yield [begin, *variants(sign)]
+            for sign in variants(partial(otp, tables().functions[name], ("struct", row.output))):
+                yield [begin, sign]  # an operation that has ended is no longer known
 
 
 def otp(function: Function, subject: tuple[str, str], choices: Choices) -> Case:
@@ -196,3 +196,4 @@ def groups() -> Groups:
     yield from of_mechanisms()
     yield from of_structs()
     yield from of_attributes()
+    yield from of_signatures()

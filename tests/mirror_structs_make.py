@@ -341,6 +341,8 @@ class StructMaker:
             self.refuse(INVALID, f"{row.name} is not as long as its struct")
         elif kind in tables().structs:
             self.fill(tables().structs[kind], start, path, {}, out=False)
+        elif kind == "ulong" and length == right:
+            self.image.number(start, self.choices.choose(f"*{path}", NUMBERS))
         elif kind == "handle" and length == right:
             self.image.set(start, self.object(f"*{path}"))
         return At(start)

@@ -81,6 +81,8 @@ def run_all(mirror: str) -> dict[str, Any]:
     ways: Counter[str] = Counter()
     wrong = []
     for group in groups():
+        if any(case.otp for case in group):
+            continue  # a struct in a buffer has another size with another width: only its bound is promised
         for case in group:
             case.wish = dataclasses.replace(case.wish, flags=case.wish.flags | FLAG_NARROW)
             way, found = compared(case, direct, shim)
