@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from p11host import log
+from p11host import log, refusals
 from p11host.config import Module
 from p11host.errors import P11HostError
 from p11host.lines import Lines
@@ -167,7 +167,10 @@ async def _read_some(descriptor: int) -> bytes:
 
 def _log_lines(spawned: Spawned, lines: Iterator[str], source: Lines) -> None:
     for line in lines:
-        log.info("helper.stderr", module=spawned.module, pid=spawned.pid, line=line)
+        if (refusal := refusals.read(line)) is not None:
+            log.warning(refusal.event, module=spawned.module, pid=spawned.pid, **refusal.fields)
+        else:
+            log.info("helper.stderr", module=spawned.module, pid=spawned.pid, line=line)
     if dropped := source.take_dropped():
         log.warning("helper.stderr.dropped", module=spawned.module, pid=spawned.pid, lines=dropped)
 

@@ -53,6 +53,13 @@ static long receive(struct channel *channel, void *bytes, size_t max)
     return -ETIMEDOUT;
 }
 
+/* Whoever answers has read all that was sent before. */
+static long take_answer(struct channel *channel, long n)
+{
+    channel->ahead = channel->ahead && n <= 0;
+    return n;
+}
+
 /* The reader's source. */
 static long channel_receive(void *context, void *bytes, size_t max)
 {
@@ -62,13 +69,13 @@ static long channel_receive(void *context, void *bytes, size_t max)
     channel->between = false;
     long n = (long)bell_await(&channel->bell, channel->asked, bytes, max);
     if (n > 0)
-        return n;
+        return take_answer(channel, n);
     bell_sleep(&channel->bell);
     n = receive(channel, bytes, max);
     bell_wake(&channel->bell);
     if (n > 0)
         bell_answered(&channel->bell);
-    return n;
+    return take_answer(channel, n);
 }
 
 static void close_ends(int from, int to)
@@ -181,15 +188,45 @@ static int send_all(struct channel *channel, struct msghdr *message)
     return 0;
 }
 
+/* What lies on the tray is read first: nothing may still be on its way through the socket. */
+static bool lay(struct channel *channel, const struct msghdr *message)
+{
+    return !channel->ahead && bell_lay(&channel->bell, message->msg_iov, message->msg_iovlen, channel->out.total);
+}
+
 int channel_send(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
-    bool laid = !out->error && bell_lay(&channel->bell, out->spans, message.msg_iovlen, out->total);
+    bool laid = !out->error && lay(channel, &message);
     int error = out->error || laid ? out->error : send_all(channel, &message);
     if (!laid)
         bell_ring(&channel->bell);
     channel->sent = out->total + out->shelved;
+    writer_reset(out);
+    return error;
+}
+
+/* One piece, which a socket takes whole or not at all. */
+static int post_one(struct channel *channel, struct msghdr *message, size_t len)
+{
+    ssize_t n = send_some(channel->to, message);
+    if (n == (ssize_t)len) {
+        channel->ahead = true;
+        bell_ring(&channel->bell);
+        return 0;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    return n < 0 && errno != ECONNRESET ? -errno : -EPIPE;
+}
+
+int channel_post(struct channel *channel)
+{
+    struct writer *out = &channel->out;
+    struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
+    bool laid = !out->error && lay(channel, &message);
+    int error = out->error || laid ? out->error : post_one(channel, &message, out->total);
     writer_reset(out);
     return error;
 }

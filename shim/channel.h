@@ -26,6 +26,7 @@ struct channel {
     struct bell bell;
     uint64_t sent;  /* bytes of the last message, those on the shelf included */
     uint64_t asked; /* see channel_begin */
+    bool ahead;    /* what was posted through the socket may not have been read */
     bool between;  /* waiting for the first byte of a message */
     struct writer out;
     struct reader in;
@@ -56,5 +57,8 @@ void channel_begin(struct channel *channel, uint64_t asked);
  * another negative errno. After an error the channel is of no more use.
  */
 int channel_send(struct channel *channel);
+
+/* Sends a small message if that can be done at once, and forgets it in any case. An error is as of channel_send. */
+int channel_post(struct channel *channel);
 
 #endif

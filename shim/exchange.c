@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "refusal.h"
 
 /* ---- the walker's names ---- */
 
@@ -157,6 +158,21 @@ static void wipe(const struct call *call, struct channel *channel, size_t shelve
     explicit_bzero(shelf->base, shelf->size);
 }
 
+/* Why a call of ours was refused is said by its helper, whose words are logged. False when the channel is of no more use. */
+static bool tell(const struct call *call, struct channel *channel, const struct walk *walk)
+{
+    struct refusal refusal = {
+        .function = call->function->name, .rv = walk->refusal, .count = refusal_count(&call->module->refusals),
+        .mechanism = named_mechanism(walk), .length = walk->parameter_len,
+    };
+    log_event("call.refused function=%s module=%s reason=\"%s\"", call->function->name, call->module->name, walk->reason);
+    if (refusal.count == 0)
+        return true;
+    strncpy(refusal.reason, walk->reason, sizeof refusal.reason - 1);
+    write_refusal(&channel->out, &refusal);
+    return channel_post(channel) == 0;
+}
+
 static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
 {
     const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
@@ -173,6 +189,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     *ret_usable = true;
     if (rv != CKR_OK) {
         writer_reset(&channel->out);
+        *ret_usable = walk.refusal == CKR_OK || tell(call, channel, &walk);
         return rv;
     }
     channel_set_deadline(channel, call->module->patience[call->function->patience]);

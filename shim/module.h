@@ -30,6 +30,7 @@ struct module {
     _Atomic unsigned *calls;        /* in progress, the state's */
     _Atomic(struct rows *) rows;    /* its own, NULL when it has none; a new helper may have others */
     struct rows *kept;              /* all it ever had in this life: calls may still look into them */
+    _Atomic uint64_t refusals;      /* calls that were not sent, in the life of the process */
     struct large_handles large;
     _Atomic(struct channel *) idle[IDLE_CHANNELS];
 };

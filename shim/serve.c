@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kept.h"
+#include "refusal.h"
 #include "walk.h"
 
 enum {
@@ -84,6 +85,7 @@ struct request {
     struct provider *provider;
     struct arena arena;
     uint64_t id;
+    bool is_notification;
     char method[LIMIT_NAME + 1];
 };
 
@@ -91,9 +93,11 @@ static void read_head(struct request *request)
 {
     struct reader *r = &request->channel->in;
     request->id = 0;
-    if (read_array(r) != 4 || read_uint(r) != 0)
-        reader_fail(r, -EBADMSG);
-    uint64_t id = read_uint(r);
+    size_t count = read_array(r);
+    request->is_notification = count == 3;
+    if ((count != 4 && count != 3) || read_uint(r) != (count == 3 ? 2 : 0))
+        reader_fail(r, -EBADMSG); /* as soon as it can be said: nothing more may come */
+    uint64_t id = request->is_notification ? 0 : read_uint(r);
     if (id <= UINT32_MAX)
         request->id = id; /* what is no msgid does not go back as one */
     else
@@ -101,11 +105,43 @@ static void read_head(struct request *request)
     read_text(r, request->method, sizeof request->method);
 }
 
+/* What a provider claims, and is not believed by the caller. */
+static void say_lie(const struct walk *walk, CK_RV rv)
+{
+    static _Atomic uint64_t lies;
+    struct refusal refusal = {
+        .function = walk->function->name, .rv = rv, .count = refusal_count(&lies),
+        .mechanism = named_mechanism(walk), .length = walk->parameter_len,
+    };
+    strncpy(refusal.reason, walk->reason, sizeof refusal.reason - 1);
+    if (refusal.count)
+        refusal_say("call.disbelieved", &refusal);
+}
+
+/* A caller says why it refused a call itself. Other notifications are of a protocol to come. */
+static bool hear(const struct request *request)
+{
+    struct reader *r = &request->channel->in;
+    struct refusal refusal;
+    char name[LIMIT_NAME + 1];
+    if (strcmp(request->method, "refused") != 0) {
+        read_skip(r);
+        return r->error == 0;
+    }
+    read_refusal(r, &refusal, name);
+    const struct function *function = r->error ? NULL : find_function(name);
+    if (function)
+        refusal_say("call.refused", &refusal);
+    return r->error == 0;
+}
+
 static void respond(struct request *request, struct walk *walk, CK_RV rv)
 {
     write_head(walk->w, request->id);
     write_nil(walk->w);
     put_response(walk, rv);
+    if (walk->reason)
+        say_lie(walk, rv);
     if (walk->w->error) {
         writer_reset(walk->w);
         write_fault(walk->w, request->id, "limit", "the response is over a limit of specs/limits.toml");
@@ -140,6 +176,8 @@ static bool answer(struct request *request)
 {
     struct reader *r = &request->channel->in;
     read_head(request);
+    if (request->is_notification && !r->error)
+        return hear(request);
     const struct function *function = r->error ? NULL : find_function(request->method);
     if (function)
         return perform(request, function);
@@ -161,6 +199,8 @@ static bool send_answer(struct request *request, bool understood)
     int error = channel->in.error;
     if (!understood && (error == -ENODATA || error == -ECONNRESET))
         return false;
+    if (understood && request->is_notification)
+        return true;
     if (!understood)
         write_reader_fault(&channel->out, request->id, error);
     channel_set_deadline(channel, DEADLINE_SHORT);

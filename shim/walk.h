@@ -52,6 +52,13 @@ struct walk {
     const struct layout *signature; /* what fills the buffer of this call, where it is no plain byte string */
     struct carving *carving;        /* the shim's, while it builds that in the caller's buffer: take() gives parts of it */
 
+    /* For the log: */
+    bool has_mechanism;
+    CK_MECHANISM_TYPE mechanism; /* the call's own */
+    CK_ULONG parameter_len;
+    const char *reason; /* why a call was refused or an answer is not believed; NULL if neither is so */
+
+    CK_RV rv; /* what the provider returned */
     unsigned nesting;
     CK_RV refusal; /* why the shim cannot send this call, or cannot believe the answer; CKR_OK if it can */
 };
@@ -66,6 +73,8 @@ CK_RV get_response(struct walk *walk);
 
 /* The largest buffer the provider is given. */
 enum { ROOM_BYTES = sizeof(void *) == 8 ? LIMIT_BYTES : LIMIT_NARROW_BYTES };
+/* For the log, from whoever notices. */
+extern const char provider_lies[];
 
 /* What a cell or buffer in the arena holds until the provider writes it. */
 enum { UNWRITTEN = 0xa5 };
@@ -81,7 +90,9 @@ struct room {
     uint64_t said;
 };
 
-void refuse(struct walk *walk, CK_RV why);
+void refuse(struct walk *walk, CK_RV why, const char *reason); /* the reason is for the log */
+void name_mechanism(struct walk *walk, const CK_MECHANISM *mechanism);
+uint64_t named_mechanism(const struct walk *walk); /* the call's, or its operation's; all ones if none is known */
 bool nest(struct walk *walk); /* one level deeper; false when too deep */
 void *take(struct walk *walk, size_t size);        /* from the arena, or where it carves; NULL sets the reader's error */
 void *take_unwritten(struct walk *walk, size_t size);

@@ -95,7 +95,7 @@ static void put_object(struct walk *walk, CK_ULONG handle)
 {
     const struct names *n = walk->names;
     if (n && !n->object_to_wire(n->context, handle, &handle))
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "an object in the parameter is of another life");
     write_number(walk->w, handle);
 }
 
@@ -104,7 +104,7 @@ static void put_structs(struct walk *walk, const struct field *field, const uint
 {
     const struct layout *layout = layout_of(walk, field->type);
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "too many structs in the parameter, or too deep");
         return;
     }
     write_array(walk->w, count);
@@ -120,7 +120,7 @@ static void put_union(struct walk *walk, const struct field *field, const uint8_
     if (kind == VALUE_STRUCT && len == layout_of(walk, variant->type)->size)
         put_fields(walk, layout_of(walk, variant->type), value, base, DIR_IN);
     else if (kind == VALUE_STRUCT || has_odd_length(walk, kind, len))
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "a value in the parameter is not what its tag says");
     else if (kind == VALUE_NUMBER && len == sizeof(CK_ULONG))
         put_number(walk, number_at(value), CKR_MECHANISM_PARAM_INVALID);
     else if (kind == VALUE_OBJECT && len == sizeof(CK_ULONG))
@@ -138,7 +138,7 @@ static void put_pointed(struct walk *walk, const struct field *field, const uint
     bool leaf = field->kind == FIELD_BYTES || field->kind == FIELD_NUMBER_PTR || field->kind == FIELD_OBJECT_PTR;
     CK_ULONG count = 1;
     if (field->unit != UNIT_NONE && (!field_extent(field, base, parent, &count) || count > most(dir))) {
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "a length in the parameter is over the limits, or said nowhere");
         return;
     }
     if (leaf && dir == DIR_OUT && (field->kind != FIELD_BYTES || count >= SURE)) {

@@ -67,7 +67,7 @@ static void put_number_parameter(struct walk *walk, const struct choice *choice,
 {
     bool is_object = choice->kind == VALUE_OBJECT;
     if (is_object && !walk->names->object_to_wire(walk->names->context, value, &value))
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "the object in the parameter is of another life");
     if (is_object)
         put_named(walk->w, object_name, sizeof object_name - 1);
     else
@@ -86,10 +86,18 @@ static void put_described(struct walk *walk, const struct choice *choice, const 
         memcpy(&number, mechanism->pParameter, sizeof number);
         put_number_parameter(walk, choice, number);
     } else if (len > LIMIT_BYTES || has_odd_length(walk, choice->kind, len)) {
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "the parameter has a length that cannot be carried");
     } else {
         write_bin(walk->w, mechanism->pParameter, len);
     }
+}
+
+static const char *why_undescribed(const struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    const struct mechanism *row = tables_mechanism(walk->tables, mechanism->mechanism);
+    if (!row)
+        return "no table knows the mechanism";
+    return row->n_choices ? "the parameter has not the length of a struct it may be here" : "the tables know of no parameter";
 }
 
 static void put_parameter(struct walk *walk, const CK_MECHANISM *mechanism)
@@ -105,7 +113,7 @@ static void put_parameter(struct walk *walk, const CK_MECHANISM *mechanism)
     else if ((choice = choose(walk, mechanism)))
         put_described(walk, choice, mechanism);
     else
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, why_undescribed(walk, mechanism));
 }
 
 static bool is_beginning(const struct walk *walk)
@@ -119,8 +127,9 @@ void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
         write_nil(walk->w);
         return;
     }
+    name_mechanism(walk, mechanism);
     if (!nest(walk)) {
-        refuse(walk, CKR_MECHANISM_PARAM_INVALID);
+        refuse(walk, CKR_MECHANISM_PARAM_INVALID, "mechanisms nest too deep");
         return;
     }
     write_array(walk->w, 2);
@@ -136,7 +145,7 @@ void put_message(struct walk *walk, void *parameter, CK_ULONG len)
     if (!parameter) {
         write_number(walk->w, len);
     } else if (!walk->recall || !walk->recall->known) {
-        refuse(walk, CKR_OPERATION_NOT_INITIALIZED);
+        refuse(walk, CKR_OPERATION_NOT_INITIALIZED, "no operation whose messages have parameters is known here");
     } else {
         const CK_MECHANISM mechanism = {walk->recall->mechanism, parameter, len};
         put_mechanism(walk, &mechanism);
@@ -246,6 +255,8 @@ CK_MECHANISM *get_mechanism(struct walk *walk)
     walk->given = mechanism;
     if (is_beginning(walk) && mechanism && !walk->r->error)
         late_collect(walk, mechanism);
+    if (mechanism)
+        name_mechanism(walk, mechanism);
     if (!mechanism || !mechanism->pParameter || walk->r->error)
         return mechanism;
     uint8_t *image = take(walk, walk->image_to - walk->image_from);

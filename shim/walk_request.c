@@ -11,9 +11,9 @@ static void put_bytes(struct walk *walk, const void *bytes, CK_ULONG len)
     if (!bytes)
         put_number(walk, len, CKR_ARGUMENTS_BAD);
     else if (len > LIMIT_BYTES)
-        refuse(walk, CKR_ARGUMENTS_BAD);
+        refuse(walk, CKR_ARGUMENTS_BAD, "bytes longer than limits.bytes");
     else if (len > most_there(walk))
-        refuse(walk, CKR_HOST_MEMORY);
+        refuse(walk, CKR_HOST_MEMORY, "bytes longer than a helper of 32 bits has room for");
     else
         write_bin(walk->w, bytes, len);
 }
@@ -23,7 +23,7 @@ static void put_object(struct walk *walk, const struct arg *arg, CK_ULONG client
     CK_ULONG server = 0;
     /* A handle that is not ours is no handle: the provider says so in its own words, unless 0 has a meaning here. */
     if (!walk->names->object_to_wire(walk->names->context, client, &server) && arg->optional)
-        refuse(walk, CKR_KEY_HANDLE_INVALID);
+        refuse(walk, CKR_KEY_HANDLE_INVALID, "the key is of another life");
     write_number(walk->w, server);
 }
 
@@ -43,7 +43,7 @@ static void put_capacity(struct walk *walk, const void *buffer, const CK_ULONG *
 static void put_exact(struct walk *walk, const void *buffer, CK_ULONG len)
 {
     if (buffer && len > LIMIT_BYTES)
-        refuse(walk, CKR_ARGUMENTS_BAD);
+        refuse(walk, CKR_ARGUMENTS_BAD, "a buffer longer than limits.bytes");
     else
         put_capacity(walk, buffer, &len, false);
 }

@@ -45,6 +45,8 @@ static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_
     bool filled = rv == CKR_OK && buffer && cell && cell->length <= cell->room;
     if (filled && size == 1 && walk->signature)
         filled = signature_is_whole(walk, buffer, cell->length);
+    if (rv == CKR_OK && buffer && cell && !filled)
+        walk->reason = provider_lies;
     uint64_t told = !cell ? 0 : walk->signature && size == 1 ? extent_there(walk, cell->length) : wide(cell->length);
     write_array(walk->w, 2);
     if (cell)
@@ -72,6 +74,8 @@ static void put_objects(struct walk *walk, const struct arg *arg, CK_RV rv)
         return;
     }
     write_number(walk->w, *cell);
+    if (objects && *cell > walk->words[arg->len])
+        walk->reason = provider_lies;
     if (objects && *cell <= walk->words[arg->len])
         put_numbers(walk->w, objects, *cell);
     else
@@ -134,6 +138,7 @@ void put_response(struct walk *walk, CK_RV rv)
 {
     const struct function *f = walk->function;
     bool late = walk->recall && late_refresh(walk->recall, f->role == ROLE_BEGIN);
+    walk->rv = rv;
     write_array(walk->w, 1 + count_outputs(f) + late);
     write_number(walk->w, rv);
     for (unsigned i = 0; i < f->n_args; i++)
@@ -179,7 +184,7 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
     bool must_have_data = rv == CKR_OK && buffer && has_length;
     if (read_nil_if(r)) {
         if (must_have_data && (length > room || (kind == ARG_OUT_BYTES && walk->signature)))
-            refuse(walk, CKR_DEVICE_ERROR); /* the provider claims more than its caller has room for, or points elsewhere */
+            refuse(walk, CKR_DEVICE_ERROR, provider_lies); /* or points elsewhere */
         else if (must_have_data)
             reader_fail(r, -EBADMSG);
         else if (has_length && cell)
@@ -272,6 +277,7 @@ CK_RV get_response(struct walk *walk)
     if (count != usual && !late)
         reader_fail(walk->r, -EBADMSG);
     CK_RV rv = read_number(walk->r);
+    walk->rv = rv;
     for (unsigned i = 0; i < f->n_args && !walk->r->error; i++)
         if (carries_output(&f->args[i]))
             get_response_arg(walk, &f->args[i], rv);

@@ -44,15 +44,15 @@ static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
     CK_ULONG len = attribute->ulValueLen;
     if (!attribute->pValue) {
         if (len && is_list(kind))
-            refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
+            refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID, "a list of an attribute is NULL and not empty");
         else if (len)
             write_array(walk->w, 1), put_number(walk, len, CKR_ATTRIBUTE_VALUE_INVALID);
         else
             write_nil(walk->w);
     } else if (len > LIMIT_BYTES) {
-        refuse(walk, CKR_ARGUMENTS_BAD);
+        refuse(walk, CKR_ARGUMENTS_BAD, "an attribute is longer than limits.bytes");
     } else if ((kind == VALUE_TEMPLATE && len % sizeof(CK_ATTRIBUTE) != 0) || has_odd_length(walk, kind, len)) {
-        refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID);
+        refuse(walk, CKR_ATTRIBUTE_VALUE_INVALID, "a list of an attribute is no whole number of elements");
     } else if (kind == VALUE_TEMPLATE) {
         put_template(walk, attribute->pValue, len / sizeof(CK_ATTRIBUTE));
     } else {
@@ -67,7 +67,7 @@ void put_template(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG coun
         return;
     }
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
-        refuse(walk, CKR_ARGUMENTS_BAD);
+        refuse(walk, CKR_ARGUMENTS_BAD, "a template has more attributes than limits.elements, or nests too deep");
         return;
     }
     write_array(walk->w, count);
@@ -184,7 +184,7 @@ void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULON
         return;
     }
     if (count > LIMIT_ELEMENTS || !nest(walk)) {
-        refuse(walk, CKR_ARGUMENTS_BAD);
+        refuse(walk, CKR_ARGUMENTS_BAD, "a template has more attributes than limits.elements, or nests too deep");
         return;
     }
     write_array(walk->w, count);
@@ -277,6 +277,8 @@ static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_A
     enum value_kind kind = answer_kind(walk, room->type, answer->type);
     CK_ULONG len = answer->ulValueLen;
     bool has_value = room->pValue && len != CK_UNAVAILABLE_INFORMATION && len <= room->ulValueLen;
+    if (room->pValue && !has_value && len != CK_UNAVAILABLE_INFORMATION && walk->rv == CKR_OK)
+        walk->reason = provider_lies;
     uint64_t there = !room->pValue && len == room->ulValueLen ? asked : length_there(walk, kind, len);
     write_array(walk->w, 3);
     write_number(walk->w, answer->type);
@@ -356,6 +358,10 @@ static void get_answer(struct walk *walk, CK_ATTRIBUTE *attribute)
         get_plain_value(walk, kind, attribute->pValue, len);
     if (r->error)
         return;
+    if (attribute->pValue && !has_value && len != CK_UNAVAILABLE_INFORMATION && walk->rv == CKR_OK) {
+        refuse(walk, CKR_DEVICE_ERROR, provider_lies);
+        return;
+    }
     attribute->type = walk->nesting > 1 ? type : attribute->type;
     attribute->ulValueLen = len;
 }

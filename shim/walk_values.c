@@ -4,10 +4,31 @@
 #include <errno.h>
 #include <string.h>
 
-void refuse(struct walk *walk, CK_RV why)
+uint64_t named_mechanism(const struct walk *walk)
 {
-    if (walk->refusal == CKR_OK)
-        walk->refusal = why;
+    if (walk->has_mechanism)
+        return walk->mechanism;
+    return walk->recall && walk->recall->known ? walk->recall->mechanism : UINT64_MAX;
+}
+
+const char provider_lies[] = "the provider says that it wrote more than it had room for";
+
+void refuse(struct walk *walk, CK_RV why, const char *reason)
+{
+    if (walk->refusal != CKR_OK)
+        return;
+    walk->refusal = why;
+    walk->reason = reason;
+}
+
+/* For the log: the mechanism of the call, not one inside it. */
+void name_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
+{
+    if (walk->has_mechanism)
+        return;
+    walk->has_mechanism = true;
+    walk->mechanism = mechanism->mechanism;
+    walk->parameter_len = mechanism->ulParameterLen;
 }
 
 bool nest(struct walk *walk)

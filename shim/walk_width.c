@@ -15,7 +15,7 @@ static bool is_too_wide(const struct walk *walk, CK_ULONG value)
 void put_number(struct walk *walk, CK_ULONG value, CK_RV why)
 {
     if (walk->theirs && walk->names && is_too_wide(walk, value))
-        refuse(walk, why);
+        refuse(walk, why, "a number that the helper's CK_ULONG cannot hold");
     write_number(walk->w, value);
 }
 

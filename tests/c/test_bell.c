@@ -141,6 +141,28 @@ static void expect_way_anew(size_t len, uint32_t state, bool on_tray)
     end();
 }
 
+/* What lies on the tray is read before what is in the socket. */
+static void nothing_overtakes_a_notification(void)
+{
+    uint8_t byte = 0;
+    begin();
+    hang_bells();
+    atomic_store(&near_end->bell.theirs->state, TRAY_SHUT);
+    write_bin(&near_end->out, big, 10);
+    expect_number(0, channel_post(near_end));
+    expect_way(10, TRAY_OPEN, false);
+    expect_way(10, TRAY_OPEN, false);
+    write_bin(&far_end->out, &byte, 1); /* the answer to the second */
+    expect_number(0, channel_send(far_end));
+    channel_begin(near_end, 0);
+    expect_number(1, read_bin(&near_end->in));
+    read_raw(&near_end->in, &byte, 1);
+    while (recv(far_end->from, got, sizeof got, MSG_DONTWAIT) > 0)
+        continue;
+    expect_way(10, TRAY_OPEN, true);
+    end();
+}
+
 static void a_tray_is_used_unless_its_owner_is_asleep_elsewhere(void)
 {
     expect_way_anew(0, TRAY_OPEN, true);
@@ -329,6 +351,7 @@ __attribute__((constructor)) static void fill(void)
 static const struct test tests[] = {
     TEST(bells_and_shelves_change_nothing, "with a bell and a shelf the same messages arrive"),
     TEST(a_bell_that_lies_costs_time_only, "whatever a bell says, the messages arrive"),
+    TEST(nothing_overtakes_a_notification, "no call overtakes a notification that was sent before it"),
     TEST(a_tray_is_used_unless_its_owner_is_asleep_elsewhere, "a small message is laid on the tray, and sent if its owner would not look there"),
     TEST(whoever_dozes_is_woken_both_ways, "no message is slept through, on the tray or through the socket"),
     TEST(whoever_dozes_notices_the_end, "a peer that has gone is noticed while dozing"),

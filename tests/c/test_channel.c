@@ -465,6 +465,27 @@ static void what_cannot_be_written_is_not_sent(void)
     end();
 }
 
+static void what_cannot_be_posted_is_forgotten(void)
+{
+    begin();
+    narrow(near_end->to);
+    while (send(near_end->to, big, 1000, MSG_DONTWAIT) > 0)
+        continue;
+    for (int i = 0; i < 3; i++) {
+        write_small(near_end);
+        expect_number(0, channel_post(near_end));
+    }
+    while (recv(far_end->from, got, sizeof got, MSG_DONTWAIT) > 0)
+        continue;
+    write_small(near_end);
+    expect_number(0, channel_post(near_end));
+    expect_small(far_end);
+    far_end = channel_free(far_end);
+    write_small(near_end);
+    expect_number(-EPIPE, channel_post(near_end));
+    end();
+}
+
 static void a_channel_owns_its_descriptor(void)
 {
     unsigned before = open_descriptors();
@@ -505,6 +526,7 @@ static const struct test tests[] = {
     TEST(signals_do_not_disturb, "signals the application handles do not end a call"),
     TEST(signals_do_not_prolong_a_wait, "a deadline holds for a thread that signals interrupt all the time"),
     TEST(what_cannot_be_written_is_not_sent, "a message over the limits is not sent, and the next one is"),
+    TEST(what_cannot_be_posted_is_forgotten, "a notification waits for nobody, and one that cannot be sent leaves no trace"),
     TEST(a_channel_owns_its_descriptor, "a channel closes its descriptor"),
 };
 

@@ -287,7 +287,6 @@ struct fault {
 static const struct fault faults[] = {
     FAULT("no MessagePack", 0, "malformed", "GET / HTTP/1.1\r\n\r\n"),
     FAULT("a number", 0, "malformed", "\x05"),
-    FAULT("a notification", 0, "malformed", "\x93\x02\xa5hello\x91\x80"),
     FAULT("a response", 0, "malformed", "\x94\x01\x05\xc0\x91\x00"),
     FAULT("three elements", 0, "malformed", "\x93\x00\x05\xa9" "C_GetInfo"),
     FAULT("five elements", 0, "malformed", "\x95\x00\x05\xa9" "C_GetInfo\x91\xc3\xc0"),

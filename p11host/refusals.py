@@ -1,0 +1,50 @@
+"""What a helper says on its standard error of calls that were refused, or whose answers nobody believes.
+
+Knows the one line of shim/refusal.c, and what the tables call its numbers. Must not trust it: the provider
+can write to the same place.
+"""
+
+import re
+from dataclasses import dataclass
+
+from p11host.tables import tables
+
+_LINE = re.compile(
+    r"p11host: (?P<event>call\.(?:refused|disbelieved)) function=(?P<function>C_\w{1,62})"
+    r"(?: mechanism=0x(?P<mechanism>[0-9a-f]{1,16}) length=(?P<length>\d{1,20}))?"
+    r" rv=0x(?P<rv>[0-9a-f]{1,16}) count=(?P<count>\d{1,20}) reason=\"(?P<reason>[^\"]{0,127})\""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A line that was understood: an event, and its keys and values in order."""
+
+    event: str
+    fields: dict[str, object]
+
+
+def read(line: str) -> Refusal | None:
+    """Return the refusal that a line tells of, its numbers by their names; None if it is none.
+
+    The first of a process reads the tables, about a tenth of a second.
+    """
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    said: dict[str, object] = {"function": found["function"]}
+    if found["mechanism"] is not None:
+        said["mechanism"] = _mechanism(int(found["mechanism"], 16))
+        said["length"] = int(found["length"])
+    said |= {"rv": _rv(int(found["rv"], 16)), "count": int(found["count"]), "reason": found["reason"]}
+    return Refusal(found["event"], said)
+
+
+def _mechanism(value: int) -> str:
+    known = tables().mechanism(value)
+    return known.name if known else hex(value)
+
+
+def _rv(value: int) -> str:
+    known = tables().constant("ckr", value)
+    return known.name if known else hex(value)
