@@ -16,6 +16,7 @@ from p11host.errors import EXIT_FAILED, P11HostError
 COMMANDS = {
     "add": "p11host.cli.add:add",
     "bench": "p11host.bench:bench",
+    "explain": "p11host.cli.explain:explain",
     "list": "p11host.cli.list:list_",
     "path": "p11host.cli.path:path",
     "run": "p11host.cli.run:run",
