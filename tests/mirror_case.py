@@ -27,6 +27,8 @@ class Case:
     image: Image = field(default_factory=Image)
     words: list[Value] = field(default_factory=list)
     wish: Wish = Wish()
+    before: list[tuple[str, list[Value], Wish]] = field(default_factory=list)
+    """Calls with the same memory that precede it."""
     otp: bool = False
     """Its output is a CK_OTP_SIGNATURE_INFO."""
     shape: str = ""

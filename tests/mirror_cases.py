@@ -20,7 +20,7 @@ from p11host.tables import Attribute, Function, Mechanism, tables
 
 ALL_ONES = (1 << 64) - 1
 VENDOR_RV = 0x80000123
-FLAG_NOTHING, FLAG_LIES = 16, 32
+FLAG_LATE, FLAG_NOTHING, FLAG_LIES = 1, 16, 32
 NEED = 23
 MOST_LIES = 60
 WISHES = ("CKR_OK", "CKR_GENERAL_ERROR", "CKR_BUFFER_TOO_SMALL", "CKR_ATTRIBUTE_SENSITIVE", "vendor")
@@ -182,6 +182,40 @@ def asked_rooms(row: Attribute) -> Sequence[Any]:
     return [100, 24, 23, 8, 7, 2, 1, 0, 9000, (None, 0), (None, 30), (None, ALL_ONES)]
 
 
+def of_late_outputs() -> Groups:
+    """Memory given to an operation's beginning, and written by later calls of it."""
+    late = {name: home for name, home in homes().items() if home[1] == "plain" and is_late(name)}
+    rows = [(name, row, place) for name, (row, _, place) in sorted(late.items())]
+    rows += [("", row, 0) for row in tables().mechanisms.values() if row.param.endswith("out")]
+    for name, row, place in rows:
+        subject = ("struct", name) if name else ("mechanism", row.name)
+        for flags in (0, FLAG_NOTHING):
+            for later in (("C_EncryptUpdate",), ("C_EncryptUpdate", "C_Encrypt"), ("C_EncryptFinal",)):
+                yield [late_case(subject, row, place, Wish(0, NEED, flags), later)]
+
+
+def is_late(name: str) -> bool:
+    """Tell whether a struct leads to bytes that may be written late."""
+    struct = tables().structs[name]
+    inner = [tables().structs[each.base] for each in struct.fields if each.kind == "structs"]
+    rows = [row for one in (struct, *inner) for row in one.fields]
+    return any(row.kind == "bytes" and (row.late or row.direction != "in") for row in rows)
+
+
+def late_case(
+    subject: tuple[str, str], row: Mechanism, place: int, begun: Wish, later: Sequence[str]
+) -> Case:
+    """Make an operation of several calls in one memory."""
+    usual = Choices({"pMechanism.pParameter": place})
+    case = Case("C_EncryptInit", subject, wish=begun)
+    Maker(case, usual).call(tables().functions[case.function], pMechanism=row, hSession=0)
+    for name in later:
+        case.before.append((case.function, case.words, case.wish))
+        case.function, case.words, case.wish = name, [], Wish(0, NEED, FLAG_LATE)
+        Maker(case, Choices()).call(tables().functions[name], hSession=0)
+    return case
+
+
 def lies() -> Iterator[Case]:
     """Every function and every struct with outputs, by a mirror all of whose lengths are lies."""
     for cases in (*of_functions(), *of_structs(), *of_attributes(), *of_signatures()):
@@ -197,3 +231,4 @@ def groups() -> Groups:
     yield from of_structs()
     yield from of_attributes()
     yield from of_signatures()
+    yield from of_late_outputs()

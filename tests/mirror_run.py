@@ -139,6 +139,10 @@ class Way:
         data = image.at(self.base, self.numbers)
         assert len(data) <= MEMORY
         ctypes.memmove(self.base, (ctypes.c_ubyte * len(data)).from_buffer(data), len(data))
+        for function, words, wish in case.before:
+            self.tell(wish)
+            self.call(function, *map(self.word, words))
+        self.tell(case.wish)
         rv = self.call(case.function, *map(self.word, case.words))
         after = bytearray(ctypes.string_at(self.base, len(data)))
         if rv == 0 and image.signature >= 0:
@@ -147,7 +151,6 @@ class Way:
 
     def outcome(self, case: Case) -> Outcome:
         """Make the call; return what came of it."""
-        self.tell(case.wish)
         rv, memory = self.make(case)
         return Outcome(rv, memory, self.said())
 
@@ -184,7 +187,6 @@ def differences(case: Case, direct: Outcome, ours: Outcome) -> Iterator[str]:
 def refused(case: Case, shim: Way) -> Iterator[str]:
     """Say in what the shim does not refuse a call as it must: unseen by the provider, nothing written."""
     before = shim.count()
-    shim.tell(case.wish)
     rv, memory = shim.make(case)
     untouched = case.image.canonical(case.image.at(shim.base, shim.numbers), shim.base, shim.places)
     if rv != constant(case.refusal):

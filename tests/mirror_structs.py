@@ -171,6 +171,37 @@ def indented(lines: list[str], by: int = 4) -> Iterator[str]:
     return (" " * by + line for line in lines)
 
 
+def writes_late(known: Tables, struct: Struct) -> bool:
+    """Tell whether a struct leads to bytes that a later call may write."""
+    return any(late_field(known, field) for field in struct.fields)
+
+
+def late_field(known: Tables, field: Field) -> list[str]:
+    """Return the statements with which a later call of an operation fills a field."""
+    if field.kind == "bytes" and (field.late or field.direction != "in"):
+        return give_pointed(known, field)
+    if field.kind != "structs" or field.direction == "in" or not has_pointers(known, field.base):
+        return []
+    each = f"    late_{field.base}(&p->{field.name}[i]{handed(known, field)});"
+    return [f"for (CK_ULONG i = 0; p->{field.name} && i < {extent(field)}; i++)", each]
+
+
+def late_functions(known: Tables) -> Iterator[str]:
+    """Return for every struct the function that fills it late, and which one is a mechanism's."""
+    for struct in wanted(known):
+        yield signature("late", "", struct) + "\n{"
+        yield from indented([f"(void){name};" for name in ("p", *outer(struct))])
+        yield from indented([line for field in struct.fields for line in late_field(known, field)])
+        yield "}\n"
+    yield "static void late_parameter(CK_MECHANISM_TYPE type, void *parameter, CK_ULONG len)\n{"
+    yield "    switch (shape_of(type, parameter, len)) {"
+    yield "    case SHAPE_WRITTEN: give_random(parameter, len); break;"
+    for struct in wanted(known):
+        if not outer(struct) and writes_late(known, struct):
+            yield f"    case SHAPE_{struct.name}: late_{struct.name}(parameter); break;"
+    yield "    default: break;\n    }\n}"
+
+
 def struct_functions(known: Tables) -> Iterator[str]:
     """Return the functions of every struct."""
     for struct in wanted(known):
@@ -294,6 +325,7 @@ def structs_h(known: Tables) -> str:
         struct_functions(known),
         shape_function(known),
         parameter_functions(known),
+        late_functions(known),
         attribute_function(known),
         signature_function(known),
     )

@@ -89,7 +89,7 @@ static void give_late(CK_SESSION_HANDLE session)
     if (!(wish.flags & WISH_LATE) || !kept[place].parameter)
         return;
     said.use = kept[place].use;
-    give_parameter(kept[place].late, kept[place].parameter, kept[place].len);
+    late_parameter(kept[place].late, kept[place].parameter, kept[place].len);
 }
 
 /* ---- signatures that are structs: pointers lead to other parts of the same buffer ---- */
