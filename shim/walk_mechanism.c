@@ -143,7 +143,7 @@ void put_mechanism(struct walk *walk, const CK_MECHANISM *mechanism)
 void put_message(struct walk *walk, void *parameter, CK_ULONG len)
 {
     if (!parameter) {
-        write_number(walk->w, len);
+        put_number(walk, len, CKR_MECHANISM_PARAM_INVALID);
     } else if (!walk->recall || !walk->recall->known) {
         refuse(walk, CKR_OPERATION_NOT_INITIALIZED, "no operation whose messages have parameters is known here");
     } else {

@@ -44,6 +44,8 @@ static void put_exact(struct walk *walk, const void *buffer, CK_ULONG len)
 {
     if (buffer && len > LIMIT_BYTES)
         refuse(walk, CKR_ARGUMENTS_BAD, "a buffer longer than limits.bytes");
+    else if (buffer && len > most_there(walk))
+        refuse(walk, CKR_HOST_MEMORY, "a buffer longer than limits.narrow_bytes");
     else
         put_capacity(walk, buffer, &len, false);
 }

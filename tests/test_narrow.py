@@ -22,12 +22,14 @@ import pytest
 from application import Shim, helpers
 from brokers import module
 from cryptoki import ULONG, constant, struct
-from life import Host, Workshop, hosted
+from life import Act, Host, Workshop, hosted
 from lone import PATIENCE, lone_helper
 from mirror_case import Case
 from mirror_cases import groups
 from mirror_run import Way, differences, refused
 from objects import ulong
+from test_late_outputs import begin_twice, encrypt_and_sign
+from test_messages import change_operations, exchange_messages, sign_messages, wrap_and_unwrap
 
 from p11host import P11HostError, narrow_helper_path, shim_path
 from p11host.limits import limits
@@ -220,6 +222,70 @@ def test_room(host: Host) -> None:
 
     assert [20, 20, 20] == lengths
     assert asked in (8, (1 << 64) - 1)
+
+
+# ---- what needs more than one call ----
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        *((exchange_messages, (name,)) for name in ("CKM_AES_GCM", "CKM_AES_CCM", "CKM_CHACHA20_POLY1305")),
+        *((act, ()) for act in (sign_messages, change_operations, wrap_and_unwrap)),
+        *((act, ()) for act in (encrypt_and_sign, begin_twice)),
+    ],
+)
+def test_operations(
+    tmp_path: Path, workshop: Workshop, narrow: Path, act: Act, words: tuple[str, ...]
+) -> None:
+    """Messages and outputs that come late are as with 64 bits."""
+    del narrow  # without its helper nothing of this can be
+    with hosted(tmp_path, module("narrow", workshop.provider("messages", "-m32"))) as found:
+        direct = found.play(act, str(workshop.provider("messages")), *words)
+
+        assert direct == found.play(act, "", *words)
+
+
+def sign_with_struct() -> dict[str, Any]:
+    """Sign with a one-time password: ask for the length, then sign with too little room, then with enough."""
+    shim = Shim()
+    session, lengths = shim.begin(), []
+    shim.must("C_SignInit", session, mechanism("CKM_HOTP", 0), 1)
+    length, room = ULONG(), keep(bytes(1024))
+    shim.must("C_Sign", session, b"", 0, None, ctypes.byref(length))
+    lengths.append(length.value)
+    short = ULONG(length.value - 1)
+    rv = shim.rv("C_Sign", session, b"", 0, room, ctypes.byref(short))
+    shim.must("C_Sign", session, b"", 0, room, ctypes.byref(length))
+    lengths += [short.value, length.value]
+    return {"rv": rv, "lengths": lengths, "params": one_time_password(room, length.value)}
+
+
+def one_time_password(room: Any, size: int) -> list[Any]:
+    """Return the values of a signature that is a CK_OTP_SIGNATURE_INFO, all of which lie in the buffer."""
+    start = ctypes.addressof(room)
+    info = struct("CK_OTP_SIGNATURE_INFO").from_buffer(room)
+    params = (struct("CK_OTP_PARAM") * info.ulCount).from_address(info.pParams)
+    found = []
+    for each in params:
+        inside = each.pValue is None or start < each.pValue <= each.pValue + each.ulValueLen <= start + size
+        value = None if each.pValue is None else ctypes.string_at(each.pValue, each.ulValueLen)
+        found.append([each.type, inside, value and value.hex()])
+    return found
+
+
+def test_signature_with_pointers(host: Host) -> None:
+    """A signature that is a struct is laid out for 64 bits; the length it is asked for suffices for it."""
+    found = host.play(sign_with_struct)
+    value, flags, pin = found["params"]
+    asked, short, _ = found["lengths"]
+
+    assert ("CKR_BUFFER_TOO_SMALL", asked) == (found["rv"], short)
+    assert [constant(f"CK_OTP_{name}") for name in ("VALUE", "FLAGS", "PIN")] == [value[0], flags[0], pin[0]]
+    assert (True, True, True, None) == (value[1], flags[1], pin[1], pin[2])
+    assert (20, 8) == (len(bytes.fromhex(value[2])), len(bytes.fromhex(flags[2])))
+    number = int.from_bytes(bytes.fromhex(flags[2]), "little")
+    assert number < MOST or number == (1 << 64) - 1
 
 
 # ---- 32 bits of addresses ----

@@ -447,7 +447,7 @@ static CK_RV plain_init(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, unsi
     if (!mechanism || !mechanism->pParameter)
         return CKR_OK;
     CK_GCM_PARAMS *gcm = mechanism->pParameter;
-    int is_gcm = mechanism->ulParameterLen == sizeof *gcm;
+    int is_gcm = mechanism->mechanism == CKM_AES_GCM || mechanism->mechanism == CKM_AES_GMAC;
     s->plain[of].iv = is_gcm ? gcm->pIv : mechanism->pParameter;
     s->plain[of].iv_len = is_gcm ? gcm->ulIvLen : mechanism->ulParameterLen;
     if (!is_gcm)
