@@ -15,7 +15,7 @@ from typing import Any, Literal
 from p11host.errors import ConfigError
 from p11host.paths import config_candidates
 
-Fork = Literal["reinit", "strict"]
+Fork = Literal["reinit", "inherit", "strict"]
 
 #: A configuration is written by people; a file longer than this, in bytes, is something else.
 MOST_BYTES = 1 << 20

@@ -95,7 +95,7 @@ class ModuleTable(Table):
     env: dict[Variable, Text] = Field(
         default={}, description='environment variables and strings, { NAME = "value" }'
     )
-    fork: Fork = Field(default="reinit", description='"reinit" or "strict"')
+    fork: Fork = Field(default="reinit", description='"reinit", "inherit" or "strict"')
     threads: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1, or no such key")
     priority: Annotated[int, Field(ge=-_PRIORITY_MOST, lt=_PRIORITY_MOST)] = Field(
         default=0, description="a whole number, higher first"

@@ -52,6 +52,8 @@ def command(program: Path, module: Module) -> list[str]:
     words = [str(program)]
     if module.threads == 1:
         words.append("--serialize")
+    if module.fork == "inherit":
+        words.append("--shared")
     if module.rows:
         words += ["--rows", str(ROWS)]
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]

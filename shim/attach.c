@@ -126,11 +126,12 @@ static void write_request(struct writer *w, const char *module)
     }
 }
 
-static bool read_is_strict(struct reader *r)
+static void read_fork(struct reader *r, struct offer *offer)
 {
     char mode[LIMIT_NAME + 1];
     read_text(r, mode, sizeof mode);
-    return !strcmp(mode, "strict");
+    offer->strict = !strcmp(mode, "strict");
+    offer->inherited = !strcmp(mode, "inherit");
 }
 
 static void read_rows(struct reader *r, struct offer *offer)
@@ -163,7 +164,7 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
     else if (!strcmp(key, "long"))
         offer->long_ms = read_uint(r);
     else if (!strcmp(key, "fork"))
-        offer->strict = read_is_strict(r);
+        read_fork(r, offer);
     else if (!strcmp(key, "rows") && !offer->rows)
         read_rows(r, offer);
     else if (!strcmp(key, "door") && offer->door < 0)

@@ -15,7 +15,8 @@ struct offer {
     int door; /* -1 when there is none; else the receiver's to close */
     uint64_t short_ms, long_ms;
     struct rows *rows; /* the receiver's to free; NULL: the standard's tables are all */
-    bool strict; /* a forked child must call C_Initialize */
+    bool strict;    /* a forked child must call C_Initialize */
+    bool inherited; /* a forked child shares this helper */
 };
 
 /*

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "exchange.h"
+#include "family.h"
 #include "merge.h"
 #include "root.h"
 
@@ -24,17 +25,19 @@ static CK_RV to_slot(struct call *call)
     call->module = state_module_by_number(call->state, number);
     if (!call->module)
         return CKR_SLOT_ID_INVALID;
-    return exchange_anew(call);
+    return call->module->inherited ? family_slot(call) : exchange_anew(call);
 }
 
 static CK_RV to_session(struct call *call)
 {
     CK_ULONG client = call->words[0];
-    call->generation = handle_generation(client);
-    call->module = state_module_by_generation(call->state, call->generation);
-    if (!call->module || !handle_to_server(&call->module->large, call->generation, client, &call->session))
+    uint32_t of_sessions = handle_generation(client);
+    call->module = state_module_of_sessions(call->state, of_sessions, &call->generation);
+    if (!call->module)
+        return family_inherited(call);
+    if (!handle_to_server(&call->module->large, of_sessions, client, &call->session))
         return CKR_SESSION_HANDLE_INVALID;
-    return exchange(call);
+    return call->module->inherited ? family_session(call) : exchange(call);
 }
 
 static CK_RV dispatch(struct call *call, unsigned fn)

@@ -16,6 +16,7 @@
 struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
+    uint32_t owner;       /* the helper's: the process that opened it */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint8_t theirs;       /* bytes of a CK_ULONG at the other end, 0 if as many as here */
     uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */

@@ -12,6 +12,7 @@ struct entry {
     _Atomic int number; /* descriptor + 1; 0 is free, -1 is being filled */
     _Atomic(dev_t) device;
     _Atomic(ino_t) inode;
+    _Atomic bool shared;
 };
 
 static struct entry entries[3 * LIMIT_CHANNELS];
@@ -42,7 +43,7 @@ bool descriptor_is(int fd, const struct identity *identity)
     return descriptor_identify(fd, &now) && now.device == identity->device && now.inode == identity->inode;
 }
 
-void descriptor_remember(int fd)
+static void remember(int fd, bool shared)
 {
     for (unsigned i = 0; i < ENTRIES; i++) {
         int free = 0;
@@ -52,9 +53,20 @@ void descriptor_remember(int fd)
         bool known = descriptor_identify(fd, &identity);
         atomic_store(&entries[i].device, identity.device);
         atomic_store(&entries[i].inode, identity.inode);
+        atomic_store(&entries[i].shared, shared);
         atomic_store(&entries[i].number, known ? fd + 1 : 0);
         return;
     }
+}
+
+void descriptor_remember(int fd)
+{
+    remember(fd, false);
+}
+
+void descriptor_remember_shared(int fd)
+{
+    remember(fd, true);
 }
 
 void descriptor_forget(int fd)
@@ -93,7 +105,7 @@ void descriptors_shut_down(void)
 {
     for (unsigned i = 0; i < ENTRIES; i++) {
         int fd = descriptor_of(&entries[i]);
-        if (fd >= 0)
+        if (fd >= 0 && !atomic_load(&entries[i].shared))
             shutdown(fd, SHUT_RDWR);
     }
 }

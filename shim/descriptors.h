@@ -24,12 +24,16 @@ bool descriptor_identify(int fd, struct identity *ret_identity);
 bool descriptor_is(int fd, const struct identity *identity);
 
 void descriptor_remember(int fd);
+
+/* The same of one that other processes have too, so that it may be closed here but never shut down. */
+void descriptor_remember_shared(int fd);
+
 void descriptor_forget(int fd);
 
 /* In a child: closes what the parent had open. Never shuts down, never writes. */
 void descriptors_close_inherited(void);
 
-/* Wakes every thread that waits on one of them. */
+/* Wakes every thread that waits on one of them that is not shared. */
 void descriptors_shut_down(void);
 
 #endif

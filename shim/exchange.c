@@ -14,10 +14,16 @@ static bool object_to_wire(void *context, CK_ULONG client, CK_ULONG *ret_server)
     return handle_to_server(&call->module->large, call->generation, client, ret_server);
 }
 
-static CK_ULONG handle_from_wire(void *context, CK_ULONG server)
+static CK_ULONG object_from_wire(void *context, CK_ULONG server)
 {
     struct call *call = context;
     return handle_to_client(&call->module->large, call->generation, server);
+}
+
+static CK_ULONG session_from_wire(void *context, CK_ULONG server)
+{
+    struct call *call = context;
+    return handle_to_client(&call->module->large, call->of_sessions, server);
 }
 
 static CK_ULONG slot_from_wire(void *context, CK_ULONG server)
@@ -175,7 +181,7 @@ static bool tell(const struct call *call, struct channel *channel, const struct 
 
 static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
 {
-    const struct names names = {call, object_to_wire, handle_from_wire, handle_from_wire, slot_from_wire};
+    const struct names names = {call, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
     struct walk walk = {
         .function = call->function, .tables = rows_tables(atomic_load(&call->module->rows)),
         .words = call->words, .w = &channel->out, .r = &channel->in,
@@ -259,6 +265,7 @@ static CK_RV exchange_in_this_life(struct call *call)
     if (rv != CKR_OK)
         return call->function->absent;
     call->generation = atomic_load(&call->module->generation);
+    call->of_sessions = atomic_load(&call->module->of_sessions);
     return exchange(call);
 }
 

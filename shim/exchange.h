@@ -9,6 +9,7 @@ struct call {
     struct state *state;
     struct module *module;
     uint32_t generation;
+    uint32_t of_sessions; /* the generation in handles of the sessions it opens */
     const struct function *function;
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */

@@ -2,7 +2,7 @@
  * p11host-helper: holds one provider for one application.
  *
  * Started by the broker with nothing but its door. Takes channels from the door, gives each a thread, and ends when
- * every process that opened one has gone. It never unloads the provider and never returns from main.
+ * every process that opened one has gone; one that is shared, when nobody has its door any more. It never unloads the provider and never returns from main.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -25,6 +25,7 @@
 #include "provider.h"
 #include "rows.h"
 #include "serve.h"
+#include "share.h"
 
 enum {
     EXIT_USAGE = 100,
@@ -34,7 +35,7 @@ enum {
     LAST_CALLS = 20,
     MOST_CHANNELS = sizeof(void *) == 8 ? LIMIT_CHANNELS : LIMIT_NARROW_CHANNELS,
     NARROW_STACK = 2 << 20, /* where addresses are scarce */
-    OWNERS = 256, /* processes that opened a channel and are watched */
+    OWNERS = MOST_CHANNELS, /* processes that opened a channel and are watched */
     DOOR = 0,     /* places in the poll set */
     BELL = 1,
     FIRST_OWNER = 2,
@@ -49,6 +50,8 @@ static struct {
     char error[HELLO_ERROR];
 } helper = {.door = -1, .rows = -1};
 
+static struct share share; /* of the processes that use it, where there may be several */
+
 static _Atomic unsigned channels;
 static int bell = -1; /* rung when a channel ends */
 
@@ -59,7 +62,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -70,6 +73,7 @@ static void parse(int argc, char **argv)
         {"module", required_argument, NULL, 'm'},
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
+        {"shared", no_argument, NULL, 'S'},
         {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -78,6 +82,7 @@ static void parse(int argc, char **argv)
         case 'm': helper.module = optarg; break;
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
+        case 'S': helper.provider.share = &share; break;
         default: usage();
         }
     }
@@ -163,6 +168,38 @@ static _Noreturn void leave(void)
     _exit(0);
 }
 
+/* ---- owners: the processes that opened channels ---- */
+
+enum { STRANGER = UINT32_MAX }; /* all that cannot be watched: nobody knows when they end */
+
+static uint32_t last_owner;
+
+/* What may still call for an owner: its life and its channels, which may outlast it by a call. */
+static void release_owner(uint32_t owner)
+{
+    if (owner != STRANGER && share_release(&share, owner))
+        share_bury(&helper.provider, owner);
+}
+
+static bool start_thread(void *(*run)(void *), void *argument)
+{
+    pthread_t thread;
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    if (sizeof(void *) < 8)
+        pthread_attr_setstacksize(&detached, NARROW_STACK);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    bool started = pthread_create(&thread, &detached, run, argument) == 0;
+    pthread_attr_destroy(&detached);
+    return started;
+}
+
+static void *run_release(void *argument)
+{
+    release_owner((uint32_t)(uintptr_t)argument);
+    return NULL;
+}
+
 /* ---- channels ---- */
 
 static bool say_hello(struct channel *channel)
@@ -212,8 +249,10 @@ static bool all_hung_up(void)
 static void channel_ended(struct channel *channel)
 {
     uint64_t one = 1;
+    uint32_t owner = channel->owner;
     exchange_channel(channel, NULL);
     channel_free(channel);
+    release_owner(owner);
     atomic_fetch_sub(&channels, 1);
     if (write(bell, &one, sizeof one) < 0)
         return; /* rung already */
@@ -228,20 +267,16 @@ static void *run_channel(void *argument)
     return NULL;
 }
 
-static void start_channel(struct channel *channel)
+static void start_channel(struct channel *channel, uint32_t owner)
 {
-    pthread_t thread;
-    pthread_attr_t detached;
+    channel->owner = owner;
+    if (owner != STRANGER)
+        share_hold(&share, owner);
     atomic_fetch_add(&channels, 1);
     exchange_channel(NULL, channel);
     channel_set_ticks(channel, 0, DEADLINE_SHORT);
-    pthread_attr_init(&detached);
-    if (sizeof(void *) < 8)
-        pthread_attr_setstacksize(&detached, NARROW_STACK);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&thread, &detached, run_channel, channel) != 0)
+    if (!start_thread(run_channel, channel))
         channel_ended(channel);
-    pthread_attr_destroy(&detached);
 }
 
 static void turn_away(struct channel *channel, const char *why)
@@ -256,26 +291,33 @@ static void turn_away(struct channel *channel, const char *why)
     channel_free(channel);
 }
 
-/* ---- owners: the processes that opened channels ---- */
+/* ---- who is watched ---- */
 
 static struct pollfd watched[FIRST_OWNER + OWNERS];
-static pid_t owners[OWNERS];
+static struct {
+    pid_t pid;
+    uint32_t number;
+} owners[OWNERS];
 static unsigned n_owners;
 static bool had_channel;
 static bool had_stranger; /* a process that cannot be watched opened a channel */
 
-static void watch_owner(pid_t pid)
+/* The owner's number. */
+static uint32_t watch_owner(pid_t pid)
 {
     for (unsigned i = 0; i < n_owners; i++)
-        if (owners[i] == pid)
-            return;
+        if (owners[i].pid == pid)
+            return owners[i].number;
     int fd = pid > 0 && n_owners < OWNERS ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (fd < 0) {
         had_stranger = true; /* of another pid namespace, or gone already: the door and the channels will tell */
-        return;
+        return STRANGER;
     }
-    owners[n_owners] = pid;
+    owners[n_owners].pid = pid;
+    owners[n_owners].number = ++last_owner;
     watched[FIRST_OWNER + n_owners++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    share_hold(&share, last_owner);
+    return last_owner;
 }
 
 static void forget_dead_owners(void)
@@ -286,6 +328,8 @@ static void forget_dead_owners(void)
             continue;
         }
         close(watched[FIRST_OWNER + i].fd);
+        if (helper.provider.share)
+            start_thread(run_release, (void *)(uintptr_t)owners[i].number);
         n_owners--;
         owners[i] = owners[n_owners];
         watched[FIRST_OWNER + i] = watched[FIRST_OWNER + n_owners];
@@ -305,19 +349,19 @@ static void take_channel(void)
     if (!channel)
         return;
     had_channel = true;
-    watch_owner(pid);
+    uint32_t owner = watch_owner(pid);
     channel->theirs = hello_width(&hello);
     if (!hello_fits(&hello))
         turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of 4 or 8 bytes only");
     else if (atomic_load(&channels) >= MOST_CHANNELS)
         turn_away(channel, "too many channels");
     else
-        start_channel(channel);
+        start_channel(channel, owner);
 }
 
 static bool is_deserted(void)
 {
-    bool owners_gone = had_channel && !had_stranger && n_owners == 0;
+    bool owners_gone = !helper.provider.share && had_channel && !had_stranger && n_owners == 0;
     bool channels_gone = watched[DOOR].fd < 0 && all_hung_up();
     return owners_gone || channels_gone;
 }

@@ -101,7 +101,7 @@ static CK_RV not_asynchronous(CK_SESSION_HANDLE session)
     CK_RV rv = state_enter(&state);
     if (rv != CKR_OK)
         return rv;
-    bool known = state_module_by_generation(state, handle_generation(session)) != NULL;
+    bool known = state_knows_session(state, session);
     state_leave(state);
     return known ? CKR_FUNCTION_NOT_SUPPORTED : CKR_SESSION_HANDLE_INVALID;
 }

@@ -27,7 +27,11 @@ static void set_door(struct module *module, int door)
     if (door < 0)
         return;
     setsockopt(door, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    descriptor_remember(door);
+    descriptor_identify(door, &module->door_identity);
+    if (module->inherited)
+        descriptor_remember_shared(door);
+    else
+        descriptor_remember(door);
 }
 
 static bool is_same(const struct rows *a, const struct rows *b)
@@ -75,6 +79,7 @@ void module_init(struct module *module, const struct offer *offer, _Atomic unsig
     module->calls = calls;
     memcpy(module->name, offer->name, sizeof module->name);
     module->number = module_number(module->name);
+    module->inherited = offer->inherited;
     set_patience(module, offer);
     set_rows(module, offer->rows);
     set_door(module, offer->door);
@@ -91,6 +96,19 @@ static struct channel *free_channel(struct channel *channel)
     return channel_free(channel);
 }
 
+/* Who reads the first of the two before the second never takes a handle of this generation's sessions for one of another. */
+static void begin_generation(struct module *module, uint32_t generation, uint32_t of_sessions)
+{
+    atomic_store(&module->of_sessions, of_sessions);
+    atomic_store(&module->generation, generation);
+}
+
+static void end_generation(struct module *module)
+{
+    atomic_store(&module->generation, 0);
+    atomic_store(&module->of_sessions, 0);
+}
+
 static void drop_idle(struct module *module)
 {
     for (unsigned i = 0; i < IDLE_CHANNELS; i++)
@@ -103,7 +121,36 @@ void module_finish(struct module *module)
     close_door(module);
     large_handles_finish(&module->large);
     free_rows(module);
-    atomic_store(&module->generation, 0);
+    sessions_finish(&module->sessions);
+    end_generation(module);
+}
+
+/* ---- in a child ---- */
+
+bool module_has_heirs(const struct module *parent)
+{
+    return parent->inherited && atomic_load(&parent->generation) && descriptor_is(parent->door, &parent->door_identity);
+}
+
+bool module_inherit(struct module *module, const struct module *parent, _Atomic unsigned *calls)
+{
+    module->calls = calls;
+    memcpy(module->name, parent->name, sizeof module->name);
+    module->number = parent->number;
+    module->inherited = parent->inherited;
+    for (unsigned i = 0; i < sizeof module->patience / sizeof *module->patience; i++)
+        atomic_store(&module->patience[i], atomic_load(&parent->patience[i]));
+    module->door = -1;
+    if (!module_has_heirs(parent))
+        return true;
+    if (!sessions_inherit(&module->sessions, &parent->sessions) || !large_handles_inherit(&module->large, &parent->large))
+        return false;
+    atomic_store(&module->rows, atomic_load(&parent->rows)); /* never freed here: it is not in `kept` */
+    set_door(module, parent->door);
+    atomic_store(&module->slots_known, atomic_load(&parent->slots_known));
+    atomic_store(&module->is_heir, true);
+    begin_generation(module, atomic_load(&parent->generation), generation_next());
+    return true;
 }
 
 /* ---- channels ---- */
@@ -170,7 +217,7 @@ CK_RV module_await(struct module *module, struct channel *greeting, uint32_t wit
         return rv;
     }
     greeting->generation = generation_next();
-    atomic_store(&module->generation, greeting->generation);
+    begin_generation(module, greeting->generation, greeting->generation);
     module_give(module, greeting);
     return CKR_OK;
 }
@@ -185,8 +232,10 @@ static CK_RV reopen(struct module *module)
     drop_idle(module);
     close_door(module);
     large_handles_finish(&module->large);
+    module->inherited = offers[0].inherited;
     set_patience(module, &offers[0]);
     set_rows(module, offers[0].rows);
+    atomic_store(&module->is_heir, false);
     set_door(module, offers[0].door);
     return module_await(module, module_greet(module), DEADLINE_START);
 }
@@ -229,8 +278,22 @@ static void bury(struct module *module)
     if (module->door < 0 || !is_hung_up(module->door))
         return;
     log_event("module.gone module=%s generation=%u", module->name, atomic_load(&module->generation));
-    atomic_store(&module->generation, 0);
+    end_generation(module);
+    sessions_finish(&module->sessions);
     drop_idle(module);
+}
+
+void module_leave(struct module *module, uint32_t generation)
+{
+    pthread_mutex_lock(&module->lock);
+    if (atomic_load(&module->generation) == generation) {
+        log_event("module.left module=%s generation=%u", module->name, generation);
+        end_generation(module);
+        atomic_store(&module->is_heir, false);
+        drop_idle(module);
+        close_door(module);
+    }
+    pthread_mutex_unlock(&module->lock);
 }
 
 static struct channel *take_new(struct module *module, uint32_t generation)

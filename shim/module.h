@@ -13,7 +13,9 @@
 
 #include "attach.h"
 #include "channel.h"
+#include "descriptors.h"
 #include "names.h"
+#include "sessions.h"
 #include "tables.h"
 
 enum { IDLE_CHANNELS = 64 };
@@ -23,21 +25,38 @@ struct module {
     unsigned number;                /* in names.c */
     _Atomic uint32_t patience[3]; /* milliseconds, by enum patience; a new helper may have others */
     _Atomic uint32_t generation;    /* 0 when it has no helper */
+    _Atomic uint32_t of_sessions;   /* the generation in handles of sessions: in a child that shares a helper its own */
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */
     _Atomic bool serial;            /* its provider gets one call at a time */
+    struct identity door_identity;
+    _Atomic bool inherited;         /* children share the helper */
+    _Atomic bool is_heir;           /* the helper is one that an ancestor had started */
     _Atomic bool slots_known;       /* it has been asked for its slots in this life */
     _Atomic unsigned *calls;        /* in progress, the state's */
     _Atomic(struct rows *) rows;    /* its own, NULL when it has none; a new helper may have others */
     struct rows *kept;              /* all it ever had in this life: calls may still look into them */
     _Atomic uint64_t refusals;      /* calls that were not sent, in the life of the process */
     struct large_handles large;
+    struct sessions sessions; /* if inherited: all that this process may use */
     _Atomic(struct channel *) idle[IDLE_CHANNELS];
 };
 
 /* Takes over the descriptor and the rows of the offer. `calls`: how many are in progress in this process. */
 void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls);
 void module_finish(struct module *module);
+
+/*
+ * In a child: a module as its parent had it, with the same helper if that is to be shared; else without one, until it is
+ * needed. False when out of memory.
+ */
+bool module_inherit(struct module *module, const struct module *parent, _Atomic unsigned *calls);
+
+/* In a child: has it this door of its parent's, and shares it? */
+bool module_has_heirs(const struct module *parent);
+
+/* Has no more to do with the helper of that generation. Its sessions remain, to be opened with the next helper. */
+void module_leave(struct module *module, uint32_t generation);
 
 /* Two steps, so that many helpers start at the same time. The channel is NULL when nobody is behind the door. */
 struct channel *module_greet(struct module *module);

@@ -102,12 +102,22 @@ static CK_ULONG large_put(struct large_handles *large, CK_ULONG server)
     uint32_t *cell = large->cells ? large_cell(large, server) : NULL;
     if ((!cell || !*cell) && large_grow(large)) {
         cell = large_cell(large, server);
-        large_list(large)[large->count++] = server;
-        *cell = (uint32_t)large->count;
+        large_list(large)[large->count] = server;
+        *cell = (uint32_t)++large->count;
     }
     CK_ULONG place = cell && *cell ? *cell - 1 : VALUE_MASK;
     pthread_mutex_unlock(&large->lock);
     return place;
+}
+
+bool large_handles_inherit(struct large_handles *large, const struct large_handles *parent)
+{
+    CK_ULONG count = atomic_load(&parent->count);
+    const CK_ULONG *theirs = (const CK_ULONG *)(const void *)parent->list.base;
+    for (CK_ULONG i = 0; i < count; i++)
+        if (large_put(large, theirs[i]) != i)
+            return false;
+    return true;
 }
 
 void large_handles_finish(struct large_handles *large)

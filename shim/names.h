@@ -11,6 +11,7 @@
 #define P11HOST_NAMES_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,7 +26,7 @@ struct large_handles {
     struct arena list;    /* of CK_ULONG */
     struct arena index;   /* of uint32_t: places in the list, by the handle's hash */
     size_t cells;         /* of the index */
-    CK_ULONG count;
+    _Atomic(CK_ULONG) count; /* after what it counts has been written: a child copies the list as it finds it */
 };
 
 /* Never 0, never given out before in this process or an ancestor of it (until 2^16 lives have passed). */
@@ -34,6 +35,9 @@ uint32_t generation_next(void);
 uint32_t handle_generation(CK_ULONG client);
 bool handle_to_server(struct large_handles *large, uint32_t generation, CK_ULONG client, CK_ULONG *ret_server);
 CK_ULONG handle_to_client(struct large_handles *large, uint32_t generation, CK_ULONG server);
+
+/* In a child: takes over what its parent had given out. False when out of memory. */
+bool large_handles_inherit(struct large_handles *large, const struct large_handles *parent);
 
 /* Forgets them all, for the next life or for good. */
 void large_handles_finish(struct large_handles *large);

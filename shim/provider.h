@@ -13,6 +13,7 @@ struct provider {
     CK_VERSION version;        /* of the newest */
     bool serialize;            /* one call at a time: it cannot be used by threads */
     pthread_mutex_t turn;
+    struct share *share;       /* NULL if one process has it to itself */
 };
 
 /*

@@ -30,6 +30,12 @@ struct root {
 static _Atomic(struct root *) the_root;
 static _Atomic bool wanted;
 
+/*
+ * The state of this process or, in a child that has none yet, its parent's as it was at the fork: only if there is something
+ * in it for a child to inherit.
+ */
+static _Atomic(struct state *) heritage;
+
 /* With `fork = "strict"` a child is not initialised until it calls C_Initialize itself. */
 static _Atomic bool strict;
 
@@ -122,22 +128,31 @@ void state_leave(struct state *state)
     leave(atomic_load_explicit(&the_root, memory_order_relaxed), state);
 }
 
+static void close_inherited(const struct state *parent)
+{
+    if (parent)
+        state_keep_doors(parent);
+    descriptors_close_inherited();
+}
+
 /* Under root->lock. The state is published complete or not at all. */
 static CK_RV build(struct root *root, bool lazy)
 {
+    struct state *parent = atomic_load(&heritage);
     if (!root->cleaned)
-        descriptors_close_inherited();
+        close_inherited(parent);
     root->cleaned = true;
     struct state *state = take_spare(root);
     if (!state)
         return CKR_HOST_MEMORY;
-    CK_RV rv = state_init(state, lazy);
+    CK_RV rv = parent ? state_inherit(state, parent, lazy) : state_init(state, lazy);
     if (rv != CKR_OK) {
         state_finish(state);
         put_spare(root, state);
         return rv;
     }
     atomic_store(&strict, state->strict);
+    atomic_store(&heritage, state->inherited ? state : NULL);
     atomic_store(&root->state, state);
     return CKR_OK;
 }
@@ -213,6 +228,7 @@ CK_RV state_finalize(void)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     pthread_mutex_lock(&root->lock);
     bool was_wanted = atomic_exchange(&wanted, false);
+    atomic_store(&heritage, NULL);
     struct state *state = atomic_load(&root->state);
     if (state)
         retire(root, state);

@@ -5,6 +5,7 @@
 
 #include "kept.h"
 #include "refusal.h"
+#include "share.h"
 #include "walk.h"
 
 enum {
@@ -165,7 +166,7 @@ static bool perform(struct request *request, const struct function *function)
         kept_prepare(&keeping, &walk);
     if (walk.r->error)
         return false;
-    CK_RV rv = provider_call(request->provider, (unsigned)(function - functions), words);
+    CK_RV rv = share_call(request->provider, (unsigned)(function - functions), words, request->channel->owner);
     respond(request, &walk, rv);
     if (walk.recall)
         kept_follow(&keeping, &walk, rv);

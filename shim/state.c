@@ -39,19 +39,43 @@ static CK_RV await_helpers(struct state *state)
     return ready || state->n_modules == 0 ? CKR_OK : first_failure;
 }
 
+static void begin(struct state *state, bool lazy)
+{
+    memset(&state->lazy, 0, sizeof *state - offsetof(struct state, lazy)); /* not what late threads count in */
+    atomic_store(&state->lazy, lazy);
+}
+
 CK_RV state_init(struct state *state, bool lazy)
 {
     struct offer offers[LIMIT_MODULES];
-    memset(&state->lazy, 0, sizeof *state - offsetof(struct state, lazy)); /* not what late threads count in */
-    atomic_store(&state->lazy, lazy);
+    begin(state, lazy);
     CK_RV rv = attach(NULL, offers, &state->n_modules);
     if (rv != CKR_OK)
         state->n_modules = 0;
     for (unsigned i = 0; i < state->n_modules; i++) {
         module_init(&state->modules[i], &offers[i], &state->calls);
         state->strict = state->strict || offers[i].strict;
+        state->inherited = state->inherited || offers[i].inherited;
     }
     return rv == CKR_OK ? await_helpers(state) : rv;
+}
+
+CK_RV state_inherit(struct state *state, const struct state *parent, bool lazy)
+{
+    begin(state, lazy);
+    state->strict = parent->strict;
+    state->inherited = parent->inherited;
+    for (unsigned i = 0; i < parent->n_modules; i++, state->n_modules++)
+        if (!module_inherit(&state->modules[i], &parent->modules[i], &state->calls))
+            return CKR_HOST_MEMORY;
+    return CKR_OK;
+}
+
+void state_keep_doors(const struct state *parent)
+{
+    for (unsigned i = 0; i < parent->n_modules; i++)
+        if (module_has_heirs(&parent->modules[i]))
+            descriptor_forget(parent->modules[i].door);
 }
 
 bool state_claim(struct state *state)
@@ -73,12 +97,30 @@ void state_finish(struct state *state)
     operations_unmap(&state->operations);
 }
 
-struct module *state_module_by_generation(struct state *state, uint32_t generation)
+struct module *state_module_of_sessions(struct state *state, uint32_t of_sessions, uint32_t *ret_generation)
 {
-    for (unsigned i = 0; generation && i < state->n_modules; i++)
-        if (atomic_load_explicit(&state->modules[i].generation, memory_order_relaxed) == generation)
+    for (unsigned i = 0; of_sessions && i < state->n_modules; i++) {
+        *ret_generation = atomic_load_explicit(&state->modules[i].generation, memory_order_acquire);
+        if (atomic_load_explicit(&state->modules[i].of_sessions, memory_order_relaxed) == of_sessions)
+            return &state->modules[i];
+    }
+    return NULL;
+}
+
+struct module *state_module_of_inherited(struct state *state, CK_ULONG client, struct session *ret_session)
+{
+    for (unsigned i = 0; state->inherited && i < state->n_modules; i++)
+        if (sessions_get(&state->modules[i].sessions, client, ret_session))
             return &state->modules[i];
     return NULL;
+}
+
+bool state_knows_session(struct state *state, CK_ULONG client)
+{
+    uint32_t generation;
+    struct session session;
+    return state_module_of_sessions(state, handle_generation(client), &generation) ||
+           state_module_of_inherited(state, client, &session);
 }
 
 struct module *state_module_by_number(struct state *state, unsigned number)

@@ -21,6 +21,7 @@ struct state {
     _Atomic bool lazy;   /* built by a child's first call: C_Initialize has yet to be called */
     _Atomic bool ending; /* C_Finalize has begun */
     bool strict;         /* some module wants every child to call C_Initialize */
+    bool inherited;      /* some module's helper is to be shared with children */
     _Atomic unsigned calls; /* in progress */
     _Atomic(struct operations *) operations; /* NULL until there is one to remember */
     unsigned n_modules;
@@ -33,6 +34,15 @@ struct state *state_map(void);
 /* Asks the broker and waits until the helpers are ready. CKR_OK if at least one is, or none is configured. */
 CK_RV state_init(struct state *state, bool lazy);
 
+/*
+ * In a child: begins with the modules of its parent's state, as it was at the fork. Those with `fork = "inherit"` keep their helper,
+ * the others get one when it is needed. Nobody is asked, and nothing is opened.
+ */
+CK_RV state_inherit(struct state *state, const struct state *parent, bool lazy);
+
+/* Before a child closes what it inherited: what state_inherit will use is not to be closed. */
+void state_keep_doors(const struct state *parent);
+
 /* Closes what it has; its memory stays. */
 void state_finish(struct state *state);
 
@@ -42,8 +52,18 @@ bool state_claim(struct state *state);
 /* Tells every thread inside to leave. */
 void state_end(struct state *state);
 
-/* NULL when there is none of that generation. */
-struct module *state_module_by_generation(struct state *state, uint32_t generation);
+/*
+ * The module whose sessions, those that this process opened, have handles of that generation, and the generation it is in.
+ * NULL when there is none.
+ */
+struct module *state_module_of_sessions(struct state *state, uint32_t of_sessions, uint32_t *ret_generation);
+
+/* The module that knows this session, which an earlier process or helper gave out. NULL when there is none. */
+struct module *state_module_of_inherited(struct state *state, CK_ULONG client, struct session *ret_session);
+
+/* Is this the handle of a session, as far as can be told without asking its provider? */
+bool state_knows_session(struct state *state, CK_ULONG client);
+
 struct module *state_module_by_number(struct state *state, unsigned number);
 
 #endif

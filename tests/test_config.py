@@ -116,8 +116,8 @@ class TestFaults:
         [
             ("thread = 1", "module.a.thread: unknown key; did you mean 'threads'?"),
             ("zzz = 1", "module.a.zzz: unknown key; known are path, env, fork, "),
-            ('fork = "later"', 'module.a.fork: expected "reinit" or "strict", not "later"'),
-            ("fork = 1", 'module.a.fork: expected "reinit" or "strict", not 1'),
+            ('fork = "later"', 'module.a.fork: expected "reinit", "inherit" or "strict", not "later"'),
+            ("fork = 1", 'module.a.fork: expected "reinit", "inherit" or "strict", not 1'),
             ("threads = 2", "module.a.threads: expected 1, or no such key, not 2"),
             ("threads = true", "module.a.threads: expected 1, or no such key, not true"),
             ('threads = "1"', 'module.a.threads: expected 1, or no such key, not "1"'),

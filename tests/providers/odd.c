@@ -28,7 +28,7 @@
 
 enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100, REMEMBERED = 1024 };
 
-static atomic_ulong sessions, objects, waits, user_logged_in;
+static atomic_ulong sessions, closed, objects, waits, user_logged_in;
 static CK_SLOT_ID slots_of_sessions[REMEMBERED];
 
 static unsigned long setting(const char *name, unsigned long otherwise)
@@ -129,6 +129,7 @@ static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     pad(info->utcTime, sizeof info->utcTime, "");
     info->flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | CKF_ASYNC_SESSION_SUPPORTED;
     info->ulMaxSessionCount = (CK_ULONG)prctl(PR_GET_DUMPABLE);
+    info->ulSessionCount = atomic_load(&sessions) - atomic_load(&closed);
     return CKR_OK;
 }
 
@@ -165,7 +166,10 @@ static CK_RV get_session_info(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
 
 static CK_RV close_session(CK_SESSION_HANDLE session)
 {
-    return is_session(session) ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
+    if (!is_session(session))
+        return CKR_SESSION_HANDLE_INVALID;
+    atomic_fetch_add(&closed, 1);
+    return CKR_OK;
 }
 
 static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
