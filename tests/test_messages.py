@@ -9,7 +9,10 @@ import pytest
 from brokers import module
 from cryptoki import ULONG, constant, struct
 from life import Host, Workshop, hosted
+from lone import PATIENCE, lone_helper
 from message_calls import AAD, DATA, STRUCTS, Caller, Parameter, raw
+
+from p11host.wire import LocalError
 
 pytest_plugins = ["life_fixtures"]
 
@@ -184,6 +187,23 @@ def change_operations(path: str) -> dict[str, Any]:
     assert library.open_session(slot) == first
     found["ended"]["by C_CloseAllSessions"] = use(first)
     return found
+
+
+def test_the_helper_knows_the_operation(provider: Path) -> None:
+    """Bytes never reach a provider as the struct that its operation takes, whatever a request calls them."""
+    begin, lie = "C_EncryptMessageBegin", [constant("CKM_AES_CBC"), bytes(24)]
+    poly1305 = [constant("CKM_CHACHA20_POLY1305"), None]
+    with lone_helper(provider) as helper, helper.open() as first:
+        _, session = first.call("C_OpenSession", [5, 4, True], PATIENCE)
+
+        assert [0, None] == first.call("C_MessageEncryptInit", [session, poly1305, 0], PATIENCE)
+        assert [0x71, None] == first.call(begin, [session, 0, 0], PATIENCE)
+        assert [0x91, None] == first.call("C_DecryptMessageBegin", [session, 0, 0], PATIENCE)
+        for name in (begin, "C_DecryptMessageBegin"):
+            with helper.open() as channel, pytest.raises(LocalError, match="malformed"):
+                channel.call(name, [session, lie, 0], PATIENCE)
+        assert [0, None] == first.call("C_MessageEncryptInit", [session, [lie[0], None], 0], PATIENCE)
+        assert [0, None] == first.call(begin, [session, lie, 0], PATIENCE)
 
 
 def test_wrapping(host: Host, provider: Path) -> None:

@@ -64,6 +64,7 @@ struct ends *ends_begin(const struct function *function)
     e->shim = (struct walk){
         .function = function, .tables = &standard_tables, .words = e->caller, .w = &e->writer, .r = &e->reader, .names = &ends_names,
     };
+    e->shim.recall = function->role == ROLE_USE ? &e->begun : NULL;
     e->helper = (struct walk){
         .function = function, .tables = &standard_tables, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
     };
@@ -99,7 +100,6 @@ bool ends_gave(const void *ends, const void *at, size_t size)
 void ends_write_request(struct ends *e)
 {
     e->begun.mechanism = visit_operation;
-    e->shim.recall = e->shim.function->role == ROLE_USE ? &e->begun : NULL;
     e->shim.slot = e->caller[0] ^ SLOT_PATTERN;
     e->shim.session = e->caller[0] ^ SESSION_PATTERN;
     put_request(&e->shim);

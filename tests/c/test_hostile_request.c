@@ -42,6 +42,8 @@ static void expect_sound(struct ends *e)
     visit_call(&leaves, e->helper.function, e->provider, ends_gave, e);
     const char *fault = stand_in_finds_fault(&leaves, e);
     expect_text("none", fault ? fault : "none");
+    for (unsigned i = 0; e->helper.recall && i < e->helper.recall->count; i++)
+        expect(ends_gave(e, e->helper.recall->list[i].at, e->helper.recall->list[i].size));
     stand_in_reads(&leaves);
     stand_in_writes(&dice, &leaves, CKR_OK, MOST);
     if (answers_too_much(e))
@@ -54,10 +56,13 @@ static void expect_sound(struct ends *e)
 /* The helper's side of a message that is there already. */
 static void take_request(struct ends *e)
 {
+    static struct recall recall;
     const struct function *f = e->helper.function;
     arena_reset(&e->arena, false);
+    operations_recall(NULL, 0, 0, &recall);
     e->helper = (struct walk){
         .function = f, .tables = &standard_tables, .words = e->provider, .w = &e->writer, .r = &e->reader, .arena = &e->arena,
+        .recall = f->role ? &recall : NULL,
     };
     ends_read_request(e, 0);
     tried++;
