@@ -55,14 +55,21 @@ as_root() {
     fail "this needs root; run:  apt-get install $*"
 }
 
-# The tests start a sshd of their own, for as long as they last. Nobody asked for one that listens to the world.
+# The tests start a sshd and a pcscd of their own, for as long as they last. Nobody asked for any that stays.
 no_new_services() {
-    [[ " $* " == *" openssh-server "* ]] || return 0
-    if [[ -d /run/systemd/system && ! -e /etc/systemd/system/ssh.service ]]; then
-        say "ssh.service is masked first, so that no ssh server starts (undo: systemctl unmask ssh.service)"
-        run "${sudo[@]}" systemctl mask ssh.service ssh.socket
-    elif [[ ! -d /run/systemd/system && ! -e /usr/sbin/policy-rc.d ]]; then
-        say "a policy-rc.d is in place for the length of the installation, so that no ssh server starts"
+    local unit units=()
+    [[ " $* " != *" openssh-server "* ]] || units+=(ssh.service ssh.socket)
+    [[ " $* " != *" pcscd "* && " $* " != *" vsmartcard-vpcd "* ]] || units+=(pcscd.service pcscd.socket)
+    [[ ${#units[@]} -gt 0 ]] || return 0
+    if [[ -d /run/systemd/system ]]; then
+        for unit in "${units[@]}"; do
+            # What is there already is somebody's, and stays as it is.
+            ! systemctl cat "$unit" >/dev/null 2>&1 || continue
+            say "$unit is masked first, so that it does not start (undo: systemctl unmask $unit)"
+            run "${sudo[@]}" systemctl mask "$unit"
+        done
+    elif [[ ! -e /usr/sbin/policy-rc.d ]]; then
+        say "a policy-rc.d is in place for the length of the installation, so that no service starts"
         printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee /usr/sbin/policy-rc.d >/dev/null
         trap '"${sudo[@]}" rm -f /usr/sbin/policy-rc.d' EXIT
         run "${sudo[@]}" chmod +x /usr/sbin/policy-rc.d

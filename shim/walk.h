@@ -129,6 +129,8 @@ void put_template_query(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULON
 CK_ATTRIBUTE *get_template_query(struct walk *walk, CK_ULONG *ret_count);
 void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
 void get_template_answer(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count);
+void put_template_lengths(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count);
+void get_template_lengths(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count);
 
 /* What a parameter is, by (mechanism, function, length); NULL when the tables know of nothing. */
 const struct choice *choose(const struct walk *walk, const CK_MECHANISM *mechanism);

@@ -95,10 +95,12 @@ static void put_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
 
     switch ((enum arg_kind)arg->kind) {
     case ARG_TEMPLATE_IO:
-        if (p && carries_template(rv))
+        if (!p)
+            write_nil(w);
+        else if (carries_template(rv))
             put_template_answer(walk, p, walk->words[arg->len]);
         else
-            write_nil(w);
+            put_template_lengths(walk, p, walk->words[arg->len]);
         break;
     case ARG_MECHANISM:
     case ARG_MESSAGE: put_mechanism_changes(walk); break;
@@ -247,8 +249,12 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
 
     switch ((enum arg_kind)arg->kind) {
     case ARG_TEMPLATE_IO:
-        if (!read_nil_if(walk->r))
+        if (read_nil_if(walk->r))
+            break;
+        if (carries_template(rv))
             get_template_answer(walk, p, p ? walk->words[arg->len] : 0);
+        else
+            get_template_lengths(walk, p, p ? walk->words[arg->len] : 0);
         break;
     case ARG_MECHANISM: get_mechanism_changes(walk, p); break;
     case ARG_MESSAGE: get_message_changes(walk, p, walk->words[arg->len]); break;

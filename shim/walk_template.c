@@ -312,6 +312,26 @@ void put_template_answer(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULO
     put_answers(walk, template, count, count);
 }
 
+/* Other errors leave values as they were; but the lengths that some providers write all the same are the caller's to see. */
+void put_template_lengths(struct walk *walk, const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    const CK_ATTRIBUTE *room = template + count;
+    const uint64_t *asked = (const void *)(template + 2 * count);
+    bool changed = false;
+    for (CK_ULONG i = 0; i < count; i++)
+        changed = changed || template[i].ulValueLen != room[i].ulValueLen;
+    if (!changed) {
+        write_nil(walk->w);
+        return;
+    }
+    write_array(walk->w, count);
+    for (CK_ULONG i = 0; i < count; i++) {
+        bool kept = template[i].ulValueLen == room[i].ulValueLen;
+        enum value_kind kind = attribute_kind(walk->tables, room[i].type);
+        write_wide(walk->w, kept ? asked[i] : length_there(walk, kind, template[i].ulValueLen));
+    }
+}
+
 /* Into the caller's buffer of `room` bytes: exactly `len`, or the channel ends. */
 static void get_plain_value(struct walk *walk, enum value_kind kind, uint8_t *buffer, CK_ULONG len)
 {
@@ -373,4 +393,15 @@ void get_template_answer(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG cou
     for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
         get_answer(walk, &template[i]);
     walk->nesting--;
+}
+
+void get_template_lengths(struct walk *walk, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (!template || read_array(walk->r) != count)
+        reader_fail(walk->r, -EBADMSG);
+    for (CK_ULONG i = 0; i < count && !walk->r->error; i++) {
+        CK_ULONG len = read_number(walk->r);
+        if (!walk->r->error)
+            template[i].ulValueLen = len;
+    }
 }

@@ -294,6 +294,20 @@ static void attributes_in_responses(void)
     expect_number(CK_UNAVAILABLE_INFORMATION, template[2].ulValueLen);
 }
 
+static void lengths_in_responses(void)
+{
+    CK_ATTRIBUTE template[] = {{CKA_LABEL, memory, 9}, {CKA_VALUE, memory + 9, 9}};
+    struct ends *e = begin(FN_C_GetAttributeValue);
+    give_template(e, 2, template, 2);
+    expect_number(CKR_GENERAL_ERROR, RESPOND(e, "\x92\x05\x92\xff\x09"));
+    expect_number(CK_UNAVAILABLE_INFORMATION, template[0].ulValueLen);
+    expect_number(9, template[1].ulValueLen);
+    e = begin(FN_C_GetAttributeValue);
+    give_template(e, 2, template, 2);
+    expect_number(CKR_GENERAL_ERROR, RESPOND(e, "\x92\x05\xc0"));
+    expect_number(9, template[1].ulValueLen);
+}
+
 static void changes_in_responses(void)
 {
     CK_ULONG room = 4;
@@ -340,6 +354,7 @@ static const struct test tests[] = {
     TEST(responses, "4.3: what is answered"),
     TEST(structs_in_responses, "4.5: structs that are answered"),
     TEST(attributes_in_responses, "4.3: attributes that are answered"),
+    TEST(lengths_in_responses, "4.3: lengths that come with other errors"),
     TEST(changes_in_responses, "4.4: what a provider changed"),
 };
 

@@ -90,7 +90,9 @@ static void visit_query(struct visit *v, CK_ATTRIBUTE *template, CK_ULONG count,
         CK_ATTRIBUTE *a = &template[i];
         bool inner = attribute_kind(&standard_tables, a->type) == VALUE_TEMPLATE;
         add_number(v, &a->type, nested ? DIR_INOUT : DIR_IN);
+        v->when = nested ? WHEN_TEMPLATE : WHEN_ALWAYS; /* of other errors come the lengths alone, and no deeper ones */
         add(v, inner && a->pValue ? LEAF_COUNT : LEAF_LENGTH, &a->ulValueLen, sizeof a->ulValueLen, DIR_INOUT);
+        v->when = WHEN_TEMPLATE;
         if (!add_pointer(v, &a->pValue))
             continue;
         if (inner) {

@@ -1,0 +1,1 @@
+"""Smart cards in software, and the reader they are in."""
