@@ -1,6 +1,7 @@
 """A vendor's rows in the configuration: its mechanisms and attributes are carried as the standard's are."""
 
 import ctypes
+import re
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from cryptoki import ULONG, Library, constant
 from life import TESTS, Host, Workshop, hosted
 from mirror_structs import structs_h
 
-from p11host import shim_path
+from p11host import P11HostError, narrow_helper_path, shim_path
 from p11host.config import choose, load
 from p11host.config_lines import locate
 from p11host.tables import Tables, tables
@@ -66,11 +67,30 @@ def array(count: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def provider(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the mirror that knows acme's structs."""
+def acme_workshop(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return what compiles the mirror so that it knows acme's structs."""
     includes = Path(shutil.copytree(workshop.includes, tmp_path_factory.mktemp("acme") / "includes"))
     (includes / "mirror_structs.h").write_text(header() + structs_h(acme()))
-    return Workshop(tmp_path_factory.mktemp("acme-made"), includes).provider("mirror")
+    return Workshop(tmp_path_factory.mktemp("acme-made"), includes)
+
+
+@pytest.fixture(scope="module")
+def provider(acme_workshop: Workshop) -> Path:
+    """Return the mirror that knows acme's structs."""
+    return acme_workshop.provider("mirror")
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory, acme_workshop: Workshop) -> Iterator[Host]:
+    """Return a broker with that mirror in a helper of 32 bits."""
+    try:
+        narrow_helper_path()
+    except P11HostError as error:
+        pytest.skip(str(error))
+    env = {"MIRROR_UNTOLD": str(UNTOLD)}
+    mirror = module("acme", acme_workshop.provider("mirror", "-m32"), env=env, tables=[str(ACME)])
+    with hosted(tmp_path_factory.mktemp("narrow"), mirror) as host:
+        yield host
 
 
 @pytest.fixture(scope="module")
@@ -298,8 +318,18 @@ def test_a_struct_with_everything(vendor: Host, provider: Path) -> None:
     direct = directly(vendor, act_struct, provider)
 
     assert OK == direct[0]
-    print(direct)
     assert direct == vendor.play(act_struct, str(shim_path()))
+
+
+def test_a_struct_for_a_provider_of_32_bits(vendor: Host, narrow: Host, provider: Path) -> None:
+    """Rows say nothing of widths: each end lays a struct out for its own, and the provider sees the same."""
+    direct, shim = directly(vendor, act_struct, provider), narrow.play(act_struct, str(shim_path()))
+    lengths = re.compile(r"ulLength \d+")  # of what a tag describes: in bytes of each end
+
+    assert OK == shim[0]
+    assert lengths.sub("", direct[1]) == lengths.sub("", shim[1])
+    assert [len(each) for each in direct[3:5]] == [len(each) for each in shim[3:5]]
+    assert bytes(9).hex() != shim[3]
 
 
 def test_a_parameter_that_does_not_fit_is_refused(vendor: Host) -> None:
