@@ -1,5 +1,5 @@
 /*
- * Why a call was refused, said where somebody reads it (specs/PROTOCOL.md, section 4.7): the shim, which has no log, tells its
+ * Why a call was refused, said where somebody reads it (specs/PROTOCOL.md, section 4.8): the shim, which has no log, tells its
  * helper; the helper writes a line to its standard error, which the broker logs.
  *
  * Knows names and numbers. Must not know a value of an argument: what is said here is no secret.

@@ -37,6 +37,7 @@ class Vector:
     name: str
     promise: str
     function: str = ""
+    operation: int = 0
     call: str = ""
     request: str = ""
     response: str = ""
@@ -117,6 +118,7 @@ def _cells(vector: Vector) -> Iterator[str]:
     for name in ("file", "name", "promise", "function", "call", "given", "wrote", "got", "answer", "after"):
         yield f".{name} = {json.dumps(getattr(vector, name), ensure_ascii=True)}"
     yield f".rv = {vector.rv or 'CKR_OK'}"
+    yield f".operation = {vector.operation}"
     for name in MESSAGES:
         data = vector.bytes_of(name)
         octal = "".join([f"\\{byte:03o}" for byte in data])

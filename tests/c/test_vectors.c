@@ -36,6 +36,7 @@ struct side {
     struct message message;
     struct arena arena;
     struct leaves leaves;
+    struct recall recall;
     uintptr_t words[MAX_ARGS];
     uint8_t buffer[READER_BUFFER];
 };
@@ -85,11 +86,15 @@ static void begin_caller(const struct vector *v)
         .function = caller.walk.function, .tables = &standard_tables, .words = caller.words, .w = &writer,
         .r = &caller.reader, .names = &same_names, .slot = caller.words[0], .session = caller.words[0],
     };
+    caller.recall = (struct recall){.known = v->operation != 0, .mechanism = v->operation};
+    if (v->operation)
+        caller.walk.recall = &caller.recall;
 }
 
 static void begin(const struct vector *v)
 {
     test_case("%s: %s", v->file, v->name);
+    visit_operation = v->operation;
     if (!writer.buffer.base)
         expect_number(0, writer_init(&writer));
     writer_reset(&writer);

@@ -12,6 +12,7 @@ struct octets {
 struct vector {
     const char *file, *name, *promise, *function, *call, *given, *wrote, *got, *answer, *after;
     CK_RV rv;
+    CK_MECHANISM_TYPE operation;
     struct octets request, response, send;
 };
 
