@@ -365,3 +365,13 @@ def test_the_sample_with_every_key(tmp_path: Path) -> None:
 
     assert (plain.fork, plain.priority, plain.enabled) == (soft.fork, soft.priority, soft.enabled)
     assert (plain.short, plain.long, IDLE) == (soft.short, soft.long, every.idle)
+
+
+def test_the_sample_of_providers_is_right() -> None:
+    """The sample with a module for each tested provider is a configuration, and gives softokn its string."""
+    config = load(choose(Path(__file__).parent.parent / "conf" / "providers.toml", {}))
+    by_name = {module.name: module for module in config.modules}
+
+    assert ["softhsm", "nss", "opensc", "tpm2"] == list(by_name)
+    assert (by_name["nss"].reserved or "").startswith("configdir='sql:/")
+    assert "TPM2_PKCS11_TCTI" in by_name["tpm2"].env
