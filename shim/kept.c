@@ -35,8 +35,8 @@ static void check_message(const struct keeping *keeping, const struct walk *walk
 /* Of a beginning: what later calls need. */
 static void make_room(struct keeping *keeping, struct walk *walk)
 {
-    bool late = keeping->recall.count > 0;
-    if (!keeping->recall.begun || !(late || walk->function->context == CONTEXT_MESSAGE_INIT))
+    bool late = keeping->recall.count > 0, message = walk->function->context == CONTEXT_MESSAGE_INIT;
+    if (!keeping->recall.begun || !(late || message || signature_of(walk->tables, keeping->recall.mechanism)))
         return;
     struct operation *room = operations_reserve(&kept);
     if (room && late && !room->arena.base && arena_init(&room->arena, (size_t)1 << CALL_ARENA_BITS) != 0) {
@@ -58,6 +58,8 @@ void kept_prepare(struct keeping *keeping, struct walk *walk)
     operations_recall(&kept, session_of(walk), f->operations, &keeping->recall);
     if (f->role == ROLE_USE && walk->given)
         check_message(keeping, walk);
+    if (f->role == ROLE_END && keeping->recall.known)
+        walk->unnamed = !walk->signature && signature_of(walk->tables, keeping->recall.mechanism);
     if (f->role == ROLE_CLOSE) /* its handle may be another's as soon as it is closed */
         operations_forget(&kept, session_of(walk), ALL_OPERATIONS);
 }

@@ -49,6 +49,7 @@ struct walk {
     const CK_MECHANISM *given;   /* the mechanism, or what a message's parameter is like; NULL if there is none */
     const struct layout *layout; /* the struct the request named for it, NULL if it is none */
 
+    bool unnamed; /* the helper's: the signature would be a struct, but the request does not say so */
     const struct layout *signature; /* what fills the buffer of this call, where it is no plain byte string */
     struct carving *carving;        /* the shim's, while it builds that in the caller's buffer: take() gives parts of it */
 

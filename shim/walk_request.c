@@ -169,8 +169,11 @@ static void get_buffer(struct walk *walk, const struct arg *arg)
     if (count == 3)
         get_signature_name(walk);
     struct room *cell = pointer(walk, arg->len);
-    if (count == 3 && cell)
-        cell->length = cell->room = extent_here(walk, cell->room);
+    if (count != 3 || !cell || walk->r->error)
+        return;
+    cell->length = cell->room = extent_here(walk, cell->room);
+    if (pointer(walk, arg->pos)) /* what an earlier call has left there is no signature of this one */
+        memset(pointer(walk, arg->pos), 0, at_most(cell->room, walk->signature->size));
 }
 
 static void get_exact(struct walk *walk, const struct arg *arg)

@@ -45,6 +45,8 @@ static void put_filled(struct walk *walk, const struct arg *arg, CK_RV rv, size_
     bool filled = rv == CKR_OK && buffer && cell && cell->length <= cell->room;
     if (filled && size == 1 && walk->signature)
         filled = signature_is_whole(walk, buffer, cell->length);
+    if (walk->unnamed)
+        filled = false; /* it has pointers */
     if (rv == CKR_OK && buffer && cell && !filled)
         walk->reason = provider_lies;
     uint64_t told = !cell ? 0 : walk->signature && size == 1 ? extent_there(walk, cell->length) : wide(cell->length);
