@@ -1,4 +1,4 @@
-"""Signatures of one-time passwords on the wire: structs that point into their own buffer, without the pointers."""
+"""Signatures of one-time passwords on the wire: structs, without the pointers into their own buffer."""
 
 import struct
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def sign(channel: Channel, mechanism: int, *name: str) -> Any:
 
 
 def test_pointers_stay(channel: Channel) -> None:
-    """What the request names comes as its fields: a number for a number, bytes for the value, nothing for NULL."""
+    """What the request names comes as its fields: a number, bytes for the value, nothing for NULL."""
     rv, (length, ((value, flags, pin), count)) = sign(channel, HOTP, NAME)
 
     assert [0, HEAD + LENGTH, 3] == [rv, length, count]
@@ -54,7 +54,7 @@ def test_a_request_that_names_nothing_gets_nothing(channel: Channel) -> None:
 
 
 def test_a_signature_of_bytes_is_no_struct(channel: Channel) -> None:
-    """Bytes are not taken for a struct, whatever the request calls them; by their own name they come whole."""
+    """Bytes are not taken for a struct, whatever the request calls them; without a name they come whole."""
     assert [0, [LENGTH, None]] == sign(channel, SHA256_HMAC, NAME)
 
     rv, (length, data) = sign(channel, SHA256_HMAC)
