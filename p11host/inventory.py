@@ -4,7 +4,7 @@ Knows python-pkcs11 and asn1crypto. Must not know how any of it is shown, nor ke
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -123,7 +123,7 @@ def _token(token: pkcs11.Token, ask_pin: AskPin) -> Token:
     error = None
     if TokenFlag.TOKEN_INITIALIZED in token.flags:
         try:
-            objects = tuple(_objects(token, ask_pin(token)))
+            objects, error = _objects(token, ask_pin(token))
         except pkcs11.PKCS11Error as failure:
             error = _name(failure)
     flags = tuple(flag.name.lower() for flag in TokenFlag if flag in token.flags and flag.name)
@@ -131,10 +131,26 @@ def _token(token: pkcs11.Token, ask_pin: AskPin) -> Token:
     return Token(token.label, token.manufacturer_id, token.model, serial, flags, objects, error)
 
 
-def _objects(token: pkcs11.Token, pin: str | None) -> Iterator[Item]:
+def _objects(token: pkcs11.Token, pin: str | None) -> tuple[tuple[Item, ...], str | None]:
     with token.open(user_pin=pin) as session:
-        for found in session.get_objects():
-            yield _item(found)
+        items, whole = _items(session.get_objects())
+        if not whole:
+            items = [
+                item
+                for known in ObjectClass
+                for item in _items(session.get_objects({Attribute.CLASS: known}))[0]
+            ]
+    return tuple(items), None if whole else "has objects of a class or type unknown here, not shown"
+
+
+def _items(found: Iterable[pkcs11.Object]) -> tuple[list[Item], bool]:
+    """Return objects up to the first whose class or type python-pkcs11 does not know; are these all?"""
+    items: list[Item] = []
+    try:
+        items.extend(map(_item, found))
+    except ValueError:
+        return items, False
+    return items, True
 
 
 def _item(found: pkcs11.Object) -> Item:

@@ -142,6 +142,7 @@ bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size
 {
     struct bell_side *side = bell->theirs;
     uint32_t state = bell->page ? state_of(side) : TRAY_SHUT;
+    bell->by_the_tray = state != TRAY_SHUT;
     if (total > BELL_TRAY || (state != TRAY_OPEN && state != TRAY_DOZED_AT))
         return false;
     uint8_t *at = side->tray;
@@ -164,7 +165,9 @@ void bell_ring(struct bell *bell)
     if (!bell->page)
         return;
     atomic_store(&bell->theirs->rung, ++bell->sent);
-    rouse(bell->theirs, TRAY_OPEN);
+    /* One that was in recv() has the message, and may even doze for the next. */
+    if (bell->by_the_tray)
+        rouse(bell->theirs, TRAY_OPEN);
 }
 
 static void pause_briefly(void)

@@ -48,6 +48,7 @@ struct bell {
     unsigned cpus;             /* processors we may run on */
     _Atomic unsigned *crowd;   /* threads of this process that are at it, this one included */
     bool leaves;               /* a thread asleep in recv() is not at it */
+    bool by_the_tray;          /* the peer was awake or dozed when the last message was to be laid */
     uint32_t received, sent;
     uint32_t misses; /* how often in a row looking was in vain */
     uint32_t rest;   /* how many messages not to look for */
@@ -70,7 +71,7 @@ int bell_make(struct bell *bell);
 void bell_hang(struct bell *bell, int fd);
 void bell_finish(struct bell *bell);
 
-/* Lays a message on the peer's tray. False, with nothing done, if the peer does not look or there is no room. */
+/* Before each message: lays it on the peer's tray. False, with nothing done, if the peer does not look or there is no room. */
 bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total);
 
 /* What was laid last is still there: the peer has not taken it. */

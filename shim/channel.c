@@ -191,7 +191,8 @@ static int send_all(struct channel *channel, struct msghdr *message)
 /* What lies on the tray is read first: nothing may still be on its way through the socket. */
 static bool lay(struct channel *channel, const struct msghdr *message)
 {
-    return !channel->ahead && bell_lay(&channel->bell, message->msg_iov, message->msg_iovlen, channel->out.total);
+    size_t total = channel->ahead ? SIZE_MAX : channel->out.total;
+    return bell_lay(&channel->bell, message->msg_iov, message->msg_iovlen, total);
 }
 
 int channel_send(struct channel *channel)

@@ -1,18 +1,21 @@
 """What is made of slots, names and certificates."""
 
+import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from asn1crypto import algos, keys, x509
 from brokers import Broker, Starter, module
+from life import Hosting
 
 from p11host.enroll import derive_name
 from p11host.errors import P11HostError
 from p11host.inventory import certificate, owners
 from p11host.probe import Probe, probe
 
-pytest_plugins = ["broker_fixtures"]
+pytest_plugins = ["broker_fixtures", "life_fixtures"]
 
 EARLY = datetime(2020, 1, 2, tzinfo=UTC)
 LATE = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -107,6 +110,15 @@ class TestProbe:
         assert "no such file" in str(found[0].error)
         assert "no card" == found[1].error
         assert found[2].error in {"nobody is behind the door", "the peer closed the channel"}
+
+
+def test_objects_of_unknown_classes(hosting: Hosting, mirror: Path) -> None:
+    """A provider whose objects are of no class that anybody knows is listed all the same, and it is said."""
+    command = Path(sys.executable).with_name("p11host")
+    listed = hosting(module("mirror", mirror)).run(command, "list", "--json")
+
+    tokens = [slot["token"] for slot in json.loads(listed)["modules"][0]["slots"] if slot["token"]]
+    assert any("unknown here" in (token["error"] or "") for token in tokens)
 
 
 @pytest.mark.parametrize(
