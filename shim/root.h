@@ -3,7 +3,7 @@
  *
  * In a child the page reads zero: no state, no locks held, nobody inside. So a child needs no lock that a vanished
  * thread may hold, and nothing has to run at fork. Where the kernel cannot wipe a page (or only says that it does), the
- * root remembers whose it is, and a process that finds another's takes a new one.
+ * root is marked as its process's, and one that finds another's takes a new one.
  */
 #ifndef P11HOST_ROOT_H
 #define P11HOST_ROOT_H

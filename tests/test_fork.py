@@ -20,6 +20,7 @@ pytest_plugins = ["life_fixtures"]
 
 CHILDREN = 50
 NOBODY = 65534
+CLONE_NEWPID = 0x20000000
 NOT_INITIALIZED = "CKR_CRYPTOKI_NOT_INITIALIZED"
 AroundFork = Callable[..., list[list[str]]]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -150,6 +151,32 @@ def three_generations() -> list[int]:
         return [own, in_child(live)]
 
     return [session, *in_child(live_and_fork)]
+
+
+@needs_root
+def test_child_with_the_pid_of_its_parent(plain: Host, env: Mapping[str, str]) -> None:
+    """A child is told from its parent also where both have the same pid, each in its own namespace."""
+    assert [[1, "CKR_OK"], [1, "CKR_SESSION_HANDLE_INVALID"]] == plain.play(same_pid_twice, env=env)
+
+
+def same_pid_twice() -> list[list[Any]]:
+    """Be the first process of a namespace, and fork the first process of another."""
+    shim = Shim()
+
+    def live() -> list[list[Any]]:
+        session = shim.begin()
+        unshare_pids()
+        return [[os.getpid(), shim.use(session)], in_child(lambda: [os.getpid(), shim.use(session)])]
+
+    unshare_pids()
+    found: list[list[Any]] = in_child(live)
+    return found
+
+
+def unshare_pids() -> None:
+    """Let the next child be the first process of a namespace of its own."""
+    rv = ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID)
+    assert rv == 0, os.strerror(ctypes.get_errno())
 
 
 def test_first_calls_of_many_threads(plain: Host, env: Mapping[str, str]) -> None:
