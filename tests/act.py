@@ -4,4 +4,5 @@ import sys
 
 from application import main
 
-main(*sys.argv[1:])
+if __name__ == "__main__":  # and not where multiprocessing imports it in a worker
+    main(*sys.argv[1:])
