@@ -4,7 +4,7 @@ Knows pids and names. Must not know sockets or tasks; it only keeps the list.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from p11host.errors import P11HostError
@@ -32,10 +32,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A helper that has not ended."""
+    """A helper that has not ended. `served` tells the pids of those who share it, if it is shared."""
 
     module: str
     pid: int
+    served: Callable[[], list[int]] | None = None
 
 
 @dataclass(slots=True)

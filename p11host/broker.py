@@ -32,7 +32,7 @@ from p11host.reload import Configuration
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
 #: Descriptors that a door, a channel and a helper cost the broker.
-DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 3
+DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 4
 #: Seconds to wait with the next accept when descriptors or memory ran out.
 ACCEPT_PAUSE = 0.1
 ACCEPT_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -249,7 +249,7 @@ class Broker:
             await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
 
     async def _watch(self, caller: Caller, spawned: Spawned) -> None:
-        running = Running(spawned.module, spawned.pid)
+        running = Running(spawned.module, spawned.pid, spawned.roll and spawned.roll.pids)
         self._applications.add(caller, running)
         self._note()
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p11host import log
-from p11host.applications import Application, Caller
+from p11host.applications import Application, Caller, Running
 from p11host.config import Config, Module
 from p11host.errors import P11HostError
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
@@ -125,5 +125,10 @@ def _application(application: Application) -> dict[str, Any]:
     return {
         "pid": application.caller.pid,
         "program": application.caller.program,
-        "helpers": [{"module": helper.module, "pid": helper.pid} for helper in application.helpers],
+        "helpers": [_helper(helper) for helper in application.helpers],
     }
+
+
+def _helper(helper: Running) -> dict[str, Any]:
+    said: dict[str, Any] = {"module": helper.module, "pid": helper.pid}
+    return said if helper.served is None else said | {"shared": helper.served()}

@@ -21,9 +21,10 @@ from p11host.config import Module
 from p11host.errors import P11HostError
 from p11host.lines import Lines
 from p11host.readiness import readable
+from p11host.roll import Roll
 
 #: Where a helper finds its door, and the file with its module's rows, if there are any.
-DOOR, ROWS = 3, 4
+DOOR, ROWS, ROLL = 3, 4, 5
 #: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 #: Where a helper finds the string for its provider's C_Initialize.
@@ -45,6 +46,7 @@ class Spawned:
     pidfd: int
     door: socket.socket
     stderr: int
+    roll: Roll | None = None
 
 
 def command(program: Path, module: Module) -> list[str]:
@@ -53,7 +55,7 @@ def command(program: Path, module: Module) -> list[str]:
     if module.threads == 1:
         words.append("--serialize")
     if module.fork == "inherit":
-        words.append("--shared")
+        words += ["--shared", str(ROLL)]
     if module.rows:
         words += ["--rows", str(ROWS)]
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
@@ -86,14 +88,18 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
         rows = _rows_file(module)
         if rows is not None:
             theirs.callback(os.close, rows)
+        roll = Roll.make(above=ROLL) if module.fork == "inherit" else None
+        if roll is not None:
+            failed.callback(roll.close)
+        given = {DOOR: helper_door.fileno(), ROWS: rows, ROLL: roll.descriptor if roll else None}
         try:
             with _descriptor_limit(nofile):
-                pid = _posix_spawn(program, module, helper_door.fileno(), helper_stderr, rows)
+                pid = _posix_spawn(program, module, helper_stderr, given)
         except OSError as error:
             raise P11HostError(
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
             ) from error
-        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr)
+        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, roll)
         failed.pop_all()
     return spawned
 
@@ -111,6 +117,8 @@ async def watch(spawned: Spawned) -> None:
     finally:
         os.close(spawned.pidfd)
         os.close(spawned.stderr)
+        if spawned.roll is not None:
+            spawned.roll.close()
 
 
 def _rows_file(module: Module) -> int | None:
@@ -120,11 +128,11 @@ def _rows_file(module: Module) -> int | None:
     with os.fdopen(os.memfd_create("p11host-rows", os.MFD_CLOEXEC), "wb", buffering=0) as file:
         file.write(module.rows)
         # Out of the way of the places where a helper finds its descriptors.
-        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ROWS + 1)
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ROLL + 1)
 
 
-def _posix_spawn(program: Path, module: Module, door: int, stderr: int, rows: int | None) -> int:
-    given = [] if rows is None else [(os.POSIX_SPAWN_DUP2, rows, ROWS)]
+def _posix_spawn(program: Path, module: Module, stderr: int, given: Mapping[int, int | None]) -> int:
+    """`given`: what it finds open, by the number under which it does."""
     return os.posix_spawn(
         program,
         command(program, module),
@@ -133,8 +141,7 @@ def _posix_spawn(program: Path, module: Module, door: int, stderr: int, rows: in
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, stderr, 2),
-            (os.POSIX_SPAWN_DUP2, door, DOOR),
-            *given,
+            *((os.POSIX_SPAWN_DUP2, ours, its) for its, ours in given.items() if ours is not None),
         ],
         setsid=True,
         setsigmask=[],

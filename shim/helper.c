@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -52,6 +53,11 @@ static struct {
 
 static struct share share; /* of the processes that use it, where there may be several */
 
+static struct roll {
+    _Atomic uint32_t count;
+    _Atomic uint32_t pids[LIMIT_CHANNELS];
+} unread, *roll = &unread; /* p11host/roll.py */
+
 static _Atomic unsigned channels;
 static int bell = -1; /* rung when a channel ends */
 
@@ -62,8 +68,16 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
+}
+
+/* The file, which the broker made and reads, tells whom this helper serves. */
+static void share_by(int fd)
+{
+    void *file = mmap(NULL, sizeof *roll, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    helper.provider.share = &share;
+    roll = file == MAP_FAILED ? &unread : file;
 }
 
 static void parse(int argc, char **argv)
@@ -73,7 +87,7 @@ static void parse(int argc, char **argv)
         {"module", required_argument, NULL, 'm'},
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
-        {"shared", no_argument, NULL, 'S'},
+        {"shared", required_argument, NULL, 'S'},
         {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -82,7 +96,7 @@ static void parse(int argc, char **argv)
         case 'm': helper.module = optarg; break;
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
-        case 'S': helper.provider.share = &share; break;
+        case 'S': share_by(atoi(optarg)); break;
         default: usage();
         }
     }
@@ -302,6 +316,13 @@ static unsigned n_owners;
 static bool had_channel;
 static bool had_stranger; /* a process that cannot be watched opened a channel */
 
+static void call_roll(void)
+{
+    for (unsigned i = 0; i < n_owners; i++)
+        atomic_store(&roll->pids[i], (uint32_t)owners[i].pid);
+    atomic_store(&roll->count, n_owners);
+}
+
 /* The owner's number. */
 static uint32_t watch_owner(pid_t pid)
 {
@@ -317,6 +338,7 @@ static uint32_t watch_owner(pid_t pid)
     owners[n_owners].number = ++last_owner;
     watched[FIRST_OWNER + n_owners++] = (struct pollfd){.fd = fd, .events = POLLIN};
     share_hold(&share, last_owner);
+    call_roll();
     return last_owner;
 }
 
@@ -333,6 +355,7 @@ static void forget_dead_owners(void)
         n_owners--;
         owners[i] = owners[n_owners];
         watched[FIRST_OWNER + i] = watched[FIRST_OWNER + n_owners];
+        call_roll();
     }
 }
 

@@ -20,6 +20,8 @@ from cryptoki import ULONG, constant, struct
 from life import Host, Hosting, has_ended, hosted
 from test_fork import needs_root
 
+from p11host.client import Door
+from p11host.paths import socket_path
 from p11host.throwaway import make_token
 
 pytest_plugins = ["life_fixtures"]
@@ -157,6 +159,36 @@ def helpers_of_a_family() -> list[Any]:
         return [*rvs, shim.state(), helpers()]
 
     return [helpers(), in_child(use), in_child(initialize)]
+
+
+def test_status_tells_who_shares_a_helper(family: Host) -> None:
+    """The broker's status lists, for a shared helper, the processes that it serves now."""
+    before, during, after = family.play(who_shares)
+
+    assert 1 == len(before)
+    assert [*before, during[0]] == during[1]
+    assert before == after
+
+
+def who_shares() -> list[Any]:
+    """Ask who shares our helper before a child calls, while it lives, and when it has ended."""
+    shim = Family()
+    ours = os.getpid()
+    before = sharers(ours)
+    during = in_child(lambda: [os.getpid(), shim.state() and sharers(ours)])
+    end = time.monotonic() + PATIENCE
+    while len(after := sharers(ours)) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    return [before, during, after]
+
+
+def sharers(pid: int) -> list[int]:
+    """Return whom the helper serves that was started for a process."""
+    with Door.of_broker(socket_path()) as door, door.open() as channel:
+        status: Any = channel.call("status", [{}])
+    [helper] = [each["helpers"][0] for each in status["applications"] if each["pid"] == pid]
+    found: list[int] = helper["shared"]
+    return found
 
 
 def test_operations_are_each_ones_own(family: Host, env: Mapping[str, str]) -> None:

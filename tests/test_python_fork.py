@@ -1,9 +1,10 @@
-"""python-pkcs11 across os.fork, multiprocessing and concurrent.futures, for a module that is inherited and one that is not."""
+"""python-pkcs11 across os.fork, multiprocessing and concurrent.futures, inherited or not."""
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import pkcs11
@@ -44,7 +45,7 @@ def beginning_anew(tmp_path_factory: pytest.TempPathFactory, token: Token) -> It
 
 
 class Maker:
-    """What a program makes before it forks: a session that is logged in, and a key that is not on the token."""
+    """What a program makes before it forks: a session that is logged in, and a key of that session."""
 
     def __init__(self, label: str, pin: str) -> None:
         self.label, self.pin = label, pin
@@ -85,7 +86,7 @@ def encrypt_as_worker(_: int) -> str:
 
 def by_fork() -> list[str]:
     """Encrypt in children of os.fork."""
-    return [in_child(lambda: encrypt_as_worker(i)) for i in range(WORKERS)]
+    return [in_child(partial(encrypt_as_worker, i)) for i in range(WORKERS)]
 
 
 def by_multiprocessing() -> list[str]:
@@ -169,7 +170,7 @@ def encrypts_anew(label: str, pin: str) -> bool:
 
 
 def test_end_of_a_worker_is_not_its_parents(inheriting: Host, token: Token) -> None:
-    """A child that ends as Python programs do, through every exit handler, leaves its parent's session alone."""
+    """A child that ends through every exit handler, as Python programs do, leaves its parent alone."""
     before, status, after = inheriting.play(exit_in_child, token.label, token.pin)
 
     assert 0 == status

@@ -30,4 +30,6 @@ def _show(state: dict[str, Any]) -> None:
     for application in state["applications"]:
         click.echo(f"application {application['pid']}  {printable(application['program'])}")
         for helper in application["helpers"]:
-            click.echo(f"  helper {helper['pid']}  module {helper['module']}")
+            shared = ", ".join(map(str, helper.get("shared", [])))
+            by = f"  shared by {shared}" if shared else ""
+            click.echo(f"  helper {helper['pid']}  module {helper['module']}{by}")
