@@ -249,7 +249,8 @@ class Broker:
             await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
 
     async def _watch(self, caller: Caller, spawned: Spawned) -> None:
-        running = Running(spawned.module, spawned.pid, spawned.roll and spawned.roll.pids)
+        served = spawned.roll.pids if spawned.roll else None
+        running = Running(spawned.module, spawned.pid, served)
         self._applications.add(caller, running)
         self._note()
         try:
