@@ -177,13 +177,8 @@ def _rows(source: Source, name: str, table: ModuleTable, problems: list[str]) ->
     if not any(getattr(table, key) for key in _ROW_KEYS):
         return b""
     from p11host.config_rows import Place, packed  # noqa: PLC0415 (all of specs/: 60 ms)
-    from p11host.tables import TableError  # noqa: PLC0415
 
-    try:
-        return packed(Place(source, name, [Path(file) for file in table.tables]))
-    except TableError as error:
-        problems.append(str(error))
-        return b""
+    return packed(Place(source, name, [Path(file) for file in table.tables]), problems)
 
 
 def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:

@@ -162,6 +162,90 @@ def expect(expected: str, said: list[str]) -> None:
         assert expected == said[0]
 
 
+#: Many wrong rows, and some that lean on these.
+ALL_WRONG = """\
+[structs.CK_A]
+fields = ["a CK_ULNG"]
+[structs.CK_B]
+fields = ["a CK_A* [=1]"]
+[mechanism.CKM_A]
+[mechanisms]
+CKM_B = { value = 0x80000001, param = "CK_B" }
+CKM_C = { value = 0x80000002, param = "CK_NONE" }
+CKM_D = { value = 1, param = "none" }
+CKM_E = { value = 0x80000003, param = "@acme" }
+CKM_F = { value = 0x80000004, param = "CK_GCM_PARAMS", parm = "bytes" }
+[contexts.acme]
+plain = "bytes"
+[attributes]
+CKA_A = { value = 0, kind = "bytes" }
+[constants.ckr]
+CKR_OK = 3
+[unions]
+CK_C = 3
+[structs.CK_GCM_PARAMS]
+lengths = { pIv = "=3" }
+[types]
+CK_ULONG = ["CK_D", "CK_ULONG"]
+"""
+
+
+def test_all_wrong_rows(tmp_path: Path) -> None:
+    """Every wrong row of every file is told at once, but of what leans on a wrong row nothing is."""
+    (tmp_path / "one.toml").write_text(ALL_WRONG)
+    (tmp_path / "two.toml").write_text(
+        '[mechanisms]\nCKM_X = { value = 0x80000005, param = "CK_B" }\nCKM_Y = 3\n'
+    )
+    files = f'tables = ["{tmp_path}/one.toml", "{tmp_path}/two.toml"]\n'
+    inline = '[module.acme.mechanisms]\nCKM_Z = { value = 0x80000006, param = "CK_D" }\nCKM_V = 3\n'
+    beta = '[module.beta]\npath = "/usr/lib/beta.so"\n[module.beta.attributes]\nCKA_B = 3\n'
+    said = faults(tmp_path, MODULE + files + inline + beta)
+
+    assert [
+        "one.toml:5: mechanism",
+        "one.toml:2: structs.CK_A",
+        "one.toml:8: mechanisms.CKM_C",
+        "one.toml:9: mechanisms.CKM_D",
+        "one.toml:11: mechanisms.CKM_F",
+        "one.toml:12: contexts.acme",
+        "one.toml:15: attributes.CKA_A",
+        "one.toml:17: constants.ckr.CKR_OK",
+        "one.toml:19: expected a table [unions.CK_C]",
+        "one.toml:21: structs.CK_GCM_PARAMS.lengths.pIv",
+        "one.toml:23: types.CK_ULONG",
+        "two.toml:3: mechanisms.CKM_Y",
+        "p11host.toml:6: module.acme.mechanisms.CKM_V",
+        "p11host.toml:10: module.beta.attributes.CKA_B",
+    ] == [":".join(fault.split(":")[:3]) if "unions" not in fault else fault for fault in said]
+
+
+def test_files_that_cannot_be_used_and_rows_that_are_wrong(tmp_path: Path) -> None:
+    """Every file that cannot be read is told, with what is wrong before it: what follows might lean on it."""
+    (tmp_path / "one.toml").write_text("[attributes]\nCKA_A = 3\n")
+    (tmp_path / "two.toml").write_text("[structs")
+    files = ", ".join(f'"{tmp_path}/{name}.toml"' for name in ("one", "two", "three"))
+    inline = "[module.acme.mechanisms]\nCKM_A = 3\n"
+    said = faults(tmp_path, f"{MODULE}tables = [{files}]\n{inline}")
+
+    assert ["two.toml:1: not TOML", "p11host.toml:3: module.acme.tables", "one.toml:2: attributes.CKA_A"] == [
+        ":".join(fault.split(":")[:3]) for fault in said
+    ]
+
+
+def test_more_wrong_rows_than_anybody_reads(tmp_path: Path) -> None:
+    """Of very many wrong rows some are told, and that there are more."""
+    rows = "".join(f"CKM_{number} = 3\n" for number in range(100))
+    (tmp_path / "acme.toml").write_text(f"[mechanisms]\n{rows}")
+    said = faults(tmp_path, f'{MODULE}tables = ["{tmp_path}/acme.toml"]\n')
+
+    assert 21 == len(said)
+    assert all(fault.startswith("acme.toml:") for fault in said[:-1])
+    assert (
+        "p11host.toml:1: module.acme: 20 faults in its rows are told; correct these to see the rest"
+        == said[-1]
+    )
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_row_in_a_file(name: str, tmp_path: Path) -> None:
     """A fault in a file of rows is told by that file, its line and the row."""

@@ -10,7 +10,7 @@ from p11host.config import Choice, Config, Module, load, read
 from p11host.config_rows import Place, module_tables
 from p11host.errors import ConfigError
 from p11host.explain.entries import Entry, explain
-from p11host.tables import TableError, Tables, tables
+from p11host.tables import Tables, tables
 
 
 def find_modules(choice: Choice, name: str | None) -> list[Module]:
@@ -39,10 +39,10 @@ def tables_of(module: Module) -> Tables:
     source = read(module.file, problems, Choice((module.file,), named=True))
     if source is None:
         raise ConfigError(problems)
-    try:
-        return module_tables(Place(source, module.name, module.tables))
-    except TableError as error:
-        raise ConfigError([str(error)]) from error
+    found = module_tables(Place(source, module.name, module.tables), problems)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def explain_all(word: str, modules: list[Module]) -> Iterator[Entry]:

@@ -35,11 +35,13 @@ class TableError(Exception):
     ``str()`` is one line, ``specs/functions.toml:123: C_Sign: what was expected``.
     """
 
-    def __init__(self, file: str, line: int, text: str) -> None:
+    def __init__(self, file: str, line: int, text: str, path: tuple[str, ...] = ()) -> None:
         super().__init__(f"{file}:{line}: {text}")
         self.file = file
         self.line = line
         self.text = text
+        self.path = path
+        """Of the row in its file, as far as that is known."""
 
 
 def _index(rows: tuple[str, ...]) -> dict[tuple[str, ...], int]:
@@ -101,10 +103,17 @@ class Source:
             return start
         return next((n for n in range(start, len(self.rows) + 1) if item in self.rows[n - 1]), start)
 
-    def fail(self, path: tuple[str, ...], text: str, *, item: str = "") -> NoReturn:
-        """Raise TableError at a row: one of specs/ is named by the last of its path, another by all of it."""
+    def fail(
+        self, path: tuple[str, ...], text: str, *, item: str = "", culprit: tuple[str, ...] = ()
+    ) -> NoReturn:
+        """Raise TableError at a row: one of specs/ is named by the last of its path, another by all of it.
+
+        ``culprit`` is the path of what is wrong, where that is below the row.
+        """
         row = self._dotted(path) if self.prefix or self.defaults else path[-1] if path else ""
-        raise TableError(self.name, self.line(path, item), f"{row}: {text}" if row else text)
+        where = (*self.prefix, *(culprit or path))
+        line = self.line(culprit or path, item)
+        raise TableError(self.name, line, f"{row}: {text}" if row else text, where)
 
     def _dotted(self, path: tuple[str, ...]) -> str:
         keys = (*self.prefix, *path)
@@ -121,7 +130,7 @@ class Source:
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
         if not isinstance(found, dict):
-            self.fail((), f"expected a table [{'.'.join(path)}]")
+            self.fail((), f"expected a table [{'.'.join(path)}]", culprit=path)
         return found
 
     def row(self, path: tuple[str, ...], row: object, required: str, optional: str = "") -> dict[str, Any]:
