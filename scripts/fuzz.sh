@@ -28,7 +28,7 @@ export ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=
 fuzz() {
     local target=$1 found=.cache/fuzz/$1 corpora
     mkdir -p "$found/corpus"
-    corpora=("$found/corpus" build-fuzz/tests/fuzz/corpus/"$target")
+    corpora=("$found/corpus" build-fuzz/tests/fuzz/*corpus/"$target")
     [[ ! -d tests/fuzz/regressions/$target ]] || corpora+=("tests/fuzz/regressions/$target")
     build-fuzz/tests/fuzz/"$target" -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$found/" "${corpora[@]}" >"$found/log" 2>&1 ||

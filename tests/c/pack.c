@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sound.h"
 #include "test.h"
 
 enum { MOST = 256 };
@@ -257,47 +258,8 @@ void pack_standard(void)
     pack_finish();
 }
 
-/* ---- soundness: whatever was accepted is safe to walk ---- */
-
-static void expect_sound_field(const struct tables *t, const struct layout *l, const struct field *f)
-{
-    size_t size = f->kind == FIELD_STRUCT ? t->layouts[f->type].size : f->kind == FIELD_FIXED ? f->length :
-                  f->kind == FIELD_BYTE ? 1 : sizeof(CK_ULONG);
-    bool says = f->kind >= FIELD_BYTES && f->unit >= UNIT_FIELD && f->unit <= UNIT_DEREF;
-    expect(f->offset + size <= l->size);
-    expect(!says || f->length + sizeof(CK_ULONG) <= l->size);
-    if (f->kind == FIELD_STRUCT || f->kind == FIELD_STRUCTS)
-        expect(f->type < t->layout_count);
-    if (f->kind == FIELD_UNION)
-        expect(f->type < t->union_count && t->unions[f->type].tag + sizeof(CK_ULONG) <= l->size);
-}
-
-static unsigned depth_of(const struct tables *t, const struct layout *l)
-{
-    unsigned deepest = 0;
-    for (unsigned i = 0; i < l->n_fields; i++) {
-        const struct field *f = &l->fields[i];
-        bool holds = f->kind == FIELD_STRUCT || f->kind == FIELD_STRUCTS;
-        unsigned depth = holds ? depth_of(t, &t->layouts[f->type]) : 0;
-        deepest = depth > deepest ? depth : deepest;
-    }
-    return deepest + 1;
-}
-
 void pack_expect_sound(const struct rows *rows)
 {
-    const struct tables *t = rows_tables(rows);
-    for (const struct layout *l = t->layouts; l < t->layouts + t->layout_count; l++) {
-        expect(l->n_fields <= LIMIT_FIELDS && depth_of(t, l) <= LIMIT_NESTING + 1);
-        for (unsigned i = 0; i < l->n_fields; i++)
-            expect_sound_field(t, l, &l->fields[i]);
-    }
-    for (const struct mechanism *m = t->mechanisms; m < t->mechanisms + t->mechanism_count; m++) {
-        expect(m == t->mechanisms || m[-1].value < m->value);
-        expect(m->choices + m->n_choices <= t->choice_count);
-    }
-    for (const struct choice *c = t->choices; c < t->choices + t->choice_count; c++)
-        expect(c->kind != VALUE_STRUCT || (c->type < t->layout_count && c->probe < t->layouts[c->type].size));
-    for (const struct attribute *a = t->attributes; a < t->attributes + t->attribute_count; a++)
-        expect(a == t->attributes || a[-1].value < a->value);
+    const char *fault = sound_fault(rows);
+    expect_text("", fault ? fault : "");
 }

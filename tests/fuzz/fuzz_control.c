@@ -1,6 +1,6 @@
 /*
  * What the shim understands of a broker. A byte that says how many descriptors come along, then a hello and a response:
- * whatever it is, every descriptor is either offered or closed, and closed once.
+ * whatever it is, every descriptor is either offered or closed, and closed once, and rows that are offered are sound.
  */
 #include <pthread.h>
 #include <string.h>
@@ -14,6 +14,7 @@
 #include "fd_count.h"
 #include "fuzz.h"
 #include "root.h"
+#include "sound.h"
 
 enum { MOST_FDS = 8, MOST_BYTES = 100000 };
 
@@ -101,6 +102,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             close(offers[i].door);
         if (!memchr(offers[i].name, '\0', sizeof offers[i].name) || !offers[i].name[0])
             found("an offer without a name");
+        if (offers[i].rows && sound_fault(offers[i].rows))
+            found(sound_fault(offers[i].rows));
+        rows_free(offers[i].rows);
     }
     attach_close();
     __real_close(far_end);

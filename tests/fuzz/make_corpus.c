@@ -189,12 +189,14 @@ static void write_key(const char *key)
 
 static void write_module(unsigned i)
 {
-    write_map(&w, i % 3 ? 5 : 6);
+    static const uint8_t no_rows[] = {0x94, 0x90, 0x90, 0x90, 0x90};
+    write_map(&w, i % 3 ? 6 : 7);
     write_key("name"), write_key(i % 2 ? "softhsm" : "card");
     write_key("door"), write_bool(&w, i % 4 != 3);
     write_key("fork"), write_key(i % 2 ? "strict" : "reinit");
     write_key("short"), write_uint(&w, 60000);
     write_key("long"), write_uint(&w, 600000);
+    write_key("rows"), write_bin(&w, no_rows, i % 5 ? sizeof no_rows : 1);
     if (i % 3 == 0)
         write_key("error"), i % 2 ? write_nil(&w) : write_key("there is no such file");
 }
