@@ -20,7 +20,15 @@ from p11host.errors import P11HostError
 if TYPE_CHECKING:
     from pkcs11 import _pkcs11
 
-__all__ = ["P11HostError", "__version__", "helper_path", "lib", "narrow_helper_path", "shim_path"]
+__all__ = [
+    "P11HostError",
+    "__version__",
+    "conf_path",
+    "helper_path",
+    "lib",
+    "narrow_helper_path",
+    "shim_path",
+]
 
 __version__ = "0.1.0"
 
@@ -41,6 +49,13 @@ def narrow_helper_path() -> Path:
     `$P11HOST_HELPER32` names another, for development.
     """
     return _installed("p11host-helper32", "P11HOST_HELPER32")
+
+
+def conf_path() -> Path:
+    """Return the directory of the sample files: in the package, or at the root of the source."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:

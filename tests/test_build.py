@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from p11host import conf_path
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +25,22 @@ def test_every_table_is_known_to_the_build() -> None:
     assert sorted(f"specs/{path.name}" for path in (ROOT / "specs").glob("*.toml")) == sorted(
         re.findall(r"'(specs/\w+\.toml)'", text)
     )
+
+
+def test_every_sample_is_installed() -> None:
+    """Each file of conf/ comes with the package, where the package itself says they are, byte for byte."""
+    samples = samples_below(ROOT / "conf")
+    listed = re.findall(r"'(conf/[^']+)'", (ROOT / "meson.build").read_text())
+
+    assert sorted(f"conf/{name}" for name in samples) == sorted(listed)
+    assert samples == samples_below(conf_path())
+
+
+def samples_below(directory: Path) -> dict[str, bytes]:
+    """Return all files of a directory by their names in it."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
 
 
 def test_versions_agree() -> None:

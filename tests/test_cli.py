@@ -82,7 +82,7 @@ class TestHelp:
         """Every command is listed with a line, and has a page."""
         listed = re.findall(r"^  ([a-z]+)  +\w", p11host.run("--help").stdout, re.MULTILINE)
 
-        assert ["add", "bench", "list", "path", "run", "serve", "status"] == listed
+        assert ["add", "bench", "explain", "list", "path", "run", "serve", "status"] == listed
         for name in listed:
             done = p11host.run(name, "--help")
             assert (0, True) == (done.returncode, done.stdout.startswith(f"Usage: p11host {name}"))
@@ -124,6 +124,13 @@ class TestPath:
     def test_alone(self, p11host: Command) -> None:
         """The path is printed and nothing else, so that a shell can use it."""
         assert f"{__file__}\n" == p11host.run("path", P11HOST_SHIM=__file__).stdout
+
+    def test_conf(self, p11host: Command) -> None:
+        """The directory of the sample files is printed: a configuration and vendors' rows among them."""
+        (line,) = p11host.run("path", "--conf").stdout.splitlines()
+
+        assert (Path(line) / "p11host.toml").is_file()
+        assert (Path(line) / "vendors" / "nss.toml").is_file()
 
     def test_missing(self, p11host: Command, tmp_path: Path) -> None:
         """A shim that is not there is told, and not its path."""
