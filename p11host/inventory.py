@@ -144,7 +144,7 @@ def _objects(token: pkcs11.Token, pin: str | None) -> tuple[tuple[Item, ...], st
 
 
 def _items(found: Iterable[pkcs11.Object]) -> tuple[list[Item], bool]:
-    """Return objects up to the first whose class or type python-pkcs11 does not know, and if these are all."""
+    """Return objects up to the first whose class or type python-pkcs11 does not know, and if that is all."""
     items: list[Item] = []
     try:
         items.extend(map(_item, found))
