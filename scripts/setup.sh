@@ -55,11 +55,12 @@ as_root() {
     fail "this needs root; run:  apt-get install $*"
 }
 
-# The tests start a sshd and a pcscd of their own, for as long as they last. Nobody asked for any that stays.
+# The tests start a sshd, a pcscd and an nginx of their own, for as long as they last. Nobody asked for any that stays.
 no_new_services() {
     local unit units=()
     [[ " $* " != *" openssh-server "* ]] || units+=(ssh.service ssh.socket)
     [[ " $* " != *" pcscd "* && " $* " != *" vsmartcard-vpcd "* ]] || units+=(pcscd.service pcscd.socket)
+    [[ " $* " != *" nginx "* ]] || units+=(nginx.service)
     [[ ${#units[@]} -gt 0 ]] || return 0
     if [[ -d /run/systemd/system ]]; then
         for unit in "${units[@]}"; do

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomlkit
+
+from p11host import shim_path
 from p11host.bench.ways import Provider, through_p11host
+from p11host.start import private_broker
 from p11host.throwaway import Token
 
 NAMES = ("direct", "p11host")
@@ -63,3 +67,14 @@ def reached(name: str, token: Token) -> Iterator[Reach]:
     provider = Provider("softhsm", token.provider, token.label, token.pin, token.env)
     with through_p11host(provider, token.directory) as target:
         yield Reach(name, target.module, target.env, token)
+
+
+@contextmanager
+def forking(fork: str, token: Token) -> Iterator[Reach]:
+    """Yield `token` as reached through p11host, with a module that says this of forked children."""
+    config = token.directory / f"{fork}.toml"
+    module = {"path": str(token.provider), "env": dict(token.env), "fork": fork}
+    config.write_text(tomlkit.dumps({"module": {"soft": module}}))
+    config.chmod(0o600)
+    with private_broker(config) as broker:
+        yield Reach(fork, shim_path(), broker.env, token)

@@ -1,0 +1,160 @@
+"""The system's own servers, as their packages install them, each with a key that its first process loads.
+
+Knows how each is configured, started, told to reload and ended. What it is asked is tls.py's.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from life import has_ended
+from tls import PATIENCE, PAUSE, Site
+
+WORKERS = 4
+
+
+@dataclass
+class Server:
+    """A server that has become a daemon: its files, and the process that leads it."""
+
+    site: Site
+    pid: int = 0
+
+    @property
+    def pidfile(self) -> Path:
+        """Where it says its pid."""
+        return self.site.directory / "server.pid"
+
+    @property
+    def log(self) -> Path:
+        """Where it says what went wrong."""
+        return self.site.directory / "server.log"
+
+    def start(self, *command: str | Path) -> None:
+        """Run a program that returns when its daemon serves."""
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                [str(word) for word in command],
+                env=self.site.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=PATIENCE,
+                check=False,
+            )
+        assert done.returncode == 0, self.log.read_text()
+        self.pid = self.pid_but(0)
+
+    def pid_but(self, old: int) -> int:
+        """Return the pid that the server has written, once it is another than `old`."""
+        return until(lambda: (pid := self._read()) != old and pid)
+
+    def _read(self) -> int:
+        with suppress(FileNotFoundError, ValueError):
+            return int(self.pidfile.read_text())
+        return 0
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process that leads."""
+        os.kill(self.pid, number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have it end, and wait until it has."""
+        self.send(number)
+        assert has_ended(self.pid), f"pid {self.pid} does not end"
+        self.pid = 0
+
+    def kill(self) -> None:
+        """End all that is left of it."""
+        for pid in {self.pid, self._read()} - {0}:
+            # A daemon leads a session of its own.
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def until(ask: Callable[[], int]) -> int:
+    """Return what `ask` returns, once it is something."""
+    end = time.monotonic() + PATIENCE
+    while not (answer := ask()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(PAUSE)
+    return answer
+
+
+def program(name: str) -> str:
+    """Return the path of a program that administrators use."""
+    found = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    assert found, f"{name} is missing: scripts/setup.sh test"
+    return found
+
+
+# ---- nginx ----
+
+_NGINX = """\
+{user}
+worker_processes {workers};
+pid {server.pidfile};
+error_log {server.log};
+ssl_engine pkcs11;
+{keep}
+events {{ worker_connections 128; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{
+        listen 127.0.0.1:{site.port} ssl reuseport;
+        ssl_certificate {site.certificate};
+        ssl_certificate_key "engine:pkcs11:{site.key}";
+        ssl_session_tickets off;
+        location / {{ return 200 "$pid\\n"; }}
+    }}
+}}
+"""
+
+
+class Nginx(Server):
+    """An nginx whose workers answer with their pids."""
+
+    def reload(self) -> None:
+        """Have new workers made, with the key loaded anew in the process that leads."""
+        self.send(signal.SIGHUP)
+
+    def upgrade(self) -> None:
+        """Have a new nginx started beside the old one, on its sockets, and end the old one."""
+        old = self.pid
+        self.send(signal.SIGUSR2)
+        new = self.pid_but(old)
+        self.stop(signal.SIGQUIT)
+        self.pid = new
+
+
+@contextmanager
+def nginx(site: Site, user: str | None = None) -> Iterator[Nginx]:
+    """Run nginx as a daemon with four workers, which are another user's if `user` says so."""
+    server = Nginx(site)
+    config = site.directory / "nginx.conf"
+    keep = "\n".join(f"env {name};" for name in site.env)
+    text = _NGINX.format(
+        server=server,
+        site=site,
+        directory=site.directory,
+        keep=keep,
+        workers=WORKERS,
+        user=f"user {user};" if user else "",
+    )
+    config.write_text(text)
+    try:
+        server.start(program("nginx"), "-e", server.log, "-p", site.directory, "-c", config)
+        yield server
+    finally:
+        server.kill()

@@ -1,0 +1,156 @@
+"""A key on a token that servers use through OpenSSL's engine, and clients that visit such a server.
+
+Knows what a server is told of its key and certificate, and what a visit is. Must not know which server it is.
+"""
+
+import os
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from reach import Reach
+
+#: Seconds after which something that must happen will not.
+PATIENCE = 30
+PAUSE = 0.02
+#: Clients that visit at the same time.
+CLIENTS = 8
+#: Ports that the system gives to nobody by itself.
+_PORTS = range(20000, 32000)
+
+_OPENSSL = """\
+openssl_conf = init
+[init]
+engines = engines
+[engines]
+pkcs11 = pkcs11
+[pkcs11]
+engine_id = pkcs11
+MODULE_PATH = {module}
+init = 0
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a server is to serve: a key on a token, its certificate, a port; and a directory for its files."""
+
+    reach: Reach
+    directory: Path
+    port: int
+
+    @property
+    def key(self) -> str:
+        """The key, as the engine is told of it."""
+        token = self.reach.token
+        return f"pkcs11:token={token.label};object=web;type=private;pin-value={token.pin}"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate, signed by its own key."""
+        return self.directory / "certificate.pem"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a server needs of its environment, to find OpenSSL's engine and the token."""
+        return {**self.reach.env, "OPENSSL_CONF": str(self.directory / "openssl.cnf")}
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The whole environment of the server."""
+        return os.environ | self.env
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What came of many visits: answers and failures, each with its number, and how long it took."""
+
+    answers: Mapping[str, int]
+    failures: Mapping[str, int]
+    seconds: float
+
+    def of(self) -> str:
+        """Tell how many there were and how many were answered."""
+        good = sum(self.answers.values())
+        return f"{good}/{good + sum(self.failures.values())}"
+
+
+def make_site(reach: Reach, directory: Path) -> Site:
+    """Make a key on the token and a certificate over it."""
+    site = Site(reach, directory, free_port())
+    (directory / "openssl.cnf").write_text(_OPENSSL.format(module=reach.module))
+    reach.user_tool("--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label", "web")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    key = ["-engine", "pkcs11", "-keyform", "engine", "-key", site.key]
+    reach.run("openssl", "req", "-new", "-x509", *key, *names, "-out", site.certificate, env=site.env)
+    return site
+
+
+def free_port() -> int:
+    """Return a port of the loopback device where nobody listens."""
+    start = os.getpid() % len(_PORTS)
+    for port in (*_PORTS[start:], *_PORTS[:start]):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+def visit(site: Site, context: ssl.SSLContext | None = None) -> str:
+    """Connect, with a handshake that the key must sign; return the last line of the answer."""
+    context = context or trust(site)
+    with (
+        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE) as connection,
+        context.wrap_socket(connection, server_hostname="localhost") as stream,
+    ):
+        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with stream.makefile("rb") as file:
+            lines = file.read().split(b"\n")
+    return lines[-1].decode() if lines[-1] else lines[-2].decode()
+
+
+def trust(site: Site) -> ssl.SSLContext:
+    """Return a context in which the site's certificate is good, and no other."""
+    return ssl.create_default_context(cafile=str(site.certificate))
+
+
+def visits(site: Site, count: int) -> Visits:
+    """Visit many times, several clients at once."""
+    context = trust(site)
+    start = time.monotonic()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        done = list(pool.map(lambda _: _attempt(site, context), range(count)))
+    answers, failures = (_counted(text for good, text in done if good is wanted) for wanted in (True, False))
+    return Visits(answers, failures, time.monotonic() - start)
+
+
+def await_listener(site: Site) -> None:
+    """Return when somebody listens there."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, f"nobody listens at port {site.port}"
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+def _attempt(site: Site, context: ssl.SSLContext) -> tuple[bool, str]:
+    try:
+        return True, visit(site, context)
+    except (OSError, IndexError) as error:
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _counted(texts: Iterable[str]) -> Mapping[str, int]:
+    return dict(Counter(texts))
