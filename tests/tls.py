@@ -4,6 +4,7 @@ Knows what a server is told of its key and certificate, and what a visit is. Mus
 """
 
 import os
+import random
 import socket
 import ssl
 import time
@@ -93,15 +94,16 @@ def make_site(reach: Reach, directory: Path) -> Site:
 
 def free_port() -> int:
     """Return a port of the loopback device where nobody listens."""
-    start = os.getpid() % len(_PORTS)
-    for port in (*_PORTS[start:], *_PORTS[:start]):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
+    return next(port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def visit(site: Site, context: ssl.SSLContext | None = None) -> str:
