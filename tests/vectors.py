@@ -24,6 +24,21 @@ import msgpack
 PLACE = Path(__file__).resolve().parent.parent / "specs" / "vectors"
 #: Keys that hold a message: as text, and with _hex behind the name as the bytes themselves.
 MESSAGES = ("request", "response", "send")
+#: Keys that hold a text for the C tests as it is.
+TEXTS = (
+    "file",
+    "name",
+    "promise",
+    "function",
+    "begun",
+    "call",
+    "given",
+    "wrote",
+    "late",
+    "got",
+    "answer",
+    "after",
+)
 _TOKEN = re.compile(r"\"(?:[^\"\\]|\\.)*\"|h'[0-9a-fA-F ]*'|[A-Za-z]+")
 _WORDS = {"nil": "None", "true": "True", "false": "False"}
 _LINE = re.compile(r"^(request|response|send) = '''(.*)'''$")
@@ -38,6 +53,7 @@ class Vector:
     promise: str
     function: str = ""
     operation: int = 0
+    begun: str = ""
     call: str = ""
     request: str = ""
     response: str = ""
@@ -47,6 +63,7 @@ class Vector:
     send_hex: str = ""
     given: str = ""
     wrote: str = ""
+    late: str = ""
     got: str = ""
     rv: str = ""
     answer: str = ""
@@ -115,7 +132,7 @@ def write_c(output: Path) -> None:
 
 
 def _cells(vector: Vector) -> Iterator[str]:
-    for name in ("file", "name", "promise", "function", "call", "given", "wrote", "got", "answer", "after"):
+    for name in TEXTS:
         yield f".{name} = {json.dumps(getattr(vector, name), ensure_ascii=True)}"
     yield f".rv = {vector.rv or 'CKR_OK'}"
     yield f".operation = {vector.operation}"

@@ -130,6 +130,7 @@ void ends_write_response(struct ends *e, CK_RV rv)
 
 CK_RV ends_read_response(struct ends *e, size_t portion)
 {
+    e->begun.mechanism = visit_operation;
     e->message.portion = portion;
     reader_begin(&e->reader);
     return get_response(&e->shim);

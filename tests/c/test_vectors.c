@@ -42,6 +42,7 @@ struct side {
 };
 
 static struct side caller, provider;
+static struct side caller_before, provider_before; /* of the call that began the operation */
 static struct writer writer;
 
 static void listen(struct side *s, const void *bytes, size_t len)
@@ -67,14 +68,28 @@ static void begin_side(struct side *s, const struct vector *v)
     arena_finish(&s->arena);
     expect_number(0, arena_init(&s->arena, (size_t)1 << 32));
     listen(s, v->request.bytes, v->request.len);
+    operations_recall(NULL, 0, 0, &s->recall);
     s->walk = (struct walk){
         .function = f, .tables = &standard_tables, .words = s->words, .w = &writer, .r = &s->reader, .arena = &s->arena,
+        .recall = &s->recall,
     };
     read_head(&s->reader, f);
     get_request(&s->walk);
     expect_number(0, s->reader.error);
     expect(message_is_read(&s->message, &s->reader));
     visit_call(&s->leaves, f, s->words, NULL, NULL);
+}
+
+/* What is known of the operation that the call is about. */
+static void recall_operation(struct side *s, struct side *before, const struct vector *v)
+{
+    if (v->begun[0]) {
+        begin_side(before, vector_call(v->begun));
+        s->recall = before->recall;
+        expect(s->recall.count > 0);
+    }
+    s->recall.known = v->operation != 0;
+    s->recall.mechanism = v->operation;
 }
 
 /* The same arguments in a caller's hands: nothing in its buffers yet. */
@@ -85,10 +100,9 @@ static void begin_caller(const struct vector *v)
     caller.walk = (struct walk){
         .function = caller.walk.function, .tables = &standard_tables, .words = caller.words, .w = &writer,
         .r = &caller.reader, .names = &same_names, .slot = caller.words[0], .session = caller.words[0],
+        .recall = &caller.recall,
     };
-    caller.recall = (struct recall){.known = v->operation != 0, .mechanism = v->operation};
-    if (v->operation)
-        caller.walk.recall = &caller.recall;
+    recall_operation(&caller, &caller_before, v);
 }
 
 static void begin(const struct vector *v)
@@ -99,6 +113,7 @@ static void begin(const struct vector *v)
         expect_number(0, writer_init(&writer));
     writer_reset(&writer);
     begin_side(&provider, v);
+    recall_operation(&provider, &provider_before, v);
     begin_caller(v);
 }
 
@@ -120,15 +135,30 @@ static void check_request(const struct vector *v)
     write_uint(&writer, 0);
     write_uint(&writer, 1);
     write_str(&writer, v->function, strlen(v->function));
+    if (!v->begun[0])
+        caller.recall.count = 0;
     put_request(&caller.walk);
     expect_number(CKR_OK, caller.walk.refusal);
     expect_message(v->request.bytes, v->request.len);
+    expect_number(provider.recall.count, caller.recall.count);
+}
+
+/* Written by the one, it is at the other, each in its own memory. */
+static void expect_late(void)
+{
+    expect(!caller.recall.lost);
+    for (unsigned i = 0; i < provider.recall.count; i++) {
+        const struct late *theirs = &provider.recall.list[i], *ours = &caller.recall.list[i];
+        expect_number(theirs->size, ours->size);
+        expect_bytes(theirs->at, ours->at, theirs->size);
+    }
 }
 
 static void check_response(const struct vector *v)
 {
     char got[TOLD];
     expect(tell_write(&provider.leaves, v->wrote));
+    expect(!v->late[0] || tell_write_late(&provider.recall, v->late));
     put_response(&provider.walk, v->rv);
     expect_message(v->response.bytes + HEAD, v->response.len - HEAD);
     listen(&caller, v->response.bytes + HEAD, v->response.len - HEAD);
@@ -137,6 +167,7 @@ static void check_response(const struct vector *v)
     expect(message_is_read(&caller.message, &caller.reader));
     tell_outputs(&caller.leaves, got);
     expect_text(v->got[0] ? v->got : v->wrote, got);
+    expect_late();
 }
 
 static void converse(const char *file, void (*check)(const struct vector *))

@@ -123,9 +123,15 @@ static void a_helper_names_the_fault_byte_by_byte(void)
 
 /* ---- responses ---- */
 
-static struct arena memory, image;
+/* A call's arguments, as an application would have them, and how they were before the call. */
+struct side {
+    struct arena memory, image;
+    uintptr_t words[MAX_ARGS];
+    struct recall recall;
+};
+
+static struct side now, before; /* before: of the call that began the operation */
 static struct leaves leaves;
-static uintptr_t words[MAX_ARGS];
 static const struct vector *said;
 
 static void answer(struct channel *c)
@@ -135,17 +141,27 @@ static void answer(struct channel *c)
     rig_take_request(c); /* the end */
 }
 
-/* A call's arguments, as an application would have them. */
-static void make_call(const struct vector *v)
+/* What is no output is as it was: nothing was written where nothing belongs. */
+static void take_image(struct side *s)
+{
+    arena_finish(&s->image);
+    expect_number(0, arena_init(&s->image, (size_t)1 << 32));
+    expect(arena_commit(&s->image, s->memory.committed));
+    memcpy(s->image.base, s->memory.base, s->memory.committed);
+}
+
+static const struct function *make_call(struct side *s, const struct vector *v)
 {
     static struct message message;
     static uint8_t buffer[READER_BUFFER];
     struct reader r;
     struct walk walk = {
-        .function = vector_function(v), .tables = &standard_tables, .words = words, .r = &r, .arena = &memory,
+        .function = vector_function(v), .tables = &standard_tables, .words = s->words, .r = &r, .arena = &s->memory,
+        .recall = &s->recall,
     };
-    arena_finish(&memory);
-    expect_number(0, arena_init(&memory, (size_t)1 << 32));
+    arena_finish(&s->memory);
+    expect_number(0, arena_init(&s->memory, (size_t)1 << 32));
+    operations_recall(NULL, 0, 0, &s->recall);
     message_set(&message, v->request.bytes, v->request.len);
     reader_init(&r, buffer, message_source, &message);
     read_array(&r);
@@ -153,26 +169,44 @@ static void make_call(const struct vector *v)
         read_skip(&r);
     get_request(&walk);
     expect_number(0, r.error);
-    visit_call(&leaves, walk.function, words, NULL, NULL);
+    visit_operation = v->operation;
+    visit_call(&leaves, walk.function, s->words, NULL, NULL);
+    take_image(s);
+    return walk.function;
 }
 
-/* What is no output is as it was: nothing was written where nothing belongs. */
-static void take_image(void)
+static void remember_operation(const struct function *f)
 {
-    arena_finish(&image);
-    expect_number(0, arena_init(&image, (size_t)1 << 32));
-    expect(arena_commit(&image, memory.committed));
-    memcpy(image.base, memory.base, memory.committed);
+    struct operations *operations = operations_find_or_map(&rig_state.operations);
+    struct operation *operation = operations ? operations_reserve(operations) : NULL;
+    expect(operation);
+    operations_remember(operations, operation, now.words[0], f->operations, &before.recall);
 }
 
-static void expect_only_outputs_changed(void)
+/* As if the operation it is about had begun. */
+static const struct function *prepare(const struct vector *v)
+{
+    operations_recall(NULL, 0, 0, &before.recall);
+    if (v->begun[0])
+        make_call(&before, vector_call(v->begun));
+    if (v->operation)
+        before.recall.mechanism = v->operation;
+    const struct function *f = make_call(&now, v);
+    if (v->begun[0] || v->operation)
+        remember_operation(f);
+    return f;
+}
+
+static void expect_only_outputs_changed(const struct vector *v)
 {
     for (size_t i = 0; i < leaves.count; i++) {
         const struct leaf *leaf = &leaves.list[i];
         if (leaf->dir & DIR_OUT)
-            memcpy(leaf->at, image.base + (leaf->at - memory.base), leaf->size);
+            memcpy(leaf->at, now.image.base + (leaf->at - now.memory.base), leaf->size);
     }
-    expect_bytes(image.base, memory.base, memory.committed);
+    expect_bytes(now.image.base, now.memory.base, now.memory.committed);
+    if (v->begun[0])
+        expect_bytes(before.image.base, before.memory.base, before.memory.committed);
 }
 
 static bool is_kept(void)
@@ -186,16 +220,15 @@ static bool is_kept(void)
 static void expect_told(const struct vector *v)
 {
     const struct vector *asked = vector_call(v->call);
-    const struct function *f = vector_function(asked);
     test_case("%s", v->name);
     said = v;
-    make_call(asked);
-    take_image();
     rig_begin(answer);
-    expect_number(v->rv, rig_call((unsigned)(f - functions), words, words[0]));
+    const struct function *f = prepare(asked);
+    expect_number(v->rv, rig_call((unsigned)(f - functions), now.words, now.words[0]));
     expect(is_kept() == !strcmp(v->after, "kept"));
     rig_end();
-    expect_only_outputs_changed();
+    operations_unmap(&rig_state.operations);
+    expect_only_outputs_changed(asked);
 }
 
 static void an_application_is_told(void)

@@ -99,11 +99,11 @@ void tell_outputs(const struct leaves *leaves, char text[TOLD])
     }
 }
 
-static void write_bytes(const struct leaf *leaf, const char *digits)
+static void write_bytes(uint8_t *at, size_t size, const char *digits)
 {
     unsigned byte;
-    for (size_t i = 0; i < leaf->size && sscanf(digits + 2 * i, "%2x", &byte) == 1; i++)
-        leaf->at[i] = (uint8_t)byte;
+    for (size_t i = 0; i < size && sscanf(digits + 2 * i, "%2x", &byte) == 1; i++)
+        at[i] = (uint8_t)byte;
 }
 
 static void write_numbers(const struct leaf *leaf, const char *word)
@@ -128,9 +128,23 @@ bool tell_write(const struct leaves *leaves, const char *words)
         if (!word || !*word)
             return false;
         if (!strncmp(word, "h'", 2))
-            write_bytes(leaf, word + 2);
+            write_bytes(leaf->at, leaf->size, word + 2);
         else if (strcmp(word, "-") != 0)
             write_numbers(leaf, word);
+    }
+    return !rest || !*rest;
+}
+
+bool tell_write_late(const struct recall *recall, const char *words)
+{
+    char text[TOLD], *rest = text;
+    snprintf(text, sizeof text, "%s", words);
+    for (unsigned i = 0; i < recall->count; i++) {
+        const char *word = strsep(&rest, " ");
+        if (!word || !*word)
+            return false;
+        if (!strncmp(word, "h'", 2))
+            write_bytes(recall->list[i].at, recall->list[i].size, word + 2);
     }
     return !rest || !*rest;
 }

@@ -2,6 +2,7 @@
 #ifndef P11HOST_TOLD_H
 #define P11HOST_TOLD_H
 
+#include "operations.h"
 #include "visit.h"
 
 enum { TOLD = 4096 };
@@ -15,5 +16,8 @@ void tell_blank(const struct leaves *leaves);
 
 /* Writes the outputs. False if the words are more or fewer than these. */
 bool tell_write(const struct leaves *leaves, const char *words);
+
+/* The same for what an operation's beginning left for later. */
+bool tell_write_late(const struct recall *recall, const char *words);
 
 #endif

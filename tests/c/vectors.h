@@ -10,7 +10,7 @@ struct octets {
 };
 
 struct vector {
-    const char *file, *name, *promise, *function, *call, *given, *wrote, *got, *answer, *after;
+    const char *file, *name, *promise, *function, *begun, *call, *given, *wrote, *late, *got, *answer, *after;
     CK_RV rv;
     CK_MECHANISM_TYPE operation;
     struct octets request, response, send;
