@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from p11host.tables import tables
 from p11host.throwaway import Token
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+COVERAGE = README.parent / "docs" / "coverage.md"
 PATIENCE = 30
+#: A parameter of the standard's older text that is in no header, and so not counted.
+UNPUBLISHED = "CK_GCM_PARAMS_LEGACY"
 MOST_LINES = 20
 
 
@@ -26,6 +30,36 @@ def test_talking_to_a_helper(token: Token, tmp_path: Path) -> None:
     assert first[0].startswith("[2, 'hello', [{'protocol': 1, ")
     assert re.fullmatch(r"\[\d+, \d+\] [0-9a-f]{32}", first[1])
     assert first[1] != second[1]
+
+
+def test_what_is_carried() -> None:
+    """The figures are those of the tables, and of the list that the mirror provider's run writes."""
+    functions, mechanisms, structs = (rows(name) for name in ("Functions", "Mechanisms", "Parameters"))
+    lacking = {name for name in functions if name.startswith("C_Async")}
+    standard = [
+        row.name for row in tables().structs.values() if row.kind == "param" and row.name != UNPUBLISHED
+    ]
+    said = re.search(
+        r"(\d+) of (\d+) functions .*, (\d+) of (\d+)\s+mechanism values and (\d+) of (\d+) ",
+        README.read_text(),
+    )
+
+    assert set(standard) <= set(structs)
+    assert said is not None
+    assert [
+        len(functions) - len(lacking),
+        len(tables().functions),
+        len(mechanisms),
+        len({row.value for row in tables().mechanisms.values()}),
+        len(standard),
+        len(standard),
+    ] == [int(figure) for figure in said.groups()]
+
+
+def rows(section: str) -> list[str]:
+    """Return the names in a table of docs/coverage.md."""
+    text = COVERAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
 
 
 def run(program: str, token: Token, directory: Path) -> list[str]:
