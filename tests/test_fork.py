@@ -18,7 +18,6 @@ from p11host import shim_path
 
 pytest_plugins = ["life_fixtures"]
 
-CHILDREN = 50
 NOBODY = 65534
 CLONE_NEWPID = 0x20000000
 NOT_INITIALIZED = "CKR_CRYPTOKI_NOT_INITIALIZED"
@@ -193,13 +192,6 @@ def threads_in_child() -> list[int]:
     slot = shim.slots()[0]
     sessions: list[int] = in_child(lambda: in_threads([partial(shim.open_session, slot)] * 8))
     return sessions
-
-
-def test_fork_while_threads_are_inside_calls(plain: Host, workshop: Workshop, env: Mapping[str, str]) -> None:
-    """Of children forked while four threads are inside calls every one works, within its time."""
-    printed = plain.run(workshop.program("storm"), shim_path(), str(CHILDREN), env=env)
-
-    assert f"{CHILDREN}\n" == printed
 
 
 # ---- C_Initialize and C_Finalize ----

@@ -1,0 +1,69 @@
+"""Children forked while eight threads are inside calls of every kind: each does what it should, within its time.
+
+The whole storm is a command of its own: `P11HOST_STORM=10000 .venv/bin/pytest tests/test_storm.py`.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from brokers import module
+from life import Host, Workshop, hosted
+
+from p11host import shim_path
+from p11host.client import Door
+from p11host.throwaway import make_token
+
+pytest_plugins = ["life_fixtures"]
+
+#: Children of each provider, mode and way to notice a fork; by default each way and sort of child once.
+CHILDREN = int(os.environ.get("P11HOST_STORM", "20"))
+#: Children of one program: no more than it has time for.
+AT_ONCE = 100
+PATIENCE = 30
+
+Provider = Callable[[Path, str], str]
+
+
+@pytest.fixture
+def provider(request: pytest.FixtureRequest, odd: Path) -> Provider:
+    """Return what writes a module's table for a directory and a mode."""
+
+    def table(directory: Path, fork: str) -> str:
+        if request.param == "odd":
+            return module("odd", odd, fork=fork)
+        token = make_token(directory)
+        return module("soft", token.provider, env=dict(token.env), fork=fork)
+
+    return table
+
+
+@pytest.mark.timeout(max(300, CHILDREN))
+@pytest.mark.parametrize("detection", ["page", "pid"])
+@pytest.mark.parametrize("fork", ["reinit", "inherit"])
+@pytest.mark.parametrize("provider", ["odd", "softhsm"], indirect=True)
+def test_storm(provider: Provider, fork: str, detection: str, workshop: Workshop, tmp_path: Path) -> None:
+    """No child hangs, crashes or finds anything wrong; none disturbs its parent, and no helper is left."""
+    with ExitStack() as stack:
+        host = stack.enter_context(hosted(tmp_path, provider(tmp_path, fork)))
+        for begun in range(0, CHILDREN, AT_ONCE):
+            children = str(min(AT_ONCE, CHILDREN - begun))
+            words = [workshop.program("storm"), shim_path(), fork, children]
+            printed = host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
+            assert f"{children}\n" == printed
+
+        assert all_have_ended(host)
+
+
+def all_have_ended(host: Host) -> bool:
+    """Wait until no helper is left; tell whether that is so."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with Door.of_broker(Path(host.env["P11HOST_SOCKET"])) as door, door.open() as channel:
+            if not channel.call("status", [{}])["applications"]:
+                return True
+        time.sleep(0.05)
+    return False
