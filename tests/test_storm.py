@@ -1,4 +1,4 @@
-"""Children forked while eight threads are inside calls of every kind: each does what it should, within its time.
+"""Children forked while eight threads are inside calls of every kind: each does what it should in time.
 
 The whole storm is a command of its own: `P11HOST_STORM=10000 .venv/bin/pytest tests/test_storm.py`.
 """
