@@ -91,7 +91,7 @@ static long control_receive(void *context, void *bytes, size_t max)
     ssize_t n;
     do
         n = recvmsg(control->channel->from, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && errno == EINTR && !channel_is_anothers(control->channel));
     if (n < 0)
         return errno == EAGAIN ? -ETIMEDOUT : -errno;
     keep_descriptors(control, &message);
@@ -243,6 +243,7 @@ static void read_answer(struct reader *r, struct control *control, struct offer 
 static int ask(struct control *control, const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     struct channel *channel = control->channel;
+    channel_belongs_to(channel, root_life(), root_life);
     channel_set_ticks(channel, DEADLINE_START, DEADLINE_START);
     channel_set_deadline(channel, DEADLINE_START);
     channel->in.source = control_receive;

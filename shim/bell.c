@@ -277,13 +277,19 @@ static void doze_a_while(struct bell *bell)
     bell_wake(bell);
 }
 
-size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max)
+void bell_await(struct bell *bell, uint64_t asked)
 {
     if (!bell->page)
-        return 0;
+        return;
     pass(bell->ours, TRAY_SHUT, TRAY_OPEN);
     if (!has_rung(bell) && !look_if_it_pays(bell, asked))
         doze_a_while(bell);
+}
+
+size_t bell_take(struct bell *bell, void *bytes, size_t max)
+{
+    if (!bell->page)
+        return 0;
     /* Whoever shuts the tray may have been given something at the last moment. */
     bool laid = atomic_exchange(&bell->ours->state, TRAY_SHUT) == TRAY_LAID;
     return laid ? clear_tray(bell->ours, bytes, max) : 0;

@@ -81,11 +81,13 @@ bool bell_was_untouched(const struct bell *bell);
 void bell_ring(struct bell *bell);
 
 /*
- * Before recv(): returns when a message was sent, or looking longer does not pay. How many bytes of it were on the tray, at
- * most `max`, now in `bytes`; 0 if recv() must be asked. The answer to a message of `asked` bytes takes its time, which the caller
+ * Before recv(): returns when a message was sent, or looking longer does not pay. The answer to a message of `asked` bytes takes its time, which the caller
  * of a library would have spent on it too.
  */
-size_t bell_await(struct bell *bell, uint64_t asked, void *bytes, size_t max);
+void bell_await(struct bell *bell, uint64_t asked);
+
+/* Then: how many bytes of it were on the tray, at most `max`, now in `bytes`; 0 if recv() must be asked. */
+size_t bell_take(struct bell *bell, void *bytes, size_t max);
 
 /* A message has come through the socket. */
 void bell_answered(struct bell *bell);

@@ -38,11 +38,24 @@ static bool is_too_slow(struct channel *channel)
     return now - channel->slow_since >= channel->deadline_ms;
 }
 
+void channel_belongs_to(struct channel *channel, uint32_t life, uint32_t (*life_now)(void))
+{
+    channel->life = life;
+    channel->life_now = life_now;
+}
+
+bool channel_is_anothers(const struct channel *channel)
+{
+    return channel->life_now && channel->life_now() != channel->life;
+}
+
 /* A system call that times out is one tick of the deadline. */
 static long receive(struct channel *channel, void *bytes, size_t max)
 {
     bool in_time = !is_too_slow(channel);
     while (in_time) {
+        if (channel_is_anothers(channel))
+            return -EOWNERDEAD;
         ssize_t n = recv(channel->from, bytes, max, 0);
         if (n >= 0)
             return n;
@@ -67,7 +80,12 @@ static long channel_receive(void *context, void *bytes, size_t max)
     if (!channel->between)
         return receive(channel, bytes, max);
     channel->between = false;
-    long n = (long)bell_await(&channel->bell, channel->asked, bytes, max);
+    if (channel_is_anothers(channel))
+        return -EOWNERDEAD;
+    bell_await(&channel->bell, channel->asked);
+    if (channel_is_anothers(channel))
+        return -EOWNERDEAD;
+    long n = (long)bell_take(&channel->bell, bytes, max);
     if (n > 0)
         return take_answer(channel, n);
     bell_sleep(&channel->bell);
@@ -135,7 +153,7 @@ void channel_use_shelf(struct channel *channel)
 void channel_begin(struct channel *channel, uint64_t asked)
 {
     reader_begin(&channel->in);
-    if (channel->between) /* the last message came together with the one before it */
+    if (channel->between && !channel_is_anothers(channel)) /* the last message came together with the one before it */
         bell_answered(&channel->bell);
     channel->asked = asked;
     channel->between = true;
@@ -176,6 +194,8 @@ static int send_all(struct channel *channel, struct msghdr *message)
     while (message->msg_iovlen) {
         if (is_too_slow(channel))
             return -ETIMEDOUT;
+        if (channel_is_anothers(channel))
+            return -EOWNERDEAD;
         ssize_t n = send_some(channel->to, message);
         int error = n < 0 ? errno : 0;
         if (!error)
@@ -199,9 +219,11 @@ int channel_send(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
+    if (channel_is_anothers(channel))
+        return -EOWNERDEAD;
     bool laid = !out->error && lay(channel, &message);
     int error = out->error || laid ? out->error : send_all(channel, &message);
-    if (!laid)
+    if (!laid && error != -EOWNERDEAD)
         bell_ring(&channel->bell);
     channel->sent = out->total + out->shelved;
     writer_reset(out);
@@ -226,6 +248,8 @@ int channel_post(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
+    if (channel_is_anothers(channel))
+        return -EOWNERDEAD;
     bool laid = !out->error && lay(channel, &message);
     int error = out->error || laid ? out->error : post_one(channel, &message, out->total);
     writer_reset(out);

@@ -16,6 +16,8 @@
 struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
+    uint32_t life;        /* the shim's: the process's life it belongs to, see channel_belongs_to */
+    uint32_t (*life_now)(void);
     uint32_t owner;       /* the helper's: the process that opened it */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint8_t theirs;       /* bytes of a CK_ULONG at the other end, 0 if as many as here */
@@ -49,6 +51,13 @@ void channel_set_deadline(struct channel *channel, uint32_t ms);
 
 /* Both ends have the bell: its shelf is the writer's and reader's from now on. */
 void channel_use_shelf(struct channel *channel);
+
+/*
+ * A program may fork in a signal handler, within a call: then the child comes back into it with its parent's channel. As soon as
+ * `life_now` tells another life, the channel is another's: nothing more is sent or taken, and the error is -EOWNERDEAD.
+ */
+void channel_belongs_to(struct channel *channel, uint32_t life, uint32_t (*life_now)(void));
+bool channel_is_anothers(const struct channel *channel);
 
 /* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */
 void channel_begin(struct channel *channel, uint64_t asked);

@@ -105,7 +105,7 @@ static CK_RV meaning_of(const struct call *call, int error)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
-    if (is_gone(error))
+    if (is_gone(error) || error == -EOWNERDEAD)
         return call->function->gone;
     return error == -ENOMEM ? CKR_HOST_MEMORY : unknown_outcome(call->function);
 }
@@ -211,8 +211,10 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
             log_event("answer.refused function=%s module=%s reason=\"a length or pointer leads out of its buffer\"",
                       call->function->name, call->module->name);
         call->unsent = is_gone(error) && bell_was_untouched(&channel->bell);
-        wipe(call, channel, shelved);
+        if (error != -EOWNERDEAD)
+            wipe(call, channel, shelved);
     }
+    call->lost = error == -EOWNERDEAD;
     if (!error && walk.recall)
         follow_operations(call, &walk, rv);
     *ret_usable = error == 0 && !call->over;
@@ -252,7 +254,7 @@ CK_RV exchange(struct call *call)
     atomic_fetch_sub(&call->state->calls, 1);
     if (usable)
         module_give(call->module, channel);
-    else
+    else if (!call->lost) /* then no lock of its module's is ours to take */
         module_drop(call->module, channel);
     return rv;
 }

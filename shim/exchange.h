@@ -14,6 +14,7 @@ struct call {
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
     bool over;              /* the helper refused and closes the channel */
+    bool lost;              /* this is a child, forked within the call: the channel is its parent's */
     bool unsent;            /* no helper has received it: nothing was executed */
 };
 

@@ -35,6 +35,7 @@ struct root {
     pthread_mutex_t lock;            /* one thread at a time builds or ends the state */
     pthread_mutex_t names_lock;
     pthread_mutex_t attach_lock;
+    _Atomic uint32_t life;           /* of this process; 0 in one that has not called yet */
     bool cleaned;                    /* the descriptors inherited from the parent are closed */
     struct mark mark;                /* empty where the page is wiped: then nobody need ask */
 };
@@ -45,6 +46,7 @@ struct root {
  */
 static _Atomic(struct root *) the_root;
 static _Atomic bool wanted;
+static _Atomic uint32_t last_life;
 
 /*
  * The state of this process or, in a child that has none yet, its parent's as it was at the fork: only if there is something
@@ -131,6 +133,12 @@ static struct root *find_root(bool create)
     return atomic_load(&the_root);
 }
 
+uint32_t root_life(void)
+{
+    const struct root *root = atomic_load_explicit(&the_root, memory_order_relaxed);
+    return root && is_ours(root) ? atomic_load_explicit(&root->life, memory_order_relaxed) : 0;
+}
+
 pthread_mutex_t *root_names_lock(void)
 {
     return &atomic_load(&the_root)->names_lock;
@@ -191,6 +199,8 @@ static CK_RV build(struct root *root, bool lazy)
     if (!root->cleaned)
         close_inherited(parent);
     root->cleaned = true;
+    if (!atomic_load(&root->life))
+        atomic_store(&root->life, atomic_fetch_add(&last_life, 1) + 1);
     struct state *state = take_spare(root);
     if (!state)
         return CKR_HOST_MEMORY;

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "cryptoki.h"
 
@@ -21,6 +22,9 @@ struct state;
  */
 CK_RV state_enter(struct state **ret_state);
 void state_leave(struct state *state);
+
+/* A number for the life of this process: a child has another. 0 where there is none yet. */
+uint32_t root_life(void);
 
 /* C_Initialize and C_Finalize. */
 CK_RV state_initialize(void);

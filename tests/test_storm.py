@@ -58,6 +58,18 @@ def test_storm(provider: Provider, fork: str, detection: str, workshop: Workshop
         assert all_have_ended(host)
 
 
+@pytest.mark.parametrize("detection", ["page", "pid"])
+@pytest.mark.parametrize("fork", ["reinit", "inherit"])
+@pytest.mark.parametrize("provider", ["softhsm"], indirect=True)
+def test_fork_in_a_signal_handler(
+    provider: Provider, fork: str, detection: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    """A handler may fork within a call: the parent's is answered, the child's ends, and the child goes on."""
+    with hosted(tmp_path, provider(tmp_path, fork)) as host:
+        words = [workshop.program("interrupted"), shim_path(), fork, "20"]
+        assert "20\n" == host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
+
+
 def all_have_ended(host: Host) -> bool:
     """Wait until no helper is left; tell whether that is so."""
     end = time.monotonic() + PATIENCE
