@@ -66,8 +66,8 @@ def test_fork_in_a_signal_handler(
 ) -> None:
     """A handler may fork within a call: the parent's is answered, the child's ends, and the child goes on."""
     with hosted(tmp_path, provider(tmp_path, fork)) as host:
-        words = [workshop.program("interrupted"), shim_path(), fork, "20"]
-        assert "20\n" == host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
+        words = [workshop.program("interrupted"), shim_path(), fork, "10"]
+        assert "10\n" == host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
 
 
 def all_have_ended(host: Host) -> bool:

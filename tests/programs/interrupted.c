@@ -1,6 +1,5 @@
 /*
- * interrupted MODULE MODE COUNT: COUNT times, a thread is interrupted by a signal within a call, or beside one, and its handler
- * forks. Parent and child both come back into the call. The parent's must be answered as if nothing had been; the child's ends with an
+ * interrupted MODULE MODE COUNT: COUNT times, a thread is interrupted by a signal within a long call, and its handler forks. Parent and child both come back into the call. The parent's must be answered as if nothing had been; the child's ends with an
  * error or was not interrupted, and the child can go on. MODE is what the module says of fork: reinit or inherit.
  */
 #include <pthread.h>
@@ -15,7 +14,7 @@
 
 #include "load.h"
 
-enum { PATIENCE_S = 20, MANY = 200000 };
+enum { PATIENCE_S = 20, MANY = 8000000 };
 
 static CK_FUNCTION_LIST *list;
 static pthread_t caller;
@@ -35,14 +34,14 @@ static void fork_here(int signal)
         alarm(PATIENCE_S);
 }
 
-/* At another moment of the call in each round. */
+/* At another moment of the call in each round, while it waits for its answer or reads it. */
 static void *interrupt(void *unused)
 {
     for (unsigned long round = 0; !atomic_load(&done);) {
         if (atomic_load(&begun) == round)
             continue;
         round = atomic_load(&begun);
-        nanosleep(&(struct timespec){.tv_nsec = (long)(round * 7919 % 200) * 1000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 500000 + (long)(round * 7919 % 5000) * 1000}, NULL);
         pthread_kill(caller, SIGUSR1);
         while (!atomic_load(&done) && atomic_load(&rounds) < round)
             sched_yield();
