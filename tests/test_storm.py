@@ -51,7 +51,7 @@ def test_storm(provider: Provider, fork: str, detection: str, workshop: Workshop
         host = stack.enter_context(hosted(tmp_path, provider(tmp_path, fork)))
         for begun in range(0, CHILDREN, AT_ONCE):
             children = str(min(AT_ONCE, CHILDREN - begun))
-            words = [workshop.program("storm"), shim_path(), fork, children]
+            words: list[str | Path] = [workshop.program("storm"), shim_path(), fork, children]
             printed = host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
             assert f"{children}\n" == printed
 
@@ -66,7 +66,7 @@ def test_fork_in_a_signal_handler(
 ) -> None:
     """A handler may fork within a call: the parent's is answered, the child's ends, and the child goes on."""
     with hosted(tmp_path, provider(tmp_path, fork)) as host:
-        words = [workshop.program("interrupted"), shim_path(), fork, "10"]
+        words: list[str | Path] = [workshop.program("interrupted"), shim_path(), fork, "10"]
         assert "10\n" == host.run(*words, env={"P11HOST_FORK_DETECTION": detection})
 
 
