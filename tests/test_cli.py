@@ -15,6 +15,7 @@ from brokers import PATIENCE, ROOT, Broker, module, through
 from elf import Library
 
 from p11host import P11HostError, __version__, helper_path, shim_path
+from p11host.cli.run import forwarding
 from p11host.listen import listen
 from p11host.throwaway import Token
 
@@ -297,6 +298,20 @@ class TestRun:
             process.send_signal(signal.SIGTERM)
 
             assert 9 == process.wait(PATIENCE)
+
+    def test_termination_before_the_command_runs(self) -> None:
+        """A signal that comes while the command is being started reaches it, unless it is ignored."""
+        ignored = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        try:
+            with forwarding() as begin:
+                signal.raise_signal(signal.SIGUSR1)
+                signal.raise_signal(signal.SIGUSR2)
+                with subprocess.Popen(["sleep", "60"]) as process:
+                    begin(process)
+
+                    assert -signal.SIGUSR2 == process.wait(PATIENCE)
+        finally:
+            signal.signal(signal.SIGUSR1, ignored)
 
     def test_a_module_of_this_directory_is_not_ours(self, p11host: Command, tmp_path: Path) -> None:
         """The broker is never imported from where the user happens to be."""

@@ -5,7 +5,8 @@ import resource
 import signal
 import subprocess
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -42,8 +43,9 @@ def _named(config: Path | None) -> dict[str, str]:
 def run_command(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a command in the foreground and return its exit code, or minus the signal that ended it."""
     try:
-        with subprocess.Popen(command, env=environ) as process:
-            return wait_forwarding(process)
+        with forwarding() as begin, subprocess.Popen(command, env=environ) as process:
+            begin(process)
+            return process.wait()
     except FileNotFoundError:
         click.echo(f"p11host: {command[0]}: no such command", err=True)
         return NOT_FOUND
@@ -52,22 +54,40 @@ def run_command(command: Sequence[str], environ: Mapping[str, str]) -> int:
         return NOT_EXECUTABLE
 
 
-def wait_forwarding(process: subprocess.Popen[bytes]) -> int:
-    """Wait for `process`; signals that come meanwhile are its own to answer."""
+@contextmanager
+def forwarding() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Signals that come meanwhile are the command's to answer. Those before it begins it gets then.
+
+    What is ignored stays so: a command inherits that, and no handler.
+    """
+    commands: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def forward(number: int, _: types.FrameType | None) -> None:
-        process.send_signal(number)
+        for command in commands:
+            command.send_signal(number)
+        if not commands:
+            early.append(number)
 
-    def leave_alone(_: int, __: types.FrameType | None) -> None:
-        pass
+    def begin(command: subprocess.Popen[bytes]) -> None:
+        commands.append(command)
+        for number in early:
+            command.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    before |= {number: signal.signal(number, leave_alone) for number in _FROM_TERMINAL}
+    handlers = dict.fromkeys(_FORWARDED, forward) | dict.fromkeys(_FROM_TERMINAL, _leave_alone)
+    before = {number: signal.getsignal(number) for number in handlers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handlers[number])
     try:
-        return process.wait()
+        yield begin
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_alone(_: int, __: types.FrameType | None) -> None:
+    pass
 
 
 def end_by_signal(number: int) -> None:
