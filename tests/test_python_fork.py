@@ -1,188 +1,216 @@
-"""python-pkcs11 across os.fork, multiprocessing and concurrent.futures, inherited or not."""
+"""docs/python.md: its programs sign as it says, in children of every sort."""
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from typing import Any
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-import pkcs11
 import pytest
-from application import in_child
-from brokers import module
-from life import Host, hosted
+from reach import Reach, forking
+from tls import await_listener, free_port
 
-import p11host
-from p11host.throwaway import Token, make_token
+from p11host.throwaway import make_token
 
-pytest_plugins = ["life_fixtures"]
-
-WORKERS = 2
-DATA = b"data"
-
-
-@pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
-    """Return a SoftHSM token for all tests of this file."""
-    return make_token(tmp_path_factory.mktemp("token"))
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "python.md"
+PROGRAM = re.compile(r"^```python\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PATIENCE = 60
+WORKERS = 4
+REQUESTS = 60
 
 
-@pytest.fixture(scope="module")
-def inheriting(tmp_path_factory: pytest.TempPathFactory, token: Token) -> Iterator[Host]:
-    """Return a broker with that token, which children inherit."""
-    table = module("soft", token.provider, env=dict(token.env), fork="inherit")
-    with hosted(tmp_path_factory.mktemp("inheriting"), table) as host:
-        yield host
+@dataclass(frozen=True)
+class Page:
+    """The programs of the page, in a directory with a token for them, and what they sign."""
 
+    reach: Reach
+    directory: Path
+    signature: str
 
-@pytest.fixture(scope="module")
-def beginning_anew(tmp_path_factory: pytest.TempPathFactory, token: Token) -> Iterator[Host]:
-    """Return a broker with that token, which children get anew."""
-    table = module("soft", token.provider, env=dict(token.env))
-    with hosted(tmp_path_factory.mktemp("anew"), table) as host:
-        yield host
+    @property
+    def environ(self) -> dict[str, str]:
+        """The whole environment of the programs."""
+        token = self.reach.token
+        own = {"TOKEN": token.label, "PIN": token.pin, "MAIL": str(self.directory / "mail")}
+        # A line that is printed is one write, or lines of several processes mix.
+        return self.reach.environ | own | {"HOME": str(self.directory), "PYTHONUNBUFFERED": ""}
 
+    def run(self, program: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a program, whose end must be `status`."""
+        done = subprocess.run(
+            [sys.executable, program, *map(str, arguments)],
+            cwd=self.directory,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert status == done.returncode, done.stdout + done.stderr
+        return done
 
-class Maker:
-    """What a program makes before it forks: a session that is logged in, and a key of that session."""
+    def signers(self, program: str, *arguments: object) -> Mapping[str, int]:
+        """Run a program that prints signatures; return how often it printed what before them."""
+        lines = [line.rpartition(" ") for line in self.run(program, *arguments).stdout.splitlines()]
+        assert {self.signature} == {signature for *_, signature in lines}
+        return Counter(who for who, *_ in lines)
 
-    def __init__(self, label: str, pin: str) -> None:
-        self.label, self.pin = label, pin
-        self.session: Any = p11host.lib().get_token(token_label=label).open(user_pin=pin)
-        self.key: Any = self.session.generate_key(pkcs11.KeyType.AES, 256, store=False)
-
-    def encrypt(self) -> str:
-        """Encrypt; return the ciphertext, or the name of the exception."""
+    @contextmanager
+    def serving(self, program: str, *arguments: object) -> Iterator[int]:
+        """Run a server, installed beside Python, until the end of the `with`; yield its pid."""
+        log = self.directory / f"{program}.log"
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [Path(sys.executable).parent / program, *map(str, arguments)],
+                cwd=self.directory,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
         try:
-            return encrypt_with(self.key)
-        except pkcs11.PKCS11Error as error:
-            return type(error).__name__
-
-    def begin_anew(self) -> str:
-        """Open a session and log in as a fresh program would; encrypt with a key of its own."""
-        with p11host.lib().get_token(token_label=self.label).open(user_pin=self.pin) as session:
-            key = session.generate_key(pkcs11.KeyType.AES, 256, store=False)
-            return encrypt_with(key)
-
-
-def encrypt_with(key: Any) -> str:
-    """Return what a key makes of one text."""
-    ciphertext: bytes = key.encrypt(DATA, mechanism_param=bytes(16))
-    return ciphertext.hex()
+            yield server.pid
+        finally:
+            server.terminate()
+            try:
+                status = server.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                status = server.wait()
+        assert 0 == status, log.read_text()
 
 
-class Known:
-    """What a forked worker finds: a module's global, as in a program."""
-
-    maker: Maker | None = None
-
-
-def encrypt_as_worker(_: int) -> str:
-    """Encrypt with what the parent made."""
-    assert Known.maker is not None
-    return Known.maker.encrypt()
+@pytest.fixture(scope="module")
+def inherit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Return the page with a module whose children inherit."""
+    with paged("inherit", tmp_path_factory.mktemp("inherit")) as page:
+        yield page
 
 
-def by_fork() -> list[str]:
-    """Encrypt in children of os.fork."""
-    return [in_child(partial(encrypt_as_worker, i)) for i in range(WORKERS)]
+@pytest.fixture(scope="module")
+def reinit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Return the page with a module whose children begin anew."""
+    with paged("reinit", tmp_path_factory.mktemp("reinit")) as page:
+        yield page
 
 
-def by_multiprocessing() -> list[str]:
-    """Encrypt in the workers of a pool."""
-    with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
-        return pool.map(encrypt_as_worker, range(WORKERS), chunksize=1)
+@pytest.fixture(params=["inherit", "reinit"])
+def either(request: pytest.FixtureRequest) -> Page:
+    """Return the page with a module of each sort."""
+    page: Page = request.getfixturevalue(request.param)
+    return page
 
 
-def by_executor() -> list[str]:
-    """Encrypt in the workers of an executor."""
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(WORKERS, mp_context=context) as executor:
-        return list(executor.map(encrypt_as_worker, range(WORKERS)))
+@contextmanager
+def paged(fork: str, directory: Path) -> Iterator[Page]:
+    """Write the programs, and make a token with their key."""
+    (directory / "mail").mkdir()
+    # What gunicorn reads by itself is for one of the tests alone.
+    for name, program in PROGRAM.findall(DOCUMENT.read_text()):
+        (directory / name.replace("gunicorn.conf", "hook")).write_text(program)
+    data, signature = directory / "data", directory / "signature"
+    data.write_bytes(b"data")
+    with forking(fork, make_token(directory)) as reach:
+        reach.user_tool("--keypairgen", "--key-type", "rsa:2048", "--label", "web", "--id", "01")
+        reach.user_tool("--sign", "-m", "SHA256-RSA-PKCS", "--id", "01", "-i", data, "-o", signature)
+        yield Page(reach, directory, signature.read_bytes().hex())
 
 
-WAYS: dict[str, Callable[[], list[str]]] = {
-    "fork": by_fork,
-    "multiprocessing": by_multiprocessing,
-    "executor": by_executor,
-}
+# ---- what was made before the fork ----
 
 
-def encrypt_in_workers(way: str, label: str, pin: str) -> list[Any]:
-    """Encrypt in the parent, in workers, and in the parent again."""
-    Known.maker = Maker(label, pin)
-    return [Known.maker.encrypt(), WAYS[way](), Known.maker.encrypt()]
+def test_forked_children_sign_with_the_key(inherit: Page) -> None:
+    """Children sign with the key their parent found, without a PIN, and so does it while they do."""
+    assert {"0": 1, "1": 1, "2": 1, "3": 1, "parent": 1} == inherit.signers("forked.py")
+    assert {"inherited": 1, "parent": 1} == inherit.signers("anew.py")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_objects_go_on_in_workers(way: str, inheriting: Host, token: Token) -> None:
-    """With inherit a session and a key made before the fork work in every worker as they are."""
-    before, workers, after = inheriting.play(encrypt_in_workers, way, token.label, token.pin)
-
-    assert len(bytes.fromhex(before)) == 16
-    assert [before] * WORKERS == workers
-    assert before == after
+@pytest.mark.parametrize("program", ["pool.py", "executor.py", "server.py"])
+def test_processes_of_a_pool_sign_with_the_key(inherit: Page, program: str) -> None:
+    """So do those of a pool, of an executor, and those forked by a forkserver that holds the login."""
+    assert {"": 100} == inherit.signers(program)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_objects_are_refused_in_workers(way: str, beginning_anew: Host, token: Token) -> None:
-    """With reinit they raise SessionHandleInvalid in every worker, and go on in the parent."""
-    before, workers, after = beginning_anew.play(encrypt_in_workers, way, token.label, token.pin)
-
-    assert len(bytes.fromhex(before)) == 16
-    assert ["SessionHandleInvalid"] * WORKERS == workers
-    assert before == after
+def test_child_is_told_and_begins_anew(reinit: Page) -> None:
+    """A child that does not inherit gets SessionHandleInvalid, and signs with a key of a new session."""
+    assert {"anew": 1, "parent": 1} == reinit.signers("anew.py")
 
 
-def test_fresh_token_in_a_child(beginning_anew: Host, token: Token) -> None:
-    """With reinit a child that asks for its token anew, and logs in, works."""
-    refused, works = beginning_anew.play(refused_then_anew, token.label, token.pin)
-
-    assert "SessionHandleInvalid" == refused
-    assert len(bytes.fromhex(works)) == 16
+@pytest.mark.parametrize("program", ["pool.py", "executor.py", "server.py"])
+def test_program_is_told(reinit: Page, program: str) -> None:
+    """Where nothing is inherited, a pool's caller is told the exception that says so."""
+    assert "pkcs11.exceptions.SessionHandleInvalid" in reinit.run(program, status=1).stderr
 
 
-def refused_then_anew(label: str, pin: str) -> list[str]:
-    """In a child use what the parent made, then begin anew."""
-    maker = Maker(label, pin)
-    found: list[str] = in_child(lambda: [maker.encrypt(), maker.begin_anew()])
+def test_parent_goes_on_after_children_were_refused(reinit: Page) -> None:
+    """Children that end with that exception take nothing from their parent."""
+    assert {"parent": 1} == reinit.signers("forked.py")
+
+
+# ---- what processes make themselves ----
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_process_opens_its_own(either: Page, method: str) -> None:
+    """A process that opens its own key signs, however it was started."""
+    # SoftHSM refuses one or the other when several processes open its token at the same moment.
+    assert {"": 100} == either.signers("own.py", method, 1)
+
+
+# ---- servers ----
+
+
+def test_gunicorn_preloads_the_key(inherit: Page) -> None:
+    """All workers of `gunicorn --preload` sign with the key that was loaded before they were forked."""
+    with gunicorn(inherit, WORKERS) as port:
+        assert WORKERS == len(signers(inherit, port, WORKERS))
+
+
+def test_gunicorn_opens_a_key_in_each_worker(reinit: Page) -> None:
+    """A worker that inherits nothing signs with the key that its hook has opened."""
+    with gunicorn(reinit, 1, "--config", "hook.py") as port:
+        assert 1 == len(signers(reinit, port, 1))
+
+
+@contextmanager
+def gunicorn(page: Page, workers: int, *options: str) -> Iterator[int]:
+    """Run gunicorn; yield its port."""
+    port = free_port()
+    address = ["--workers", workers, "--bind", f"127.0.0.1:{port}"]
+    with page.serving("gunicorn", "--preload", *options, *address, "endpoint:application"):
+        await_listener(port)
+        yield port
+
+
+def signers(page: Page, port: int, count: int) -> set[str]:
+    """Have the endpoint sign until so many workers have, several clients at once; return their pids."""
+    end = time.monotonic() + PATIENCE
+    found: set[str] = set()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        while len(found) < count and time.monotonic() < end:
+            found |= set(pool.map(lambda _: ask(page, port), range(REQUESTS)))
     return found
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_workers_that_do_not_inherit_memory(method: str, inheriting: Host, token: Token) -> None:
-    """Workers that are spawned know nothing of their parent's: they begin anew, also with inherit."""
-    assert [True] * WORKERS == inheriting.play(spawn_workers, method, token.label, token.pin)
+def ask(page: Page, port: int) -> str:
+    """Have the endpoint sign; return the pid of the worker that did."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", data=b"data", timeout=PATIENCE) as answer:
+        assert page.signature == answer.read().decode()
+        return str(answer.headers["X-Worker"])
 
 
-def spawn_workers(method: str, label: str, pin: str) -> list[bool]:
-    """Encrypt in the parent, and begin anew in workers that share no memory with it."""
-    Maker(label, pin).encrypt()
-    arguments = [(label, pin)] * WORKERS
-    with multiprocessing.get_context(method).Pool(WORKERS) as pool:
-        return pool.starmap(encrypts_anew, arguments, chunksize=1)
+def test_celery_inherits_the_key(inherit: Page) -> None:
+    """The processes of Celery's prefork pool sign with the key that their parent has opened."""
+    worker = ["--app", "tasks", "worker", "--pool", "prefork", "--concurrency", WORKERS]
+    with inherit.serving("celery", *worker, "--without-gossip", "--without-mingle") as parent:
+        done = inherit.signers("ask.py")
 
-
-def encrypts_anew(label: str, pin: str) -> bool:
-    """Encrypt with a session and a key of this process's own, and tell whether that is all it had."""
-    return len(bytes.fromhex(Maker(label, pin).encrypt())) == 16 and Known.maker is None
-
-
-def test_end_of_a_worker_is_not_its_parents(inheriting: Host, token: Token) -> None:
-    """A child that ends through every exit handler, as Python programs do, leaves its parent alone."""
-    before, status, after = inheriting.play(exit_in_child, token.label, token.pin)
-
-    assert 0 == status
-    assert before == after
-
-
-def exit_in_child(label: str, pin: str) -> list[Any]:
-    """Encrypt in a child that then ends by SystemExit."""
-    maker = Maker(label, pin)
-    before = maker.encrypt()
-    pid = os.fork()
-    if pid == 0:
-        raise SystemExit(0 if maker.encrypt() == before else 1)
-    _, status = os.waitpid(pid, 0)
-    return [before, status, maker.encrypt()]
+    assert 40 == sum(done.values())
+    assert str(parent) not in done

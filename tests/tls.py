@@ -134,14 +134,14 @@ def visits(site: Site, count: int) -> Visits:
     return Visits(answers, failures, time.monotonic() - start)
 
 
-def await_listener(site: Site) -> None:
+def await_listener(port: int) -> None:
     """Return when somebody listens there."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE).close()
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
         except ConnectionRefusedError:
-            assert time.monotonic() < end, f"nobody listens at port {site.port}"
+            assert time.monotonic() < end, f"nobody listens at port {port}"
             time.sleep(PAUSE)
         else:
             return
