@@ -53,9 +53,10 @@ class Channel:
         self._socket.close()
 
     async def _receive_some(self) -> bytes:
+        # What is there already needs no watching; but others have their turn before it.
+        await asyncio.sleep(0)
         while True:
-            await readable(self._socket.fileno())
             try:
                 return self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                continue
+                await readable(self._socket.fileno())

@@ -4,6 +4,7 @@ Knows PROTOCOL.md section 2 from the receiver's side. Must not know what happens
 """
 
 import array
+import asyncio
 import os
 import socket
 import struct
@@ -43,13 +44,15 @@ class Door:
 
     async def receive(self) -> Opened | None:
         """Return the next channel, None at the end. RemoteError if it is none; the door stays usable."""
+        # What is there already needs no watching; but others have their turn before it.
+        await asyncio.sleep(0)
         while True:
-            await readable(self._socket.fileno())
             try:
                 data, ancillary, flags, _ = self._socket.recvmsg(
                     limits().hello, _ROOM, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
+                await readable(self._socket.fileno())
                 continue
             except ConnectionResetError:
                 return None

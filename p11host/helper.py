@@ -37,6 +37,10 @@ PAUSE = 0.01
 LAST_WORDS = 0.2
 
 
+#: Dispositions a helper must not inherit: whoever started the broker may have ignored some.
+_DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
 @dataclass(frozen=True, slots=True)
 class Spawned:
     """A helper that was started. `door` is the application's end; whoever takes this owns the descriptors."""
@@ -145,7 +149,7 @@ def _posix_spawn(program: Path, module: Module, stderr: int, given: Mapping[int,
         ],
         setsid=True,
         setsigmask=[],
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        setsigdef=_DEFAULTS,
     )
 
 
