@@ -59,6 +59,7 @@ static struct roll {
 } unread, *roll = &unread; /* p11host/roll.py */
 
 static _Atomic unsigned channels;
+static _Atomic unsigned burials; /* threads that close what processes that have ended had open */
 static int bell = -1; /* rung when a channel ends */
 
 static struct channel *open_channels[LIMIT_CHANNELS];
@@ -171,12 +172,17 @@ static bool die_in(time_t seconds)
     return timer_create(CLOCK_MONOTONIC, &kill, &timer) == 0 && timer_settime(timer, 0, &when, NULL) == 0;
 }
 
+static bool is_busy(void)
+{
+    return atomic_load(&channels) || atomic_load(&burials);
+}
+
 /* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
 static _Noreturn void leave(void)
 {
-    for (int i = 0; i < LAST_CALLS && atomic_load(&channels); i++)
+    for (int i = 0; i < LAST_CALLS && is_busy(); i++)
         poll(NULL, 0, LAST_CALL_MS / LAST_CALLS);
-    bool idle = helper.rv == CKR_OK && atomic_load(&channels) == 0;
+    bool idle = helper.rv == CKR_OK && !is_busy();
     if (idle && helper.provider.list.C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.list.C_Finalize(NULL);
     _exit(0);
@@ -211,7 +217,16 @@ static bool start_thread(void *(*run)(void *), void *argument)
 static void *run_release(void *argument)
 {
     release_owner((uint32_t)(uintptr_t)argument);
+    atomic_fetch_sub(&burials, 1);
     return NULL;
+}
+
+/* In a thread of its own: it may make calls to the provider. */
+static void start_release(uint32_t owner)
+{
+    atomic_fetch_add(&burials, 1);
+    if (!start_thread(run_release, (void *)(uintptr_t)owner))
+        atomic_fetch_sub(&burials, 1);
 }
 
 /* ---- channels ---- */
@@ -351,7 +366,7 @@ static void forget_dead_owners(void)
         }
         close(watched[FIRST_OWNER + i].fd);
         if (helper.provider.share)
-            start_thread(run_release, (void *)(uintptr_t)owners[i].number);
+            start_release(owners[i].number);
         n_owners--;
         owners[i] = owners[n_owners];
         watched[FIRST_OWNER + i] = watched[FIRST_OWNER + n_owners];

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from application import PATIENCE, Shim, descriptors, helpers, in_child, in_threads, report
-from brokers import module
+from brokers import Starter, module
 from cryptoki import ULONG, constant, struct
 from life import Host, Hosting, has_ended, hosted
 from test_fork import needs_root
 
 from p11host.client import Door
 from p11host.paths import socket_path
+from p11host import helper_path
 from p11host.throwaway import make_token
 
 pytest_plugins = ["life_fixtures"]
@@ -468,6 +469,33 @@ def open_and_die() -> int:
     while count_sessions(shim) > 1 and time.monotonic() < end:
         time.sleep(0.01)
     return count_sessions(shim)
+
+
+def test_child_that_dies_just_before_its_parent(tmp_path: Path, odd: Path) -> None:
+    """C_Finalize is not called while what a child had open is being closed: the helper ends well."""
+    starter = Starter(tmp_path, helper_path())
+    try:
+        broker = starter.start(module("odd", odd, env={"ODD_CLOSING": "200"}, fork="inherit"))
+        host = Host({"P11HOST_SOCKET": str(broker.socket), "P11HOST_NO_START": "1"})
+        with host.playing(outlive_child) as application:
+            application.report()
+        ended = broker.wait_event("helper.ended")
+    finally:
+        starter.end_all()
+
+    assert 0 == ended.get("status"), ended
+
+
+def outlive_child() -> None:
+    """Outlive a child that has opened a session, and has lost its channel before it ended."""
+    shim = Shim()
+    shim.begin()
+    slot = shim.slots()[0]
+    pid = os.fork()
+    if pid == 0:
+        shim.open_session(slot)
+        os.execv("/bin/sleep", ["sleep", "0.2"])
+    os.waitpid(pid, 0)
 
 
 def test_helper_that_dies(family: Host, env: Mapping[str, str]) -> None:

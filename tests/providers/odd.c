@@ -7,6 +7,7 @@
  *     ODD_LOCKING=none     cannot lock: C_Initialize refuses threads
  *     ODD_PARTY=N          C_GenerateRandom waits until that many callers are in it (1), or ODD_PATIENCE ms have
  *                          passed (20000); its bytes say how many there were at most
+ *     ODD_CLOSING=MS       C_CloseSession takes so long; C_Finalize meanwhile aborts
  *
  * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
  * C_DigestInit and its like take any mechanism without a parameter and refuse every other with CKR_MECHANISM_INVALID.
@@ -14,6 +15,7 @@
  * It claims to have asynchronous sessions. C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -28,7 +30,7 @@
 
 enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100, REMEMBERED = 1024 };
 
-static atomic_ulong sessions, closed, objects, waits, user_logged_in;
+static atomic_ulong sessions, closing, closed, objects, waits, user_logged_in;
 static CK_SLOT_ID slots_of_sessions[REMEMBERED];
 
 static unsigned long setting(const char *name, unsigned long otherwise)
@@ -168,8 +170,18 @@ static CK_RV close_session(CK_SESSION_HANDLE session)
 {
     if (!is_session(session))
         return CKR_SESSION_HANDLE_INVALID;
+    atomic_fetch_add(&closing, 1);
+    poll(NULL, 0, (int)setting("ODD_CLOSING", 0));
+    atomic_fetch_sub(&closing, 1);
     atomic_fetch_add(&closed, 1);
     return CKR_OK;
+}
+
+static CK_RV finalize_when_closed(void *reserved)
+{
+    if (atomic_load(&closing))
+        abort();
+    return finalize(reserved);
 }
 
 static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
@@ -300,6 +312,7 @@ static void fill_operations(CK_FUNCTION_LIST *list)
 static void fill(CK_FUNCTION_LIST *list)
 {
     list->C_Initialize = initialize;
+    list->C_Finalize = finalize_when_closed;
     list->C_GetInfo = get_info;
     list->C_GetSlotList = get_slot_list;
     list->C_GetSlotInfo = get_slot_info;
