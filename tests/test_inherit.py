@@ -20,9 +20,9 @@ from cryptoki import ULONG, constant, struct
 from life import Host, Hosting, has_ended, hosted
 from test_fork import needs_root
 
+from p11host import helper_path
 from p11host.client import Door
 from p11host.paths import socket_path
-from p11host import helper_path
 from p11host.throwaway import make_token
 
 pytest_plugins = ["life_fixtures"]
