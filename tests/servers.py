@@ -158,3 +158,121 @@ def nginx(site: Site, user: str | None = None) -> Iterator[Nginx]:
         yield server
     finally:
         server.kill()
+
+
+# ---- Apache ----
+
+_APACHE_MODULES = Path("/usr/lib/apache2/modules")
+_APACHE = """\
+ServerRoot {directory}
+ServerName localhost
+DefaultRuntimeDir {directory}
+Mutex file:{directory} default
+PidFile {server.pidfile}
+ErrorLog {server.log}
+LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule ssl_module {modules}/mod_ssl.so
+{user}
+Listen 127.0.0.1:{site.port}
+StartServers {workers}
+MinSpareServers {workers}
+MaxRequestWorkers {most}
+LogFormat %P pid
+CustomLog {server.served} pid
+<Location />
+    Require all denied
+</Location>
+ErrorDocument 403 served
+SSLCryptoDevice pkcs11
+SSLEngine on
+SSLSessionTickets off
+SSLCertificateFile {site.certificate}
+SSLCertificateKeyFile "{site.key}"
+"""
+
+
+class Apache(Server):
+    """An Apache whose processes note in a file that they have served."""
+
+    @property
+    def served(self) -> Path:
+        """Where each process writes its pid, once for a visit."""
+        return self.site.directory / "served"
+
+    def serving(self) -> set[int]:
+        """Return the pids of those that have served."""
+        return {int(line) for line in self.served.read_text().split("\n")[:-1]}
+
+    def reload(self) -> None:
+        """Have the key loaded anew, and all processes but the first replaced when they are idle."""
+        self.send(signal.SIGUSR1)
+
+
+@contextmanager
+def apache(site: Site, user: str | None = None) -> Iterator[Apache]:
+    """Run Apache with processes that serve one connection each, as a daemon."""
+    server = Apache(site)
+    config = site.directory / "apache.conf"
+    text = _APACHE.format(
+        server=server,
+        site=site,
+        directory=site.directory,
+        modules=_APACHE_MODULES,
+        workers=WORKERS,
+        most=2 * WORKERS,
+        user="User {}\nGroup {}".format(*user.split()) if user else "",
+    )
+    config.write_text(text)
+    try:
+        server.start(program("apache2"), "-f", config, "-k", "start")
+        yield server
+    finally:
+        server.kill()
+
+
+# ---- stunnel ----
+
+_STUNNEL = """\
+pid = {server.pidfile}
+output = {server.log}
+debug = notice
+engine = pkcs11
+
+[page]
+accept = 127.0.0.1:{site.port}
+cert = {site.certificate}
+key = {site.key}
+engineId = pkcs11
+exec = {page}
+"""
+
+
+class Stunnel(Server):
+    """A stunnel that forks a program for each connection, from among its threads."""
+
+    def reload(self) -> None:
+        """Have the key loaded anew, and wait until it has been."""
+        before = self.configured()
+        self.send(signal.SIGHUP)
+        until(lambda: self.configured() - before)
+
+    def configured(self) -> int:
+        """Return how often it has taken its configuration."""
+        return self.log.read_text().count("Configuration successful")
+
+
+@contextmanager
+def stunnel(site: Site) -> Iterator[Stunnel]:
+    """Run stunnel, which loads the key before it becomes a daemon."""
+    server = Stunnel(site)
+    config = site.directory / "stunnel.conf"
+    page = site.directory / "page"
+    page.write_text("#!/bin/sh\nread request; read host; read end; echo served\n")
+    page.chmod(0o755)
+    config.write_text(_STUNNEL.format(server=server, site=site, page=page))
+    try:
+        server.start(program("stunnel4"), config)
+        yield server
+    finally:
+        server.kill()

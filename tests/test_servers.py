@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from life import has_ended
 from reach import Reach, forking
-from servers import WORKERS, nginx
+from servers import WORKERS, Apache, apache, nginx, stunnel, until
 from tls import Site, make_site, visits
 
 from p11host.client import Door
@@ -67,3 +67,44 @@ def workers(site: Site) -> Mapping[int, int]:
     assert {} == done.failures
     assert WORKERS == len(done.answers)
     return {int(pid): count for pid, count in done.answers.items()}
+
+
+def test_apache(site: Site, user: str | None) -> None:
+    """Apache's processes sign, those it was started with and those that a reload has put in their place."""
+    with apache(site, user) as server:
+        first = processes(site, server)
+        server.reload()
+        assert all(map(has_ended, first))
+        processes(site, server)
+        used = helpers(site.reach)
+        server.stop()
+
+    assert 1 == len(used)
+    assert all(map(has_ended, used))
+
+
+def processes(site: Site, server: Apache) -> set[int]:
+    """Visit an Apache until as many processes have served as there are workers; return their pids."""
+    server.served.write_text("")
+    until(lambda: served_all(site) and len(server.serving()) >= WORKERS)
+    return server.serving()
+
+
+def test_stunnel(site: Site) -> None:
+    """A stunnel that has become a daemon signs while it forks programs, and does after a reload."""
+    with stunnel(site) as server:
+        assert served_all(site)
+        server.reload()
+        assert served_all(site)
+        used = helpers(site.reach)
+        server.stop()
+
+    assert 1 == len(used)
+    assert all(map(has_ended, used))
+
+
+def served_all(site: Site) -> bool:
+    """Visit many times; all must be served."""
+    done = visits(site, VISITS)
+    assert ({"served": VISITS}, {}) == (done.answers, done.failures)
+    return True

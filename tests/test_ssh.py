@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,9 @@ def test_login_with_key_on_token(reach: Reach, work: Path, key_line: str) -> Non
 
 def test_login_is_refused_to_another_key(reach: Reach, work: Path, key_line: str) -> None:
     """A key that the server does not know opens nothing: the login above was the token's doing."""
-    stranger = work / "stranger"
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True, timeout=PATIENCE_S
-    )
     assert "login" in key_line
 
-    with sshd(work, authorized=stranger.with_suffix(".pub").read_text()) as port:
+    with sshd(work, authorized=make_key(work / "stranger")) as port:
         done = reach.run(*ssh(reach, work, port), "true", env=askpass(reach, work), status=255)
 
     assert "Permission denied" in done.stderr
@@ -64,7 +61,39 @@ def test_agent_signs_for_a_login(reach: Reach, work: Path, key_line: str) -> Non
     assert "by agent\n" == done.stdout
 
 
-def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False) -> list[str]:
+def test_host_key_in_an_agent(reach: Reach, work: Path, key_line: str) -> None:
+    """A sshd proves who it is with the key on the token, through an agent that has loaded the library."""
+    agent = {"SSH_AUTH_SOCK": str(work / "agent")}
+    command = ["ssh-agent", "-D", "-P", str(reach.module.resolve()), "-a", agent["SSH_AUTH_SOCK"]]
+    user, algorithms = work / "user", "rsa-sha2-512,ecdsa-sha2-nistp256"
+    (work / "on_token.pub").write_text(key_line)
+    host = Host(work / "on_token.pub", agent["SSH_AUTH_SOCK"])
+    with running(command, reach.environ):
+        reach.run("ssh-add", "-s", reach.module, env=askpass(reach, work) | agent)
+        with sshd(work, authorized=make_key(user), host=host) as port:
+            options = {"HostKeyAlgorithms": algorithms, "IdentityFile": str(user), "PKCS11Provider": "none"}
+            done = reach.run(*ssh(reach, work, port, **options), "echo", "proven")
+
+    assert "proven\n" == done.stdout
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host key: its public half, and the agent that has the other, if it is not beside it in a file."""
+
+    public: Path
+    agent: str = ""
+
+
+def make_key(path: Path) -> str:
+    """Make a key pair in a file; return its public half."""
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=PATIENCE_S
+    )
+    return path.with_suffix(".pub").read_text()
+
+
+def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False, **more: str) -> list[str]:
     """Return the command line of a client that knows nothing but the token's keys, or the agent's."""
     options = {
         "BatchMode": "yes" if agent else "no",
@@ -77,7 +106,7 @@ def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False) -> list[str
         "StrictHostKeyChecking": "yes",
         "UserKnownHostsFile": str(work / "known_hosts"),
     }
-    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    words = [word for key, value in (options | more).items() for word in ("-o", f"{key}={value}")]
     return ["ssh", "-F", "none", "-p", str(port), *words, f"{getpass.getuser()}@127.0.0.1"]
 
 
@@ -90,13 +119,15 @@ def askpass(reach: Reach, work: Path) -> dict[str, str]:
 
 
 @contextmanager
-def sshd(work: Path, authorized: str) -> Iterator[int]:
+def sshd(work: Path, authorized: str, host: Host | None = None) -> Iterator[int]:
     """Serve one login on a loopback port, with a sshd that lives no longer than its connection."""
-    config = configure_sshd(work, authorized)
+    if not host:
+        make_key(work / "host_key")
+        host = Host(work / "host_key.pub")
+    config = configure_sshd(work, authorized, host)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-        public = (work / "host_key.pub").read_text()
-        (work / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        (work / "known_hosts").write_text(f"[127.0.0.1]:{port} {host.public.read_text()}")
         thread = threading.Thread(target=serve_one, args=(listener, config, work / "sshd.log"))
         thread.start()
         try:
@@ -124,19 +155,16 @@ def serve_one(listener: socket.socket, config: Path, log: Path) -> None:
         sshd.wait()
 
 
-def configure_sshd(work: Path, authorized: str) -> Path:
-    """Write the configuration of a server that knows one key, and make its host key."""
+def configure_sshd(work: Path, authorized: str, host: Host) -> Path:
+    """Write the configuration of a server that knows one key."""
     if os.geteuid() == 0:
         # Where sshd confines its unprivileged part; the package's service makes it at boot.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    host_key = work / "host_key"
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key], check=True, timeout=PATIENCE_S
-    )
     (work / "authorized_keys").write_text(authorized)
     config = work / "sshd_config"
     config.write_text(
-        f"HostKey {host_key}\n"
+        f"HostKey {host.public if host.agent else host.public.with_suffix('')}\n"
+        f"HostKeyAgent {host.agent or 'none'}\n"
         f"AuthorizedKeysFile {work / 'authorized_keys'}\n"
         "StrictModes no\n"
         "UsePAM no\n"

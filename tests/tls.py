@@ -113,7 +113,7 @@ def visit(site: Site, context: ssl.SSLContext | None = None) -> str:
         socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE) as connection,
         context.wrap_socket(connection, server_hostname="localhost") as stream,
     ):
-        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        stream.sendall(b"GET /page HTTP/1.0\r\nHost: localhost\r\n\r\n")
         with stream.makefile("rb") as file:
             lines = file.read().split(b"\n")
     return lines[-1].decode() if lines[-1] else lines[-2].decode()
