@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_host_key_in_an_agent(reach: Reach, work: Path, key_line: str) -> None:
         reach.run("ssh-add", "-s", reach.module, env=askpass(reach, work) | agent)
         with sshd(work, authorized=make_key(user), host=host) as port:
             options = {"HostKeyAlgorithms": algorithms, "IdentityFile": str(user), "PKCS11Provider": "none"}
-            done = reach.run(*ssh(reach, work, port, **options), "echo", "proven")
+            done = reach.run(*ssh(reach, work, port, more=options), "echo", "proven")
 
     assert "proven\n" == done.stdout
 
@@ -93,7 +93,9 @@ def make_key(path: Path) -> str:
     return path.with_suffix(".pub").read_text()
 
 
-def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False, **more: str) -> list[str]:
+def ssh(
+    reach: Reach, work: Path, port: int, *, agent: bool = False, more: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the command line of a client that knows nothing but the token's keys, or the agent's."""
     options = {
         "BatchMode": "yes" if agent else "no",
@@ -106,7 +108,7 @@ def ssh(reach: Reach, work: Path, port: int, *, agent: bool = False, **more: str
         "StrictHostKeyChecking": "yes",
         "UserKnownHostsFile": str(work / "known_hosts"),
     }
-    words = [word for key, value in (options | more).items() for word in ("-o", f"{key}={value}")]
+    words = [word for key, value in (options | dict(more or {})).items() for word in ("-o", f"{key}={value}")]
     return ["ssh", "-F", "none", "-p", str(port), *words, f"{getpass.getuser()}@127.0.0.1"]
 
 
