@@ -29,22 +29,30 @@ from p11host.listen import Listener
 from p11host.provider import NARROW, CheckedProviders
 from p11host.readiness import readable
 from p11host.reload import Configuration
+from p11host.spares import Spare, Spares
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
 #: Descriptors that a door, a channel and a helper cost the broker.
 DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 4
 #: Seconds to wait with the next accept when descriptors or memory ran out.
 ACCEPT_PAUSE = 0.1
+#: Seconds after a start until the next helper is made ready.
+SPARE_DELAY = 0.0
 ACCEPT_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a broker was started. `idle_ends`: it ends when it had no application for the configured time."""
+    """How a broker was started.
+
+    `idle_ends`: it ends when it had no application for the configured time. `spares`: it keeps a helper ready
+    of each module that is in use.
+    """
 
     helper: Path
     everybody: bool = False
     idle_ends: bool = False
+    spares: bool = False
 
 
 class Broker:
@@ -65,6 +73,8 @@ class Broker:
         self._busy, self._empty = asyncio.Event(), asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._helpers = asyncio.TaskGroup()
+        self._spares = Spares()
+        self._owners: dict[int, tuple[Caller, Running]] = {}
 
     async def run(self) -> None:
         """Serve until `stop`, or until nobody has needed us for a while. Helpers go on."""
@@ -75,6 +85,7 @@ class Broker:
         except asyncio.CancelledError:
             log.info("broker.stopped")
         finally:
+            self._spares.clear()
             self._listener.close()
 
     def stop(self) -> None:
@@ -93,26 +104,51 @@ class Broker:
     async def start(self, caller: Caller, module: Module) -> socket.socket:
         """Start a helper of `module` for `caller` and return its door, or raise P11HostError."""
         try:
-            spawned = await self._spawn(caller, module)
+            spawned = await self._helper_for(caller, module)
         except P11HostError as error:
             self._log_refusal(module, error)
             raise
         self._refusals.pop(module.name, None)
         log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
-        self._helpers.create_task(self._watch(caller, spawned))
+        self._assign(caller, spawned)
+        self._helpers.create_task(contained("spare", self._prepare(module)))
         return spawned.door
 
-    async def _spawn(self, caller: Caller, module: Module) -> Spawned:
+    async def _helper_for(self, caller: Caller, module: Module) -> Spawned:
+        """Return a helper that waits, or else a new one."""
         if not self._providers.is_known(module.path):
             await asyncio.to_thread(self._providers.check, module.path)
         self._applications.check_room(caller, module.name)
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            return spawn(self._helper(module), module, self._nofile)
+            return self._spares.take(module, self._providers.stamp(module.path)) or self._spawn(module)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
+
+    def _spawn(self, module: Module, *, spare: bool = False) -> Spawned:
+        spawned = spawn(self._helper(module), module, self._nofile, spare=spare)
+        self._helpers.create_task(self._watch(spawned))
+        return spawned
+
+    def _assign(self, caller: Caller, spawned: Spawned) -> None:
+        """Note whose a helper is from now on."""
+        running = Running(spawned.module, spawned.pid, spawned.roll.pids if spawned.roll else None)
+        self._applications.add(caller, running)
+        self._owners[spawned.pid] = caller, running
+        self._note()
+
+    async def _prepare(self, module: Module) -> None:
+        """Start a helper for whoever asks next. Not before what was asked for has been answered."""
+        await asyncio.sleep(SPARE_DELAY)
+        wanted = self._settings.spares and module.spare and not self._spares.has(module)
+        if wanted and self._providers.is_known(module.path):
+            stamp = self._providers.stamp(module.path)
+            with suppress(P11HostError):  # whoever asks next is told
+                spawned = self._spawn(module, spare=True)
+                self._spares.keep(Spare(module, stamp, spawned))
+                log.debug("helper.spare", module=module.name, pid=spawned.pid)
 
     def _helper(self, module: Module) -> Path:
         """Return the program that can load a module's provider, which has been checked."""
@@ -142,6 +178,7 @@ class Broker:
             self._listener.unlink()
             accepting.cancel()
             self._accept_ready(doors)
+            self._spares.clear()
             log.info("broker.idle", doors=self._open_doors)
 
     async def _idle(self) -> None:
@@ -248,17 +285,17 @@ class Broker:
             log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
             await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
 
-    async def _watch(self, caller: Caller, spawned: Spawned) -> None:
-        served = spawned.roll.pids if spawned.roll else None
-        running = Running(spawned.module, spawned.pid, served)
-        self._applications.add(caller, running)
-        self._note()
+    async def _watch(self, spawned: Spawned) -> None:
+        """See a helper end, whoever has it then."""
         try:
             await contained("helper", watch(spawned))
         finally:
-            self._applications.remove(caller, running)
-            self._quota.give(caller.uid, HELPER_COST)
-            self._note()
+            self._spares.drop(spawned)
+            if owned := self._owners.pop(spawned.pid, None):
+                caller, running = owned
+                self._applications.remove(caller, running)
+                self._quota.give(caller.uid, HELPER_COST)
+                self._note()
 
 
 async def contained(owner: str, work: Coroutine[None, None, None]) -> None:

@@ -28,6 +28,7 @@ class Module:
     """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in ms, 0 for none.
 
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
+    `spare`: a helper is kept ready for the next application.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Module:
     file: Path
     tables: tuple[Path, ...] = ()
     rows: bytes = b""
+    spare: bool = True
 
 
 @dataclass(frozen=True, slots=True)

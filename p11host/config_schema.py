@@ -105,6 +105,7 @@ class ModuleTable(Table):
         description=f"a string of 1 to {_RESERVED_MOST} bytes without NUL, as the provider wants it",
     )
     enabled: bool = Field(default=True, description="true or false")
+    spare: bool = Field(default=True, description="true or false")
     deadlines: DeadlinesTable = Field(
         default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"
     )
@@ -197,6 +198,7 @@ def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
         file=file,
         tables=tuple(Path(path) for path in table.tables),
         rows=rows,
+        spare=table.spare,
     )
 
 

@@ -38,7 +38,7 @@ def run(options: Options) -> None:
     let_go()
     log.configure(options.log_format, options.log_level)
     configuration = Configuration(choose(options.config))
-    settings = Settings(helper_path(), everybody=options.system, idle_ends=options.on_demand)
+    settings = Settings(helper_path(), everybody=options.system, idle_ends=options.on_demand, spares=True)
     path = _socket(options, configuration)
     try:
         listener = passed_by_systemd(os.environ) or listen(path, everybody=options.system)

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +53,11 @@ class Spawned:
     roll: Roll | None = None
 
 
-def command(program: Path, module: Module) -> list[str]:
-    """Return the command line of a helper for `module`."""
+def command(program: Path, module: Module, *, spare: bool = False) -> list[str]:
+    """Return the command line of a helper for `module`; a `spare` one waits until somebody wants it."""
     words = [str(program)]
+    if spare:
+        words.append("--spare")
     if module.threads == 1:
         words.append("--serialize")
     if module.fork == "inherit":
@@ -75,7 +77,7 @@ def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
     return kept | dict(module.env) | reserved
 
 
-def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
+def spawn(program: Path, module: Module, nofile: tuple[int, int], *, spare: bool = False) -> Spawned:
     """Start a helper: a session of its own, default signals, no descriptors but its door and standard error.
 
     `nofile` is the limit of descriptors it is given, for the broker raised its own.
@@ -98,7 +100,8 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int]) -> Spawned:
         given = {DOOR: helper_door.fileno(), ROWS: rows, ROLL: roll.descriptor if roll else None}
         try:
             with _descriptor_limit(nofile):
-                pid = _posix_spawn(program, module, helper_stderr, given)
+                words = command(program, module, spare=spare)
+                pid = _posix_spawn(words, environment(module, os.environ), helper_stderr, given)
         except OSError as error:
             raise P11HostError(
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
@@ -135,12 +138,14 @@ def _rows_file(module: Module) -> int | None:
         return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ROLL + 1)
 
 
-def _posix_spawn(program: Path, module: Module, stderr: int, given: Mapping[int, int | None]) -> int:
+def _posix_spawn(
+    words: Sequence[str], environ: Mapping[str, str], stderr: int, given: Mapping[int, int | None]
+) -> int:
     """`given`: what it finds open, by the number under which it does."""
     return os.posix_spawn(
-        program,
-        command(program, module),
-        environment(module, os.environ),
+        words[0],
+        words,
+        environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),

@@ -47,19 +47,23 @@ class CheckedProviders:
 
     def is_known(self, path: Path) -> bool:
         """Tell whether `path` is as it was when it was found good."""
-        return path in self._good and self._good[path][0] == _stamp(path) != ()
+        return path in self._good and self._good[path][0] == stamp(path) != ()
 
     def check(self, path: Path) -> None:
         """Do as `check`, once for each state of the file. Reads the file, so not for an event loop."""
-        stamp = _stamp(path)
-        self._good[path] = stamp, check(path)
+        before = stamp(path)
+        self._good[path] = before, check(path)
 
     def bits(self, path: Path) -> int:
         """Return how many bits a file has that was found good."""
         return self._good[path][1]
 
+    def stamp(self, path: Path) -> tuple[int, ...]:
+        """Return how a file was when it was found good."""
+        return self._good[path][0]
 
-def _stamp(path: Path) -> tuple[int, ...]:
+
+def stamp(path: Path) -> tuple[int, ...]:
     """Return what changes when a file does, () where there is none."""
     try:
         now = path.stat()

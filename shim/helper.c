@@ -30,6 +30,7 @@
 
 enum {
     EXIT_USAGE = 100,
+    EXIT_UNFIT = 101,
     EXIT_SYSTEM = 111,
     FAREWELL_SECONDS = 2,
     LAST_CALL_MS = 100,
@@ -46,6 +47,7 @@ static struct {
     const char *module, *path, *reserved;
     int door;
     int rows; /* a file with them, -1 for none */
+    bool spare; /* started before anybody asked for it */
     struct provider provider;
     CK_RV rv; /* of loading */
     char error[HELLO_ERROR];
@@ -69,7 +71,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] [--spare] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -89,6 +91,7 @@ static void parse(int argc, char **argv)
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
         {"shared", required_argument, NULL, 'S'},
+        {"spare", no_argument, NULL, 'w'},
         {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -98,6 +101,7 @@ static void parse(int argc, char **argv)
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
         case 'S': share_by(atoi(optarg)); break;
+        case 'w': helper.spare = true; break;
         default: usage();
         }
     }
@@ -432,6 +436,35 @@ static void receive_channels(void)
     }
 }
 
+/* ---- loading ---- */
+
+/* Loaded and no more: a provider may hold a device from its first call on. Ends if nobody will come. */
+static void wait_until_wanted(void)
+{
+    struct pollfd p = {.fd = helper.door, .events = POLLIN};
+    char byte;
+    while (poll(&p, 1, -1) < 0)
+        ;
+    if (recv(helper.door, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+        _exit(0);
+}
+
+/* A spare one that cannot be used makes room for another try. */
+static void load(void)
+{
+    struct provider *provider = &helper.provider;
+    if (helper.rv == CKR_OK)
+        helper.rv = provider_load(provider, helper.path, helper.error, sizeof helper.error);
+    if (helper.spare && helper.rv != CKR_OK)
+        _exit(EXIT_UNFIT);
+    if (helper.spare)
+        wait_until_wanted();
+    if (helper.rv == CKR_OK)
+        helper.rv = provider_initialize(provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
+    if (helper.rv != CKR_OK)
+        fprintf(stderr, "%s\n", helper.error);
+}
+
 int main(int argc, char **argv)
 {
     parse(argc, argv);
@@ -441,10 +474,7 @@ int main(int argc, char **argv)
     close_all_else();
     prepare_door();
     serve_init();
-    if (helper.rv == CKR_OK)
-        helper.rv = provider_load(&helper.provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
-    if (helper.rv != CKR_OK)
-        fprintf(stderr, "%s\n", helper.error);
+    load();
     receive_channels();
     leave();
 }

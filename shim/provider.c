@@ -114,7 +114,7 @@ static CK_RV find_lists(struct provider *provider, void *library)
     return CKR_OK;
 }
 
-CK_RV provider_load(struct provider *provider, const char *path, const char *reserved, char *ret_error, size_t size)
+CK_RV provider_load(struct provider *provider, const char *path, char *ret_error, size_t size)
 {
     const char *unfit = elf_lacks_symbol(path, "C_GetFunctionList");
     if (unfit) {
@@ -127,11 +127,14 @@ CK_RV provider_load(struct provider *provider, const char *path, const char *res
         return CKR_GENERAL_ERROR;
     }
     CK_RV rv = find_lists(provider, library);
-    if (rv != CKR_OK) {
+    if (rv != CKR_OK)
         snprintf(ret_error, size, "%s: C_GetFunctionList answered 0x%lx", path, (unsigned long)rv);
-        return rv;
-    }
-    rv = initialize(provider, reserved);
+    return rv;
+}
+
+CK_RV provider_initialize(struct provider *provider, const char *path, const char *reserved, char *ret_error, size_t size)
+{
+    CK_RV rv = initialize(provider, reserved);
     if (rv != CKR_OK)
         snprintf(ret_error, size, "%s: C_Initialize answered 0x%lx", path, (unsigned long)rv);
     return rv;

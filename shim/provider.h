@@ -16,11 +16,11 @@ struct provider {
     struct share *share;       /* NULL if one process has it to itself */
 };
 
-/*
- * Loads the library at `path` and initialises it, with `reserved` (may be NULL) as pReserved. CKR_OK, or why not, with
- * a sentence for people in ret_error.
- */
-CK_RV provider_load(struct provider *provider, const char *path, const char *reserved, char *ret_error, size_t size);
+/* Loads the library at `path`, whose constructors run. CKR_OK, or why not, with a sentence for people in ret_error. */
+CK_RV provider_load(struct provider *provider, const char *path, char *ret_error, size_t size);
+
+/* Makes its first call, with `reserved` (may be NULL) as pReserved; answers as provider_load does. */
+CK_RV provider_initialize(struct provider *provider, const char *path, const char *reserved, char *ret_error, size_t size);
 
 /* Calls functions[fn], in turn where the provider wants that. */
 CK_RV provider_call(struct provider *provider, unsigned fn, uintptr_t *words);

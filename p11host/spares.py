@@ -1,0 +1,63 @@
+"""Spare helpers: one per module that is in use, started and loaded before the next application asks.
+
+Knows which of them fits what is asked for. Must not know applications: a spare helper has had none, and its
+provider has had no call.
+"""
+
+import os
+from dataclasses import dataclass
+
+from p11host.config import Module
+from p11host.helper import Spawned
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A helper that waits, of a module as it was then and a provider's file as it was then."""
+
+    module: Module
+    stamp: Stamp
+    spawned: Spawned
+
+
+class Spares:
+    """Owns the doors of the helpers in it: a spare helper whose door is closed ends."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Spare] = {}
+
+    def has(self, module: Module) -> bool:
+        """Tell whether a helper of a module of that name waits."""
+        return module.name in self._waiting
+
+    def keep(self, spare: Spare) -> None:
+        """Let a helper wait."""
+        self._waiting[spare.module.name] = spare
+
+    def take(self, module: Module, stamp: Stamp) -> Spawned | None:
+        """Return the waiting helper, now the caller's, if it lives and is what would be started now."""
+        spare = self._waiting.pop(module.name, None)
+        if spare is None:
+            return None
+        if (spare.module, spare.stamp) == (module, stamp) and _lives(spare.spawned):
+            return spare.spawned
+        spare.spawned.door.close()
+        return None
+
+    def drop(self, spawned: Spawned) -> None:
+        """Forget a helper, if it is one of these: it has ended, or has waited for too long."""
+        spare = self._waiting.get(spawned.module)
+        if spare is not None and spare.spawned is spawned:
+            del self._waiting[spawned.module]
+            spawned.door.close()
+
+    def clear(self) -> None:
+        """Let all of them end."""
+        for spare in list(self._waiting.values()):
+            self.drop(spare.spawned)
+
+
+def _lives(spawned: Spawned) -> bool:
+    return os.waitid(os.P_PIDFD, spawned.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
