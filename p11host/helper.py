@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def _rows_file(module: Module) -> int | None:
 
 
 def _posix_spawn(
-    words: Sequence[str], environ: Mapping[str, str], stderr: int, given: Mapping[int, int | None]
+    words: list[str], environ: Mapping[str, str], stderr: int, given: Mapping[int, int | None]
 ) -> int:
     """`given`: what it finds open, by the number under which it does."""
     return os.posix_spawn(
