@@ -1,6 +1,7 @@
 """The system's own servers, as their packages install them, each with a key that its first process loads.
 
-Knows how each is configured, started, told to reload and ended. What it is asked is tls.py's.
+Knows how each is started, told to reload and ended, and where it is to keep its files; the rest of its
+configuration is the recipe for it. What it is asked is tls.py's.
 """
 
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from life import has_ended
+from recipe import recipe
 from tls import PATIENCE, PAUSE, Site
 
 WORKERS = 4
@@ -96,30 +98,13 @@ def program(name: str) -> str:
 
 # ---- nginx ----
 
-_NGINX = """\
-{user}
-worker_processes {workers};
-pid {server.pidfile};
-error_log {server.log};
-ssl_engine pkcs11;
-{keep}
-events {{ worker_connections 128; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{site.port} ssl reuseport;
-        ssl_certificate {site.certificate};
-        ssl_certificate_key "engine:pkcs11:{site.key}";
-        ssl_session_tickets off;
-        location / {{ return 200 "$pid\\n"; }}
-    }}
-}}
-"""
+#: What is said on nginx's command line, of where its files are.
+_NGINX = "pid {server.pidfile}; error_log {server.log}; {keep}"
+#: Where it keeps what it is sent, if that is long.
+_NGINX_HTTP = "\n".join(
+    f"    {name}_temp_path {{directory}}/{name};"
+    for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+)
 
 
 class Nginx(Server):
@@ -139,22 +124,25 @@ class Nginx(Server):
 
 
 @contextmanager
-def nginx(site: Site, user: str | None = None) -> Iterator[Nginx]:
-    """Run nginx as a daemon with four workers, which are another user's if `user` says so."""
+def nginx(site: Site, user: str = "www-data") -> Iterator[Nginx]:
+    """Run nginx as a daemon, with workers that are this user's if we may give them away."""
     server = Nginx(site)
     config = site.directory / "nginx.conf"
-    keep = "\n".join(f"env {name};" for name in site.env)
-    text = _NGINX.format(
-        server=server,
-        site=site,
-        directory=site.directory,
-        keep=keep,
-        workers=WORKERS,
-        user=f"user {user};" if user else "",
+    text = recipe(
+        config.name,
+        {
+            "user www-data;": f"user {user};" if os.geteuid() == 0 else "",
+            # Each worker has a queue of its own, or one of them would take most.
+            "listen 443 ssl;": f"listen 127.0.0.1:{site.port} ssl reuseport;",
+            "http {\n": "http {\n    access_log off;\n" + _NGINX_HTTP.format(directory=site.directory),
+            **site.places,
+        },
     )
     config.write_text(text)
+    keep = " ".join(f"env {name};" for name in site.reach.env)
+    files = _NGINX.format(server=server, keep=keep)
     try:
-        server.start(program("nginx"), "-e", server.log, "-p", site.directory, "-c", config)
+        server.start(program("nginx"), "-e", server.log, "-p", site.directory, "-c", config, "-g", files)
         yield server
     finally:
         server.kill()
@@ -184,11 +172,6 @@ CustomLog {server.served} pid
     Require all denied
 </Location>
 ErrorDocument 403 served
-SSLCryptoDevice pkcs11
-SSLEngine on
-SSLSessionTickets off
-SSLCertificateFile {site.certificate}
-SSLCertificateKeyFile "{site.key}"
 """
 
 
@@ -210,20 +193,20 @@ class Apache(Server):
 
 
 @contextmanager
-def apache(site: Site, user: str | None = None) -> Iterator[Apache]:
-    """Run Apache with processes that serve one connection each, as a daemon."""
+def apache(site: Site, user: str = "www-data") -> Iterator[Apache]:
+    """Run Apache as a daemon, with processes that are this user's if we may give them away."""
     server = Apache(site)
     config = site.directory / "apache.conf"
-    text = _APACHE.format(
+    rest = _APACHE.format(
         server=server,
         site=site,
         directory=site.directory,
         modules=_APACHE_MODULES,
         workers=WORKERS,
         most=2 * WORKERS,
-        user="User {}\nGroup {}".format(*user.split()) if user else "",
+        user=f"User {user}\nGroup {user}" if os.geteuid() == 0 else "",
     )
-    config.write_text(text)
+    config.write_text(rest + recipe(config.name, {"*:443": f"127.0.0.1:{site.port}", **site.places}))
     try:
         server.start(program("apache2"), "-f", config, "-k", "start")
         yield server
@@ -233,19 +216,7 @@ def apache(site: Site, user: str | None = None) -> Iterator[Apache]:
 
 # ---- stunnel ----
 
-_STUNNEL = """\
-pid = {server.pidfile}
-output = {server.log}
-debug = notice
-engine = pkcs11
-
-[page]
-accept = 127.0.0.1:{site.port}
-cert = {site.certificate}
-key = {site.key}
-engineId = pkcs11
-exec = {page}
-"""
+_STUNNEL = "pid = {server.pidfile}\noutput = {server.log}\ndebug = notice\n"
 
 
 class Stunnel(Server):
@@ -270,7 +241,12 @@ def stunnel(site: Site) -> Iterator[Stunnel]:
     page = site.directory / "page"
     page.write_text("#!/bin/sh\nread request; read host; read end; echo served\n")
     page.chmod(0o755)
-    config.write_text(_STUNNEL.format(server=server, site=site, page=page))
+    places = {
+        "accept = 443": f"accept = 127.0.0.1:{site.port}",
+        "connect = 127.0.0.1:8080": f"exec = {page}",
+        **site.places,
+    }
+    config.write_text(_STUNNEL.format(server=server) + recipe(config.name, places))
     try:
         server.start(program("stunnel4"), config)
         yield server

@@ -34,10 +34,15 @@ class Page:
     signature: str
 
     @property
+    def mail(self) -> Path:
+        """Where tasks and their results are left for one another."""
+        return self.directory / "mail"
+
+    @property
     def environ(self) -> dict[str, str]:
         """The whole environment of the programs."""
         token = self.reach.token
-        own = {"TOKEN": token.label, "PIN": token.pin, "MAIL": str(self.directory / "mail")}
+        own = {"TOKEN": token.label, "PIN": token.pin, "MAIL": str(self.mail)}
         # A line that is printed is one write, or lines of several processes mix.
         return self.reach.environ | own | {"HOME": str(self.directory), "PYTHONUNBUFFERED": ""}
 
@@ -90,15 +95,17 @@ class Page:
 @pytest.fixture(scope="module")
 def inherit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """Return the page with a module whose children inherit."""
-    with paged("inherit", tmp_path_factory.mktemp("inherit")) as page:
-        yield page
+    directory = tmp_path_factory.mktemp("inherit")
+    with forking("inherit", make_token(directory)) as reach:
+        yield write_page(reach, directory)
 
 
 @pytest.fixture(scope="module")
 def reinit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """Return the page with a module whose children begin anew."""
-    with paged("reinit", tmp_path_factory.mktemp("reinit")) as page:
-        yield page
+    directory = tmp_path_factory.mktemp("reinit")
+    with forking("reinit", make_token(directory)) as reach:
+        yield write_page(reach, directory)
 
 
 @pytest.fixture(params=["inherit", "reinit"])
@@ -108,19 +115,17 @@ def either(request: pytest.FixtureRequest) -> Page:
     return page
 
 
-@contextmanager
-def paged(fork: str, directory: Path) -> Iterator[Page]:
-    """Write the programs, and make a token with their key."""
+def write_page(reach: Reach, directory: Path) -> Page:
+    """Write the programs, and make their key."""
     (directory / "mail").mkdir()
     # What gunicorn reads by itself is for one of the tests alone.
     for name, program in PROGRAM.findall(DOCUMENT.read_text()):
         (directory / name.replace("gunicorn.conf", "hook")).write_text(program)
     data, signature = directory / "data", directory / "signature"
     data.write_bytes(b"data")
-    with forking(fork, make_token(directory)) as reach:
-        reach.user_tool("--keypairgen", "--key-type", "rsa:2048", "--label", "web", "--id", "01")
-        reach.user_tool("--sign", "-m", "SHA256-RSA-PKCS", "--id", "01", "-i", data, "-o", signature)
-        yield Page(reach, directory, signature.read_bytes().hex())
+    reach.user_tool("--keypairgen", "--key-type", "rsa:2048", "--label", "web", "--id", "01")
+    reach.user_tool("--sign", "-m", "SHA256-RSA-PKCS", "--id", "01", "-i", data, "-o", signature)
+    return Page(reach, directory, signature.read_bytes().hex())
 
 
 # ---- what was made before the fork ----
@@ -157,11 +162,12 @@ def test_parent_goes_on_after_children_were_refused(reinit: Page) -> None:
 # ---- what processes make themselves ----
 
 
+@pytest.mark.parametrize("program", ["own.py", "own_executor.py"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_process_opens_its_own(either: Page, method: str) -> None:
+def test_process_opens_its_own(either: Page, method: str, program: str) -> None:
     """A process that opens its own key signs, however it was started."""
     # SoftHSM refuses one or the other when several processes open its token at the same moment.
-    assert {"": 100} == either.signers("own.py", method, 1)
+    assert {"": 100} == either.signers(program, method, 1)
 
 
 # ---- servers ----
@@ -208,9 +214,34 @@ def ask(page: Page, port: int) -> str:
 
 def test_celery_inherits_the_key(inherit: Page) -> None:
     """The processes of Celery's prefork pool sign with the key that their parent has opened."""
-    worker = ["--app", "tasks", "worker", "--pool", "prefork", "--concurrency", WORKERS]
-    with inherit.serving("celery", *worker, "--without-gossip", "--without-mingle") as parent:
+    with celery(inherit, "tasks", WORKERS) as parent:
         done = inherit.signers("ask.py")
 
     assert 40 == sum(done.values())
     assert str(parent) not in done
+
+
+def test_celery_tells_who_asked(reinit: Page) -> None:
+    """Where they inherit nothing, a task ends with the exception that says so; its caller is told."""
+    with celery(reinit, "tasks", WORKERS):
+        assert "pkcs11.exceptions.SessionHandleInvalid" in reinit.run("ask.py", status=1).stderr
+
+
+def test_celery_opens_a_key_in_each_process(reinit: Page) -> None:
+    """A process that opens its own key signs with that."""
+    with celery(reinit, "own_tasks", 1) as parent:
+        done = reinit.signers("ask.py")
+
+    assert [40] == list(done.values())
+    assert str(parent) not in done
+
+
+@contextmanager
+def celery(page: Page, tasks: str, processes: int) -> Iterator[int]:
+    """Run a worker with a prefork pool; yield the pid of the process that leads it."""
+    # What a caller that failed has left in the directory is nobody's task any more.
+    for letter in page.mail.iterdir():
+        letter.unlink()
+    pool = ["--pool", "prefork", "--concurrency", processes, "--without-gossip", "--without-mingle"]
+    with page.serving("celery", "--app", tasks, "worker", *pool) as parent:
+        yield parent

@@ -1,6 +1,5 @@
-"""The system's own servers, unchanged: workers sign with a key loaded before they were forked."""
+"""docs/servers.md: its recipes make the system's own servers sign with a key loaded before their forks."""
 
-import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,33 +7,34 @@ from typing import Any
 
 import pytest
 from life import has_ended
-from reach import Reach, forking
+from reach import Reach
+from recipe import LABEL, recipe
 from servers import WORKERS, Apache, apache, nginx, stunnel, until
 from tls import Site, make_site, visits
 
+from p11host import shim_path
 from p11host.client import Door
-from p11host.throwaway import Token
+from p11host.start import private_broker
+from p11host.throwaway import make_token
 
 VISITS = 120
 
 
 @pytest.fixture
-def way(token: Token) -> Iterator[Reach]:
-    """Return the token as reached by a module whose children inherit."""
-    with forking("inherit", token) as reach:
-        yield reach
+def way(tmp_path: Path) -> Iterator[Reach]:
+    """Return a token as the recipes call it, reached by the module that they configure."""
+    token = make_token(tmp_path, LABEL)
+    config = tmp_path / "p11host.toml"
+    config.write_text(recipe(config.name, {"/etc/softhsm/softhsm2.conf": token.env["SOFTHSM2_CONF"]}))
+    config.chmod(0o600)
+    with private_broker(config) as broker:
+        yield Reach("inherit", shim_path(), broker.env, token)
 
 
 @pytest.fixture
 def site(way: Reach, work: Path) -> Site:
     """Return a site with a key on the token."""
     return make_site(way, work)
-
-
-@pytest.fixture
-def user() -> str | None:
-    """Return the user whom workers are given to, if we may give them away."""
-    return "nobody nogroup" if os.geteuid() == 0 else None
 
 
 def helpers(reach: Reach) -> list[int]:
@@ -44,9 +44,9 @@ def helpers(reach: Reach) -> list[int]:
     return [helper["pid"] for each in status["applications"] for helper in each["helpers"]]
 
 
-def test_nginx(site: Site, user: str | None) -> None:
+def test_nginx(site: Site) -> None:
     """All workers of an nginx sign, after a reload and an upgrade too, by one helper that ends with them."""
-    with nginx(site, user) as server:
+    with nginx(site) as server:
         first = workers(site)
         server.reload()
         assert all(map(has_ended, first))
@@ -69,9 +69,9 @@ def workers(site: Site) -> Mapping[int, int]:
     return {int(pid): count for pid, count in done.answers.items()}
 
 
-def test_apache(site: Site, user: str | None) -> None:
+def test_apache(site: Site) -> None:
     """Apache's processes sign, those it was started with and those that a reload has put in their place."""
-    with apache(site, user) as server:
+    with apache(site) as server:
         first = processes(site, server)
         server.reload()
         assert all(map(has_ended, first))

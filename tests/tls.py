@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reach import Reach
+from recipe import recipe
 
 #: Seconds after which something that must happen will not.
 PATIENCE = 30
@@ -24,17 +25,9 @@ CLIENTS = 8
 #: Ports that the system gives to nobody by itself.
 _PORTS = range(20000, 32000)
 
-_OPENSSL = """\
-openssl_conf = init
-[init]
-engines = engines
-[engines]
-pkcs11 = pkcs11
-[pkcs11]
-engine_id = pkcs11
-MODULE_PATH = {module}
-init = 0
-"""
+#: What the recipes say of where files are.
+_CONFIG, _CERTIFICATE = "/etc/p11host/openssl.cnf", "/etc/ssl/certs/web.pem"
+_MODULE = "/usr/local/lib/python3.11/site-packages/p11host/p11host.so"
 
 
 @dataclass(frozen=True)
@@ -44,12 +37,7 @@ class Site:
     reach: Reach
     directory: Path
     port: int
-
-    @property
-    def key(self) -> str:
-        """The key, as the engine is told of it."""
-        token = self.reach.token
-        return f"pkcs11:token={token.label};object=web;type=private;pin-value={token.pin}"
+    patience: float = PATIENCE
 
     @property
     def certificate(self) -> Path:
@@ -57,9 +45,19 @@ class Site:
         return self.directory / "certificate.pem"
 
     @property
+    def config(self) -> Path:
+        """OpenSSL's configuration, which names the engine and its library."""
+        return self.directory / "openssl.cnf"
+
+    @property
+    def places(self) -> dict[str, object]:
+        """What a recipe for a server says of its certificate, and where that is."""
+        return {_CERTIFICATE: self.certificate}
+
+    @property
     def env(self) -> dict[str, str]:
         """What a server needs of its environment, to find OpenSSL's engine and the token."""
-        return {**self.reach.env, "OPENSSL_CONF": str(self.directory / "openssl.cnf")}
+        return {**self.reach.env, "OPENSSL_CONF": str(self.config)}
 
     @property
     def environ(self) -> dict[str, str]:
@@ -81,14 +79,12 @@ class Visits:
         return f"{good}/{good + sum(self.failures.values())}"
 
 
-def make_site(reach: Reach, directory: Path) -> Site:
-    """Make a key on the token and a certificate over it."""
-    site = Site(reach, directory, free_port())
-    (directory / "openssl.cnf").write_text(_OPENSSL.format(module=reach.module))
-    reach.user_tool("--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label", "web")
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    key = ["-engine", "pkcs11", "-keyform", "engine", "-key", site.key]
-    reach.run("openssl", "req", "-new", "-x509", *key, *names, "-out", site.certificate, env=site.env)
+def make_site(reach: Reach, directory: Path, patience: float = PATIENCE) -> Site:
+    """Make a key, on a token called as in the recipes, and its certificate; clients are this patient."""
+    site = Site(reach, directory, free_port(), patience)
+    site.config.write_text(recipe(site.config.name, {_MODULE: reach.module}))
+    places = {"$(p11host path)": reach.module, _CONFIG: site.config, **site.places}
+    reach.run("sh", "-ec", recipe("key.sh", places))
     return site
 
 
@@ -110,7 +106,7 @@ def visit(site: Site, context: ssl.SSLContext | None = None) -> str:
     """Connect, with a handshake that the key must sign; return the last line of the answer."""
     context = context or trust(site)
     with (
-        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE) as connection,
+        socket.create_connection(("127.0.0.1", site.port), timeout=site.patience) as connection,
         context.wrap_socket(connection, server_hostname="localhost") as stream,
     ):
         stream.sendall(b"GET /page HTTP/1.0\r\nHost: localhost\r\n\r\n")
