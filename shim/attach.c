@@ -243,7 +243,7 @@ static void read_answer(struct reader *r, struct control *control, struct offer 
 static int ask(struct control *control, const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     struct channel *channel = control->channel;
-    channel_belongs_to(channel, root_life(), root_life);
+    channel_belongs_to(channel, root_life(), root_life_page(), root_life);
     channel_set_ticks(channel, DEADLINE_START, DEADLINE_START);
     channel_set_deadline(channel, DEADLINE_START);
     channel->in.source = control_receive;

@@ -38,14 +38,17 @@ static bool is_too_slow(struct channel *channel)
     return now - channel->slow_since >= channel->deadline_ms;
 }
 
-void channel_belongs_to(struct channel *channel, uint32_t life, uint32_t (*life_now)(void))
+void channel_belongs_to(struct channel *channel, uint32_t life, const _Atomic uint32_t *life_page, uint32_t (*life_now)(void))
 {
     channel->life = life;
+    channel->life_page = life_page;
     channel->life_now = life_now;
 }
 
 bool channel_is_anothers(const struct channel *channel)
 {
+    if (channel->life_page)
+        return atomic_load_explicit(channel->life_page, memory_order_relaxed) != channel->life;
     return channel->life_now && channel->life_now() != channel->life;
 }
 

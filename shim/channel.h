@@ -17,6 +17,7 @@ struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
     uint32_t life;        /* the shim's: the process's life it belongs to, see channel_belongs_to */
+    const _Atomic uint32_t *life_page; /* where the life stands, if it is wiped at fork; else life_now tells */
     uint32_t (*life_now)(void);
     uint32_t owner;       /* the helper's: the process that opened it */
     uint32_t next_id;     /* the shim's: msgid of the next request */
@@ -54,9 +55,9 @@ void channel_use_shelf(struct channel *channel);
 
 /*
  * A program may fork in a signal handler, within a call: then the child comes back into it with its parent's channel. As soon as
- * `life_now` tells another life, the channel is another's: nothing more is sent or taken, and the error is -EOWNERDEAD.
+ * `life_page` or, where that is NULL, `life_now` tells another life, the channel is another's: nothing more is sent or taken, and the error is -EOWNERDEAD.
  */
-void channel_belongs_to(struct channel *channel, uint32_t life, uint32_t (*life_now)(void));
+void channel_belongs_to(struct channel *channel, uint32_t life, const _Atomic uint32_t *life_page, uint32_t (*life_now)(void));
 bool channel_is_anothers(const struct channel *channel);
 
 /* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */

@@ -170,7 +170,7 @@ static struct channel *open_channel(struct module *module)
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
     struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &error) : NULL;
     if (channel) {
-        channel_belongs_to(channel, root_life(), root_life);
+        channel_belongs_to(channel, root_life(), root_life_page(), root_life);
         channel->from = descriptor_raise(channel->from);
         channel->to = descriptor_raise(channel->to);
         descriptor_remember(channel->from);

@@ -101,16 +101,19 @@ static struct root *map_root(void)
     return root;
 }
 
-/* It is published with its mark. */
-static bool is_ours(const struct root *root)
+/* Apart, so that what every call pays stays small. */
+static __attribute__((noinline, cold)) bool is_our_mark(const struct mark *mark)
 {
-    const struct mark *mark = &root->mark;
-    if (mark->pid == 0)
-        return true;
     int before = errno;
     bool ours = mark->has_timer ? is_our_timer(mark) : mark->pid == getpid();
     errno = before;
     return ours;
+}
+
+/* It is published with its mark. */
+static inline bool is_ours(const struct root *root)
+{
+    return root->mark.pid == 0 || is_our_mark(&root->mark);
 }
 
 /* The root of this process; NULL if there never was one here and `create` is false, or out of memory. */
@@ -137,6 +140,12 @@ uint32_t root_life(void)
 {
     const struct root *root = atomic_load_explicit(&the_root, memory_order_relaxed);
     return root && is_ours(root) ? atomic_load_explicit(&root->life, memory_order_relaxed) : 0;
+}
+
+const _Atomic uint32_t *root_life_page(void)
+{
+    struct root *root = atomic_load_explicit(&the_root, memory_order_relaxed);
+    return root->mark.pid == 0 ? &root->life : NULL;
 }
 
 pthread_mutex_t *root_names_lock(void)

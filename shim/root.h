@@ -26,6 +26,9 @@ void state_leave(struct state *state);
 /* A number for the life of this process: a child has another. 0 where there is none yet. */
 uint32_t root_life(void);
 
+/* Where that number stands, if it reads 0 in a child from its beginning; else NULL. There is a life. */
+const _Atomic uint32_t *root_life_page(void);
+
 /* C_Initialize and C_Finalize. */
 CK_RV state_initialize(void);
 CK_RV state_finalize(void);

@@ -21,6 +21,11 @@ uint32_t root_life(void)
     return 1;
 }
 
+const _Atomic uint32_t *root_life_page(void)
+{
+    return NULL;
+}
+
 pthread_mutex_t *root_names_lock(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
