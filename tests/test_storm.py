@@ -1,6 +1,7 @@
 """Children forked while eight threads are inside calls of every kind: each does what it should in time.
 
-The whole storm is a command of its own: `P11HOST_STORM=10000 .venv/bin/pytest tests/test_storm.py`.
+The whole storm, 10,000 children over each provider, is a command of its own:
+`P11HOST_STORM=2000 .venv/bin/pytest tests/test_storm.py`.
 """
 
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from brokers import module
 from life import Host, Workshop, hosted
+from test_nss import LIBRARY as SOFTOKN
+from test_nss import RESERVED
 
 from p11host import shim_path
 from p11host.client import Door
@@ -19,7 +22,7 @@ from p11host.throwaway import make_token
 
 pytest_plugins = ["life_fixtures"]
 
-#: Children of each provider, mode and way to notice a fork; by default each way and sort of child once.
+#: Children of each provider and case; by default each way and sort of child once.
 CHILDREN = int(os.environ.get("P11HOST_STORM", "20"))
 #: Children of one program: no more than it has time for.
 AT_ONCE = 100
@@ -29,22 +32,26 @@ Provider = Callable[[Path, str], str]
 
 
 @pytest.fixture
-def provider(request: pytest.FixtureRequest, odd: Path) -> Provider:
+def provider(request: pytest.FixtureRequest, mirror: Path) -> Provider:
     """Return what writes a module's table for a directory and a mode."""
 
     def table(directory: Path, fork: str) -> str:
-        if request.param == "odd":
-            return module("odd", odd, fork=fork)
+        if request.param == "mirror":
+            return module("mirror", mirror, env={"MIRROR_SESSIONS": "own"}, fork=fork)
+        if request.param == "nss":
+            return module("nss", SOFTOKN, reserved=RESERVED.format(directory), fork=fork)
         token = make_token(directory)
         return module("soft", token.provider, env=dict(token.env), fork=fork)
 
     return table
 
 
+CASES = [("page", fork) for fork in ("reinit", "inherit", "strict")] + [("pid", "reinit"), ("pid", "inherit")]
+
+
 @pytest.mark.timeout(max(300, CHILDREN))
-@pytest.mark.parametrize("detection", ["page", "pid"])
-@pytest.mark.parametrize("fork", ["reinit", "inherit"])
-@pytest.mark.parametrize("provider", ["odd", "softhsm"], indirect=True)
+@pytest.mark.parametrize(("detection", "fork"), CASES)
+@pytest.mark.parametrize("provider", ["mirror", "softhsm", "nss"], indirect=True)
 def test_storm(provider: Provider, fork: str, detection: str, workshop: Workshop, tmp_path: Path) -> None:
     """No child hangs, crashes or finds anything wrong; none disturbs its parent, and no helper is left."""
     with ExitStack() as stack:

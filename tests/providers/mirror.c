@@ -11,6 +11,7 @@
  *                           the least first: CK_RV (8), bytes or elements of every output (4), flags (4)
  *
  *     MIRROR_INTERFACES=2.40 or 3.0   the newest interface it has (3.2)
+ *     MIRROR_SESSIONS=own             every session has a number of its own
  *     MIRROR_UNTOLD=n                 bytes that pointers lead to whose length the standard leaves out
  *
  * Handles come from pools, so that two ways agree on which one is meant: C_GetSlotList and C_FindObjects give all of
@@ -25,7 +26,7 @@
 #include "mirror_see.h"
 #include "mirror_structs.h"
 
-enum { VERBS = 4 };
+enum { VERBS = 4, FIRST_OWN = 0x1000 };
 
 #define CKA_MIRROR_SAID 0x80004d00UL
 #define CKA_MIRROR_WISH 0x80004d01UL
@@ -206,8 +207,10 @@ static CK_RV answer_question(CK_ATTRIBUTE *asked)
 
 static void give_session(CK_SESSION_HANDLE *session)
 {
-    if (rv == CKR_OK && session)
-        *session = sessions[opened++ % SESSIONS];
+    if (rv != CKR_OK || !session)
+        return;
+    *session = getenv("MIRROR_SESSIONS") ? FIRST_OWN + opened : sessions[opened % SESSIONS];
+    opened++;
 }
 
 #include "mirror_calls.h"
