@@ -29,7 +29,8 @@ from p11host.listen import Listener
 from p11host.provider import NARROW, CheckedProviders
 from p11host.readiness import readable
 from p11host.reload import Configuration
-from p11host.spares import Spare, Spares
+from p11host.sandbox.confine import Confinement
+from p11host.spares import Spare, Spares, Stamp
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
 #: Descriptors that a door, a channel and a helper cost the broker.
@@ -64,6 +65,7 @@ class Broker:
         self._settings = settings
         self._applications = Applications()
         self._providers = CheckedProviders()
+        self._confinement = Confinement()
         self._nofile = raise_descriptor_limit()
         granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._quota = Quota(granted // 4 if settings.everybody else granted * 3 // 4)
@@ -122,13 +124,14 @@ class Broker:
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            return self._spares.take(module, self._providers.stamp(module.path)) or self._spawn(module)
+            return self._spares.take(module, self._stamp(module)) or self._spawn(module)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
 
     def _spawn(self, module: Module, *, spare: bool = False) -> Spawned:
-        spawned = spawn(self._helper(module), module, self._nofile, spare=spare)
+        profile = self._confinement.of(module).packed
+        spawned = spawn(self._helper(module), module, self._nofile, profile, spare=spare)
         self._helpers.create_task(self._watch(spawned))
         return spawned
 
@@ -144,11 +147,15 @@ class Broker:
         await asyncio.sleep(SPARE_DELAY)
         wanted = self._settings.spares and module.spare and not self._spares.has(module)
         if wanted and self._providers.is_known(module.path):
-            stamp = self._providers.stamp(module.path)
             with suppress(P11HostError):  # whoever asks next is told
+                stamp = self._stamp(module)
                 spawned = self._spawn(module, spare=True)
                 self._spares.keep(Spare(module, stamp, spawned))
                 log.debug("helper.spare", module=module.name, pid=spawned.pid)
+
+    def _stamp(self, module: Module) -> Stamp:
+        """Return what a helper of a module is made of now, besides what the module itself says."""
+        return self._providers.stamp(module.path), self._confinement.of(module)
 
     def _helper(self, module: Module) -> Path:
         """Return the program that can load a module's provider, which has been checked."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from p11host.errors import ConfigError
 from p11host.paths import config_candidates
+from p11host.sandbox.settings import DEFAULT, Settings
 
 Fork = Literal["reinit", "inherit", "strict"]
 
@@ -29,6 +30,7 @@ class Module:
 
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
+    Helpers run as `user` and `group`, None for the broker's own.
     """
 
     name: str
@@ -45,6 +47,9 @@ class Module:
     tables: tuple[Path, ...] = ()
     rows: bytes = b""
     spare: bool = True
+    sandbox: Settings = DEFAULT
+    user: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

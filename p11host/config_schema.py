@@ -9,17 +9,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from p11host.config import File, Fork, Module, Source
 from p11host.config_lines import Location, locate
+from p11host.config_sandbox import SANDBOX_PATH, SandboxTable, Switch, absent_paths
+from p11host.config_table import Table
 from p11host.limits import deadlines, limits
 from p11host.paths import SOCKET_PATH_BYTES
 from p11host.text import nearest
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*\$?")
 _DEADLINE_MOST = (1 << 31) - 1
 _PRIORITY_MOST = 1 << 31
 _RESERVED_MOST = 1 << 14
@@ -55,6 +58,10 @@ def _text(value: str) -> str:
     return _demand(value, good="\0" not in value)
 
 
+def _account(value: str) -> str:
+    return _demand(value, good=_ACCOUNT.fullmatch(value) is not None)
+
+
 def _reserved(value: str) -> str:
     return _demand(_text(value), good=0 < len(value.encode()) <= _RESERVED_MOST)
 
@@ -69,14 +76,9 @@ def _demand(value: str, *, good: bool) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 Reserved = Annotated[str, AfterValidator(_reserved)]
 Variable = Annotated[str, AfterValidator(_variable)]
+Account = Annotated[str, AfterValidator(_account)]
 Rows = dict[str, Any]
 Milliseconds = Annotated[int, Field(ge=0, le=_DEADLINE_MOST)]
-
-
-class Table(BaseModel):
-    """A table of the file: keys it does not know are faults, and no type is turned into another."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class DeadlinesTable(Table):
@@ -109,6 +111,11 @@ class ModuleTable(Table):
     deadlines: DeadlinesTable = Field(
         default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"
     )
+    sandbox: Switch = Field(
+        default=SandboxTable(), description='"on", "off" or a table [module.NAME.sandbox] (docs/sandbox.md)'
+    )
+    user: Account | None = Field(default=None, description="the name of a user")
+    group: Account | None = Field(default=None, description="the name of a group")
     tables: list[Annotated[str, AfterValidator(_absolute)]] = Field(
         default=[], description='an array of files with a vendor\'s rows, ["/etc/p11host/nss.toml"]'
     )
@@ -155,6 +162,9 @@ def check(source: Source, problems: list[str]) -> File | None:
         )
     broker = table.broker
     rows = {name: _rows(source, name, module, problems) for name, module in table.module.items()}
+    for name, module in table.module.items():
+        if module.enabled:
+            problems += absent_paths(source, name, module.sandbox, module.env)
     return File(
         path=source.path,
         modules=tuple(
@@ -199,6 +209,9 @@ def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
         tables=tuple(Path(path) for path in table.tables),
         rows=rows,
         spare=table.spare,
+        sandbox=table.sandbox.settings(),
+        user=table.user,
+        group=table.group,
     )
 
 
@@ -237,6 +250,8 @@ def _expected(error: ErrorDetails, location: Location) -> str:
             return "a string without NUL"
         case ("module", _, "tables", _):
             return "the absolute path of a file with a vendor's rows"
+        case ("module", _, "sandbox", _, _):
+            return SANDBOX_PATH
     field = _table_at(location[:-1]).model_fields.get(location[-1])
     return (field.description if field else None) or "something else"
 
@@ -248,6 +263,8 @@ def _table_at(location: Location) -> type[Table]:
             return ModuleTable
         case ("module", _, "deadlines"):
             return DeadlinesTable
+        case ("module", _, "sandbox"):
+            return SandboxTable
         case ("broker",):
             return BrokerTable
     return FileTable

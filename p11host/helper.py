@@ -20,13 +20,13 @@ from p11host import log, refusals
 from p11host.config import Module
 from p11host.errors import P11HostError
 from p11host.lines import Lines
+from p11host.paths import provider_environment
 from p11host.readiness import readable
 from p11host.roll import Roll
 
-#: Where a helper finds its door, and the file with its module's rows, if there are any.
-DOOR, ROWS, ROLL = 3, 4, 5
-#: What a helper keeps of the broker's environment, besides LC_*; the module's own comes on top.
-KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
+#: Where a helper finds its door, files with its module's rows and profile, and its roll.
+DOOR, ROWS, ROLL, PROFILE = 3, 4, 5, 6
+_LAST = PROFILE
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -53,7 +53,7 @@ class Spawned:
     roll: Roll | None = None
 
 
-def command(program: Path, module: Module, *, spare: bool = False) -> list[str]:
+def command(program: Path, module: Module, *, confined: bool, spare: bool = False) -> list[str]:
     """Return the command line of a helper for `module`; a `spare` one waits until somebody wants it."""
     words = [str(program)]
     if spare:
@@ -64,6 +64,8 @@ def command(program: Path, module: Module, *, spare: bool = False) -> list[str]:
         words += ["--shared", str(ROLL)]
     if module.rows:
         words += ["--rows", str(ROWS)]
+    if confined:
+        words += ["--profile", str(PROFILE)]
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
@@ -73,14 +75,16 @@ def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
     The string for C_Initialize is in it, as it may hold a secret: a command line can be read by everybody.
     """
     reserved = {} if module.reserved is None else {RESERVED: module.reserved}
-    kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
-    return kept | dict(module.env) | reserved
+    return provider_environment(module.env, environ) | reserved
 
 
-def spawn(program: Path, module: Module, nofile: tuple[int, int], *, spare: bool = False) -> Spawned:
+def spawn(
+    program: Path, module: Module, nofile: tuple[int, int], profile: bytes, *, spare: bool = False
+) -> Spawned:
     """Start a helper: a session of its own, default signals, no descriptors but its door and standard error.
 
-    `nofile` is the limit of descriptors it is given, for the broker raised its own.
+    `nofile` is the limit of descriptors it is given, for the broker raised its own; `profile` is what it may
+    do, packed.
     """
     with contextlib.ExitStack() as failed, contextlib.ExitStack() as theirs:
         door, helper_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,16 +95,18 @@ def spawn(program: Path, module: Module, nofile: tuple[int, int], *, spare: bool
         stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
         failed.callback(os.close, stderr)
         theirs.callback(os.close, helper_stderr)
-        rows = _rows_file(module)
-        if rows is not None:
-            theirs.callback(os.close, rows)
-        roll = Roll.make(above=ROLL) if module.fork == "inherit" else None
+        rows, confinement = _file_of(module.rows), _file_of(profile)
+        for file in (rows, confinement):
+            if file is not None:
+                theirs.callback(os.close, file)
+        roll = Roll.make(above=_LAST) if module.fork == "inherit" else None
         if roll is not None:
             failed.callback(roll.close)
         given = {DOOR: helper_door.fileno(), ROWS: rows, ROLL: roll.descriptor if roll else None}
+        given[PROFILE] = confinement
         try:
             with _descriptor_limit(nofile):
-                words = command(program, module, spare=spare)
+                words = command(program, module, confined=bool(profile), spare=spare)
                 pid = _posix_spawn(words, environment(module, os.environ), helper_stderr, given)
         except OSError as error:
             raise P11HostError(
@@ -128,14 +134,14 @@ async def watch(spawned: Spawned) -> None:
             spawned.roll.close()
 
 
-def _rows_file(module: Module) -> int | None:
-    """Return a file in memory with the module's rows, None if it has none."""
-    if not module.rows:
+def _file_of(data: bytes) -> int | None:
+    """Return a file in memory with these bytes, None if there are none."""
+    if not data:
         return None
-    with os.fdopen(os.memfd_create("p11host-rows", os.MFD_CLOEXEC), "wb", buffering=0) as file:
-        file.write(module.rows)
+    with os.fdopen(os.memfd_create("p11host", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(data)
         # Out of the way of the places where a helper finds its descriptors.
-        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ROLL + 1)
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
 
 
 def _posix_spawn(

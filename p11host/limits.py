@@ -26,6 +26,7 @@ class Limits:
     narrow_bytes: int
     narrow_channels: int
     rows: int
+    profile: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from p11host.errors import BrokerError
 
 SYSTEM_CONFIG = Path("/etc/p11host/p11host.toml")
 SYSTEM_SOCKET = Path("/run/p11host/broker.sock")
+#: What a provider keeps of the broker's environment, besides LC_*.
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 #: sun_path of Linux, less the NUL.
 SOCKET_PATH_BYTES = 107
 
@@ -38,6 +40,12 @@ def user_config(environ: Mapping[str, str]) -> Path:
     if not base.startswith("/"):
         base = f"{environ.get('HOME') or Path.home()}/.config"
     return Path(base) / "p11host" / "p11host.toml"
+
+
+def provider_environment(own: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a provider's environment: what it needs of the broker's, and its module's `own` on top."""
+    kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
+    return kept | dict(own)
 
 
 def config_candidates(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Sequence[Path]:

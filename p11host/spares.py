@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from p11host.config import Module
 from p11host.helper import Spawned
+from p11host.sandbox.confine import Kept
 
-Stamp = tuple[int, ...]
+#: A provider's file as it was, and what the provider may do.
+Stamp = tuple[tuple[int, ...], Kept]
 
 
 @dataclass(frozen=True, slots=True)

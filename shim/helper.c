@@ -25,6 +25,7 @@
 #include "door.h"
 #include "provider.h"
 #include "rows.h"
+#include "sandbox.h"
 #include "serve.h"
 #include "share.h"
 
@@ -48,10 +49,11 @@ static struct {
     int door;
     int rows; /* a file with them, -1 for none */
     bool spare; /* started before anybody asked for it */
+    int profile, learn; /* as sandbox_enter takes them */
     struct provider provider;
     CK_RV rv; /* of loading */
     char error[HELLO_ERROR];
-} helper = {.door = -1, .rows = -1};
+} helper = {.door = -1, .rows = -1, .profile = -1, .learn = -1};
 
 static struct share share; /* of the processes that use it, where there may be several */
 
@@ -71,7 +73,8 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] [--spare] --door FD --module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] [--profile FD [--learn FD]] [--spare] --door FD --module NAME "
+          "PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -87,7 +90,9 @@ static void parse(int argc, char **argv)
 {
     static const struct option options[] = {
         {"door", required_argument, NULL, 'd'},
+        {"learn", required_argument, NULL, 'l'},
         {"module", required_argument, NULL, 'm'},
+        {"profile", required_argument, NULL, 'p'},
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
         {"shared", required_argument, NULL, 'S'},
@@ -97,7 +102,9 @@ static void parse(int argc, char **argv)
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 'd': helper.door = atoi(optarg); break;
+        case 'l': helper.learn = atoi(optarg); break;
         case 'm': helper.module = optarg; break;
+        case 'p': helper.profile = atoi(optarg); break;
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
         case 'S': share_by(atoi(optarg)); break;
@@ -145,6 +152,13 @@ static void take_rows(void)
         helper.rv = CKR_GENERAL_ERROR;
     }
     serve_with(rows_tables(rows));
+}
+
+/* Before there is anything in here that is hostile, or a thread. */
+static void enter_sandbox(void)
+{
+    if (!sandbox_enter(helper.profile, helper.learn, helper.error, sizeof helper.error))
+        helper.rv = CKR_GENERAL_ERROR;
 }
 
 /* Keeps stdin, stdout, stderr and the door. */
@@ -471,6 +485,7 @@ int main(int argc, char **argv)
     take_reserved();
     renounce();
     take_rows();
+    enter_sandbox();
     close_all_else();
     prepare_door();
     serve_init();

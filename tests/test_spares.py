@@ -145,7 +145,7 @@ def waiting(config: str, directory: Path) -> Iterator[Spawned]:
     """Start a spare helper, as the broker does it."""
     file = directory / "p11host.toml"
     file.write_text(config)
-    spawned = spawn(helper_path(), load(choose(file)).modules[0], (1024, 1024), spare=True)
+    spawned = spawn(helper_path(), load(choose(file)).modules[0], (1024, 1024), b"", spare=True)
     try:
         yield spawned
     finally:

@@ -1,0 +1,44 @@
+"""What this kernel has to confine a helper with.
+
+Asks the kernel. Must not change anything of this process.
+"""
+
+import ctypes
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+_LANDLOCK_CREATE_RULESET = 444
+_VERSION = 1
+_PR_GET_SECCOMP = 21
+#: What each version of Landlock brought that is used here.
+_SINCE = {2: "moving files between directories", 3: "truncation", 4: "TCP", 5: "device ioctl", 6: "signals"}
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """`landlock` is its version, 0 for none."""
+
+    landlock: int
+    seccomp: bool
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """What there is not, in words."""
+        lacks = [] if self.landlock else ["Landlock"]
+        return lacks if self.seccomp else [*lacks, "seccomp"]
+
+    @property
+    def partial(self) -> Sequence[str]:
+        """What this version of Landlock does not confine yet."""
+        return [what for since, what in _SINCE.items() if 0 < self.landlock < since]
+
+
+@cache
+def support() -> Support:
+    """Return what the kernel has, which does not change while a process lives."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(ctypes.c_long(_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), _VERSION)
+    seccomp = libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0 or ctypes.get_errno() != errno.EINVAL
+    return Support(max(0, version), seccomp)
