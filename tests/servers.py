@@ -27,6 +27,8 @@ class Server:
 
     site: Site
     pid: int = 0
+    #: Its processes' group: those that replace the first one stay in it.
+    group: int = 0
 
     @property
     def pidfile(self) -> Path:
@@ -51,7 +53,7 @@ class Server:
                 check=False,
             )
         assert done.returncode == 0, self.log.read_text()
-        self.pid = self.pid_but(0)
+        self.pid = self.group = self.pid_but(0)
 
     def pid_but(self, old: int) -> int:
         """Return the pid that the server has written, once it is another than `old`."""
@@ -74,10 +76,10 @@ class Server:
 
     def kill(self) -> None:
         """End all that is left of it."""
-        for pid in {self.pid, self._read()} - {0}:
-            # A daemon leads a session of its own.
+        # A daemon leads a session of its own.
+        if group := self.group or self._read():
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)
 
 
 def until(ask: Callable[[], int]) -> int:

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from p11host.bench import memory, report, ways
+from p11host.bench import fork_report, memory, prefork, report, ways
 from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare
 from p11host.bench.report import BARE, DIRECT, OURS, PEER, Memory, Row
 from p11host.cli.options import json_option
@@ -37,8 +37,12 @@ class Plan:
 @click.command()
 @json_option
 @click.option("--quick", is_flag=True, help="One short round: shows that it works, and no more.")
-def bench(*, as_json: bool, quick: bool) -> None:
+@click.option("--fork", is_flag=True, help="Measure a server's workers, instead of calls.")
+def bench(*, as_json: bool, quick: bool, fork: bool) -> None:
     """Measure direct, p11host, p11-kit and a bare socketpair side by side on a throw-away SoftHSM token."""
+    if fork:
+        _bench_fork(prefork.Plan(4, 4, 1) if quick else prefork.Plan(), as_json=as_json)
+        return
     plan = Plan(1, _QUICK_SHARE) if quick else Plan()
     with tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory:
         rows, private = run(plan, Path(directory), Console(stderr=True))
@@ -46,6 +50,18 @@ def bench(*, as_json: bool, quick: bool) -> None:
         click.echo(json.dumps(report.as_json(rows, private, plan.rounds), indent=2))
     else:
         report.show(Console(), rows, private, plan.rounds)
+
+
+def _bench_fork(plan: prefork.Plan, *, as_json: bool) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        found = prefork.run(TOOL, plan, Path(directory), progress)
+    if as_json:
+        click.echo(json.dumps(fork_report.as_json(plan, found), indent=2))
+    else:
+        fork_report.show(Console(), plan, found)
 
 
 def run(plan: Plan, directory: Path, console: Console) -> tuple[list[Row], Memory]:

@@ -1,10 +1,12 @@
-"""Private memory of a helper, as the kernel counts it.
+"""Memory of processes, as the kernel counts it.
 
 Knows the broker's `status` and smaps_rollup. Must not know what the number is compared with.
 """
 
 import os
 import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from p11host.bench.measures import Target
@@ -12,6 +14,8 @@ from p11host.bench.report import Memory
 from p11host.bench.ways import first_line
 from p11host.client import Door
 from p11host.errors import P11HostError
+
+ONLY_ROOT = "a helper is not dumpable, so only root may look"
 
 
 def of_helper(tool: Path, target: Target) -> Memory:
@@ -30,6 +34,40 @@ def of_helper(tool: Path, target: Target) -> Memory:
             application.kill()
 
 
+def descendants(pid: int) -> set[int]:
+    """Return the pids of all processes that this one has started, and those have."""
+    found: set[int] = set()
+    for child in children(pid):
+        found |= {child} | descendants(child)
+    return found
+
+
+def children(pid: int) -> set[int]:
+    """Return the pids of the processes that this one has started itself."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found |= set(map(int, task.read_text().split()))
+    return found
+
+
+def proportional(pids: Iterable[int]) -> int:
+    """Return the memory of processes in KiB: what they share is divided among all that share it.
+
+    Raises PermissionError where only root may look.
+    """
+    return sum(_sizes(pid).get("Pss:", 0) for pid in pids)
+
+
+def _sizes(pid: int) -> Mapping[str, int]:
+    """Return what a process takes, by the kernel's names; nothing of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: int(size) for name, size, _ in map(str.split, lines)}
+
+
 def _helper_of(application: int, listens_at: Path) -> int:
     with Door.of_broker(listens_at) as door, door.open(program="p11host-bench") as channel:
         status = channel.call("status", [{}])
@@ -46,8 +84,7 @@ def _helper_of(application: int, listens_at: Path) -> int:
 
 def _private(pid: int) -> Memory:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sizes = _sizes(pid)
     except PermissionError:
-        return Memory(None, "a helper is not dumpable, so only root may look")
-    sizes = dict(line.split()[:2] for line in lines if line.startswith("Private_"))
-    return Memory(int(sizes["Private_Clean:"]) + int(sizes["Private_Dirty:"]))
+        return Memory(None, ONLY_ROOT)
+    return Memory(sizes["Private_Clean:"] + sizes["Private_Dirty:"])

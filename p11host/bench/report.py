@@ -148,8 +148,8 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def _results(rows: Iterable[Row], rounds: int) -> Table:
-    table = _table(f"Medians of {rounds} interleaved rounds", "", *HEADS)
-    table.caption = (
+    shown = table(f"Medians of {rounds} interleaved rounds", "", *HEADS)
+    shown.caption = (
         "bare: as many bytes over a socketpair, there and back. "
         "The last two columns: how many times as fast p11host is."
     )
@@ -157,19 +157,20 @@ def _results(rows: Iterable[Row], rounds: int) -> Table:
         ratios = [_ratio(row.speed(DIRECT)), _ratio(row.speed(PEER))]
         found = [row.summary(way) for way in WAYS]
         cells = [number(sample.value, row.measure.unit, sample.why) for sample in found]
-        table.add_row(row.measure.short, *cells, *ratios)
+        shown.add_row(row.measure.short, *cells, *ratios)
         if any(sample.p99 is not None for sample in found):
             tails = ["" if sample.p99 is None else number(sample.p99, row.measure.unit) for sample in found]
-            table.add_row("  99th percentile", *tails, style="dim")
-    return table
+            shown.add_row("  99th percentile", *tails, style="dim")
+    return shown
 
 
-def _table(title: str, first: str, *numbers: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    table.add_column(first, no_wrap=True)
+def table(title: str, first: str, *numbers: str) -> Table:
+    """Return a table with a column of names and others of numbers."""
+    made = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    made.add_column(first, no_wrap=True)
     for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
 
 
 def _ratio(value: float | None) -> str:
@@ -177,10 +178,10 @@ def _ratio(value: float | None) -> str:
 
 
 def _targets(found: Iterable[Verdict]) -> Table:
-    table = _table("Targets", "target", " measured", " ")
-    table.columns[0].no_wrap = False
+    shown = table("Targets", "target", " measured", " ")
+    shown.columns[0].no_wrap = False
     words = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}
     for verdict in found:
         measured = "—" if verdict.measured is None else _digits(verdict.measured)
-        table.add_row(verdict.text, measured, words[verdict.met])
-    return table
+        shown.add_row(verdict.text, measured, words[verdict.met])
+    return shown

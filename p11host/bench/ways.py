@@ -41,10 +41,10 @@ def direct(provider: Provider) -> Target:
 
 
 @contextmanager
-def through_p11host(provider: Provider, directory: Path) -> Iterator[Target]:
-    """Yield the shim, with a broker of its own that knows this provider alone."""
+def through_p11host(provider: Provider, directory: Path, fork: str = "reinit") -> Iterator[Target]:
+    """Yield the shim, with a broker of its own that knows this provider alone; children find `fork`."""
     config = directory / f"{provider.name}.toml"
-    config.write_text(configuration(provider))
+    config.write_text(configuration(provider, fork))
     config.chmod(0o600)
     with private_broker(config) as broker:
         yield Target(shim_path(), broker.env, provider.label, provider.pin)
@@ -65,9 +65,9 @@ def through_peer(provider: Provider, directory: Path) -> Iterator[Target | None]
         yield Target(library, env, provider.label, provider.pin)
 
 
-def configuration(provider: Provider) -> str:
+def configuration(provider: Provider, fork: str = "reinit") -> str:
     """Return a configuration with this one module."""
-    module = {"path": str(provider.path), "env": dict(provider.env)}
+    module = {"path": str(provider.path), "env": dict(provider.env), "fork": fork}
     return tomlkit.dumps({"module": {provider.name: module}})
 
 
