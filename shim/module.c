@@ -133,6 +133,12 @@ bool module_has_heirs(const struct module *parent)
     return parent->inherited && atomic_load(&parent->generation) && descriptor_is(parent->door, &parent->door_identity);
 }
 
+/* Between C_Logout and its next call: there is no helper, but sessions that will be open in the next one. */
+static bool has_left(const struct module *parent)
+{
+    return parent->inherited && !atomic_load(&parent->generation);
+}
+
 bool module_inherit(struct module *module, const struct module *parent, _Atomic unsigned *calls)
 {
     module->calls = calls;
@@ -142,6 +148,8 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     for (unsigned i = 0; i < sizeof module->patience / sizeof *module->patience; i++)
         atomic_store(&module->patience[i], atomic_load(&parent->patience[i]));
     module->door = -1;
+    if (has_left(parent))
+        return sessions_inherit(&module->sessions, &parent->sessions);
     if (!module_has_heirs(parent))
         return true;
     if (!sessions_inherit(&module->sessions, &parent->sessions) || !large_handles_inherit(&module->large, &parent->large))
@@ -280,8 +288,8 @@ static void bury(struct module *module)
     if (module->door < 0 || !is_hung_up(module->door))
         return;
     log_event("module.gone module=%s generation=%u", module->name, atomic_load(&module->generation));
+    sessions_finish(&module->sessions); /* first: a child that finds no generation takes what sessions there are for good */
     end_generation(module);
-    sessions_finish(&module->sessions);
     drop_idle(module);
 }
 

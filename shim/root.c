@@ -1,32 +1,16 @@
 #include "root.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "descriptors.h"
+#include "mark.h"
 #include "state.h"
 
 enum { PAGE = 4096 };
-
-/*
- * Whose a root is. A pid may be given again, and be the same in another namespace; but no child has a timer of its parent's, and
- * nobody else's has our interval. Where there can be no timer the pid has to do.
- */
-struct mark {
-    pid_t pid;
-    bool has_timer;
-    int timer;
-    struct interval {
-        long every_s, every_ns, next_s, next_ns; /* the kernel's itimerspec */
-    } interval;
-};
 
 /* All zero is its beginning: glibc's and musl's mutexes are unlocked then. */
 struct root {
@@ -66,54 +50,20 @@ static bool wipes_on_fork(void *page)
     return madvise(page, PAGE, -1) == -1 && errno == EINVAL && madvise(page, PAGE, MADV_WIPEONFORK) == 0;
 }
 
-/* It never rings: nobody is to be told, and not for years. */
-static bool set_timer(struct mark *mark)
-{
-    enum { YEARS = 1 << 30 };
-    struct sigevent nobody = {.sigev_notify = SIGEV_NONE};
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    mark->interval = (struct interval){mark->pid, now.tv_nsec, YEARS, 0};
-    return syscall(SYS_timer_create, CLOCK_MONOTONIC, &nobody, &mark->timer) == 0 &&
-           syscall(SYS_timer_settime, mark->timer, 0, &mark->interval, NULL) == 0;
-}
-
-static void make_mark(struct mark *mark)
-{
-    mark->pid = getpid();
-    mark->has_timer = set_timer(mark);
-}
-
-static bool is_our_timer(const struct mark *mark)
-{
-    struct interval now;
-    return syscall(SYS_timer_gettime, mark->timer, &now) == 0 && now.every_s == mark->interval.every_s &&
-           now.every_ns == mark->interval.every_ns;
-}
-
 static struct root *map_root(void)
 {
     struct root *root = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (root == MAP_FAILED)
         return NULL;
     if (!wipes_on_fork(root))
-        make_mark(&root->mark);
+        mark_make(&root->mark);
     return root;
-}
-
-/* Apart, so that what every call pays stays small. */
-static __attribute__((noinline, cold)) bool is_our_mark(const struct mark *mark)
-{
-    int before = errno;
-    bool ours = mark->has_timer ? is_our_timer(mark) : mark->pid == getpid();
-    errno = before;
-    return ours;
 }
 
 /* It is published with its mark. */
 static inline bool is_ours(const struct root *root)
 {
-    return root->mark.pid == 0 || is_our_mark(&root->mark);
+    return root->mark.pid == 0 || mark_is_ours(&root->mark);
 }
 
 /* The root of this process; NULL if there never was one here and `create` is false, or out of memory. */
@@ -130,8 +80,7 @@ static struct root *find_root(bool create)
     /* The old one, if any, is the parent's: left as it is. */
     if (atomic_compare_exchange_strong(&the_root, &root, fresh))
         return fresh;
-    if (fresh->mark.has_timer)
-        syscall(SYS_timer_delete, fresh->mark.timer);
+    mark_drop(&fresh->mark);
     munmap(fresh, PAGE);
     return atomic_load(&the_root);
 }

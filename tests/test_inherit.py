@@ -359,10 +359,10 @@ def close_in_children() -> list[list[str]]:
 
 
 def test_logout_in_a_child(family: Host, env: Mapping[str, str]) -> None:
-    """A child that logs out is logged out, and only it. Its sessions stay; private objects are gone."""
+    """A child that logs out is logged out, alone. Its sessions stay, its children's too; its key is gone."""
     child, grandchild, parent = family.play(log_out_in_child, env=env)
 
-    assert ["CKR_OK", "public", NO_OBJECT] == child["after"]
+    assert ["CKR_OK", "public", "public", NO_OBJECT] == child["after"]
     assert ["CKR_PIN_INCORRECT", "CKR_OK", "user", NO_OBJECT] == child["login"]
     assert ["soft"] == child["helpers"]
     assert "user" == grandchild
@@ -370,7 +370,7 @@ def test_logout_in_a_child(family: Host, env: Mapping[str, str]) -> None:
 
 
 def log_out_in_child() -> list[Any]:
-    """Log out in a child, log in again there with a wrong PIN and the right one, and fork."""
+    """Log out in a child, fork, log in again there with a wrong PIN and the right one, and fork."""
     shim = Family()
     expected = shim.mac()
 
@@ -381,7 +381,7 @@ def log_out_in_child() -> list[Any]:
         return shim.rv("C_Logout", shim.session)
 
     def live() -> list[Any]:
-        after = [log_out(), shim.state(), shim.mac()]
+        after = [log_out(), in_child(shim.state), shim.state(), shim.mac()]
         login = [log_in(b"000000"), log_in(PIN), shim.state(), shim.mac()]
         return [{"after": after, "login": login, "helpers": list(helpers())}, in_child(shim.state)]
 

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if importlib.util.find_spec("p11host") is None:
     sys.path.insert(0, str(ROOT))
 
+from life_table import life_table, shown  # noqa: E402
+
 from p11host.tables import FILES, SINCE, load, specs_path, tables  # noqa: E402
 
 T = load(ROOT / "specs")
@@ -356,6 +358,11 @@ def test_our_own_tables_are_found() -> None:
     """Without a directory, the tables are those beside the package or at the root of the source tree."""
     assert all((specs_path() / f"{name}.toml").is_file() for name in FILES)
     assert tables().digest == load().digest
+
+
+def test_the_life_of_a_process_is_in_the_docs() -> None:
+    """docs/fork.md shows every row of specs/life.toml as it is."""
+    assert life_table(T.life) == shown((ROOT / "docs" / "fork.md").read_text(encoding="utf-8"))
 
 
 def test_rows_since_a_version_are_counted() -> None:

@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from .functions import CONTEXTS, KINDS, PATIENCES, Arg, Function, Without, load_functions
+from .life import Life, Step, load_life
 from .mechanisms import Choice, Mechanism, load_mechanisms, parse_param
 from .source import SINCE, Source, TableError
 from .structs import Field, Length, Size, Struct, Types, Union, load_sizes, load_structs, parents
@@ -33,10 +34,12 @@ __all__ = [
     "Field",
     "Function",
     "Length",
+    "Life",
     "Limits",
     "Mechanism",
     "Size",
     "Source",
+    "Step",
     "Struct",
     "TableError",
     "Tables",
@@ -52,7 +55,7 @@ __all__ = [
 ]
 
 FILES = ("functions", "returns", "structs", "sizes", "mechanisms", "attributes", "constants", "limits")
-"""Names of the tables, without .toml."""
+"""Names of the tables of which both ends must have the same, without .toml."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Tables:
     attributes: Mapping[str, Attribute]
     constants: Mapping[str, Constant]
     limits: Limits
+    life: Life
     digest: int
     """64 bits over every row: two ends with the same number agree on all of them."""
 
@@ -128,6 +132,7 @@ def load(directory: Path | None = None) -> Tables:
         attributes=load_attributes(sources["attributes"]),
         constants=constants,
         limits=load_limits(sources["limits"]),
+        life=load_life(Source.read(where / "life.toml"), constants),
         digest=_digest(sources),
     )
 
