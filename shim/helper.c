@@ -5,6 +5,7 @@
  * every process that opened one has gone; one that is shared, when nobody has its door any more. It never unloads the provider and never returns from main.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
@@ -173,6 +174,7 @@ static void prepare_door(void)
 {
     int on = 1;
     bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fcntl(helper.door, F_SETFD, FD_CLOEXEC); /* a program that the provider runs is no helper, and must not seem to live as one */
     if (bell < 0 || setsockopt(helper.door, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) {
         perror("p11host-helper: the door is no socket");
         _exit(EXIT_SYSTEM);
@@ -441,6 +443,8 @@ static void receive_channels(void)
             return; /* nobody came */
         if (n <= 0)
             continue;
+        if ((watched[BELL].revents | watched[DOOR].revents) & POLLNVAL)
+            return; /* the provider has closed what is ours */
         if (watched[BELL].revents && read(bell, &rung, sizeof rung) < 0)
             continue;
         if (watched[DOOR].revents)
