@@ -1,0 +1,36 @@
+"""A provider that harms harms only itself: a sample of the matrix behaviour x phase x function.
+
+The whole of it, and the document, by `python tests/matrix.py --write`.
+"""
+
+import pytest
+from life import Workshop
+from matrix import Matrix
+from matrix_cells import ACTS, LIES, PHASES, functions, sample
+from matrix_table import Result
+
+pytest_plugins = ["life_fixtures"]
+
+#: What leaves a process behind, or one that stands still, until somebody else ends it.
+LASTING = ("exec", "fork", "daemon", "sigstop", "kill")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, workshop: Workshop) -> list[Result]:
+    """Return what came of every cell of the sample."""
+    matrix = Matrix(tmp_path_factory.mktemp("matrix"), workshop.provider("hostile"))
+    return list(matrix.run([cell for cell in sample() if cell.behaviour not in LASTING]))
+
+
+def test_sample_has_everything() -> None:
+    """Every behaviour, every phase and every function that reaches a provider is in the sample."""
+    cells = sample()
+
+    assert {*ACTS, *LIES} == {cell.behaviour for cell in cells}
+    assert set(PHASES) == {cell.phase for cell in cells}
+    assert set(functions()) == {cell.function for cell in cells}
+
+
+def test_nothing_else_is_harmed(results: list[Result]) -> None:
+    """The application lives, gets what is documented, and keeps nothing; the other module answers as ever."""
+    assert [] == [result.line() for result in results if result.found.wrong]
