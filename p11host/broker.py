@@ -190,7 +190,7 @@ class Broker:
 
     async def _idle(self) -> None:
         """Return after the configured time without applications; never where that does not end us."""
-        grace = deadlines().start / 1000  # whoever had us started needs a moment to connect
+        grace = deadlines().broker / 1000  # whoever had us started needs a moment to connect
         while True:
             await self._empty.wait()
             patience = max(grace, self.config().idle) if self._settings.idle_ends else None

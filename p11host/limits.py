@@ -37,6 +37,8 @@ class Deadlines:
     long: int
     forever: int
     start: int
+    broker: int
+    grace: int
 
 
 @cache

@@ -56,7 +56,7 @@ def open_door(*, start: bool) -> Door:
         )
     load(choose())
     pid = _launch(["--on-demand"], os.devnull)
-    end = time.monotonic() + deadlines().start / 1000
+    end = time.monotonic() + deadlines().broker / 1000
     while time.monotonic() < end:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return _connect(path)
@@ -156,7 +156,7 @@ def _wait_ready(pid: int, ready: socket.socket) -> str:
         with selectors.DefaultSelector() as selector:
             selector.register(ready, selectors.EVENT_READ)
             selector.register(pidfd, selectors.EVENT_READ)
-            events = selector.select(deadlines().start / 1000)
+            events = selector.select(deadlines().broker / 1000)
     finally:
         os.close(pidfd)
     files = [key.fileobj for key, _ in events]

@@ -151,6 +151,13 @@ static void read_rows(struct reader *r, struct offer *offer)
     free(packed);
 }
 
+/* Nobody waits for ever for a helper to start. */
+static uint64_t read_deadline(struct reader *r)
+{
+    uint64_t ms = read_uint(r);
+    return ms == 0 || ms > INT32_MAX ? DEADLINE_START : ms;
+}
+
 static void read_entry(struct reader *r, struct control *control, struct offer *offer)
 {
     char key[LIMIT_NAME + 1];
@@ -163,6 +170,10 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
         offer->short_ms = read_uint(r);
     else if (!strcmp(key, "long"))
         offer->long_ms = read_uint(r);
+    else if (!strcmp(key, "start"))
+        offer->start_ms = read_deadline(r);
+    else if (!strcmp(key, "pid"))
+        offer->helper = read_uint(r);
     else if (!strcmp(key, "fork"))
         read_fork(r, offer);
     else if (!strcmp(key, "rows") && !offer->rows)
@@ -184,7 +195,7 @@ static void close_offer(struct offer *offer)
 
 static void read_offer(struct reader *r, struct control *control, struct offer *ret_offer)
 {
-    *ret_offer = (struct offer){.door = -1, .short_ms = DEADLINE_SHORT, .long_ms = DEADLINE_LONG};
+    *ret_offer = (struct offer){.door = -1, .short_ms = DEADLINE_SHORT, .long_ms = DEADLINE_LONG, .start_ms = DEADLINE_START};
     for (size_t n = read_map(r); n && !r->error; n--)
         read_entry(r, control, ret_offer);
     if (!r->error && !ret_offer->name[0])
@@ -244,8 +255,8 @@ static int ask(struct control *control, const char *module, struct offer *ret_of
 {
     struct channel *channel = control->channel;
     channel_belongs_to(channel, root_life(), root_life_page(), root_life);
-    channel_set_ticks(channel, DEADLINE_START, DEADLINE_START);
-    channel_set_deadline(channel, DEADLINE_START);
+    channel_set_ticks(channel, DEADLINE_BROKER, DEADLINE_BROKER);
+    channel_set_deadline(channel, DEADLINE_BROKER);
     channel->in.source = control_receive;
     channel->in.context = control;
     write_request(&channel->out, module);
@@ -289,7 +300,7 @@ static struct channel *open_control_for(const char *module, int *ret_error)
     return channel;
 }
 
-CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
+static int ask_once(const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     int error;
     struct control control = {.channel = open_control_for(module, &error)};
@@ -303,5 +314,51 @@ CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
     }
     close_unused(&control);
     channel_free(control.channel);
+    return error;
+}
+
+/* It ended while it was asked. A helper that it may have started has no application, and ends too. */
+static bool has_ended(int error)
+{
+    return error == -ENODATA || error == -EPIPE || error == -ECONNRESET;
+}
+
+CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
+{
+    enum { BROKERS = 3 };
+    int error = ask_once(module, ret_offers, ret_count);
+    for (int tried = 1; tried < BROKERS && has_ended(error); tried++)
+        error = ask_once(module, ret_offers, ret_count);
     return error ? CKR_GENERAL_ERROR : CKR_OK;
+}
+
+/* ---- a report through the door, without a channel ---- */
+
+static void write_report(struct writer *w, const char *module, uint64_t helper)
+{
+    write_array(w, 3);
+    write_uint(w, 2);
+    write_str(w, "hung", 4);
+    write_array(w, 1);
+    write_map(w, 2);
+    write_str(w, "module", 6);
+    write_str(w, module, strlen(module));
+    write_str(w, "pid", 3);
+    write_uint(w, helper);
+}
+
+/* Not while a thread is looking for a broker: that may take long. */
+void attach_report_hung(const char *module, uint64_t helper)
+{
+    struct writer w;
+    if (writer_init(&w) < 0)
+        return;
+    write_report(&w, module, helper);
+    struct msghdr message = {.msg_iov = w.spans, .msg_iovlen = writer_seal(&w)};
+    if (pthread_mutex_trylock(root_attach_lock()) == 0) {
+        bool sent = known_door() >= 0 && sendmsg(door, &message, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+        pthread_mutex_unlock(root_attach_lock());
+        log_event("module.%s module=%s", sent ? "reported" : "unreported", module);
+    }
+    writer_finish(&w);
 }

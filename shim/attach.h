@@ -13,7 +13,8 @@ struct offer {
     char name[LIMIT_NAME + 1];
     char error[256];
     int door; /* -1 when there is none; else the receiver's to close */
-    uint64_t short_ms, long_ms;
+    uint64_t helper; /* the broker's number of its process, 0 if it did not say */
+    uint64_t short_ms, long_ms, start_ms;
     struct rows *rows; /* the receiver's to free; NULL: the standard's tables are all */
     bool strict;    /* a forked child must call C_Initialize */
     bool inherited; /* a forked child shares this helper */
@@ -24,6 +25,9 @@ struct offer {
  * CKR_OK, or CKR_GENERAL_ERROR when there is no broker or it refused; the log says which.
  */
 CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count);
+
+/* Tells the broker, if that can be done at once, that a call to this helper has passed its deadline. */
+void attach_report_hung(const char *module, uint64_t helper);
 
 /* Closes the door to the broker. */
 void attach_close(void);

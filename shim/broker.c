@@ -56,7 +56,7 @@ static bool is_trusted(int fd)
 static int connect_to(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = DEADLINE_START / 1000};
+    struct timeval patience = {.tv_sec = DEADLINE_BROKER / 1000};
     if (strlen(path) >= sizeof address.sun_path)
         return -ENAMETOOLONG;
     memcpy(address.sun_path, path, strlen(path));
@@ -89,7 +89,7 @@ static void nap(long ms)
 static int connect_patiently(const char *path)
 {
     int fd = connect_to(path);
-    for (long waited = 0, pause = 5; nobody_listens(fd) && waited < DEADLINE_START; waited += pause) {
+    for (long waited = 0, pause = 5; nobody_listens(fd) && waited < DEADLINE_BROKER; waited += pause) {
         pause = pause < 50 ? pause * 2 : 50;
         nap(pause);
         fd = connect_to(path);

@@ -179,6 +179,12 @@ static bool tell(const struct call *call, struct channel *channel, const struct 
     return channel_post(channel) == 0;
 }
 
+/* Milliseconds, 0 for ever. */
+static uint32_t patience_of(const struct call *call)
+{
+    return call->module->patience[call->brief ? PATIENCE_SHORT : call->function->patience];
+}
+
 static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
 {
     const struct names names = {call, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
@@ -198,12 +204,12 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         *ret_usable = walk.refusal == CKR_OK || tell(call, channel, &walk);
         return rv;
     }
-    channel_set_deadline(channel, call->module->patience[call->function->patience]);
+    channel_set_deadline(channel, patience_of(call));
     size_t shelved = channel->out.shelved;
     int error = channel_send(channel);
     call->unsent = is_gone(error); /* nobody has read the whole of it */
     if (!error) {
-        channel_set_deadline(channel, call->module->patience[call->function->patience]);
+        channel_set_deadline(channel, patience_of(call));
         channel_begin(channel, channel->sent);
         rv = read_answer(call, &walk, channel->next_id);
         error = channel->in.error;
@@ -215,6 +221,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
             wipe(call, channel, shelved);
     }
     call->lost = error == -EOWNERDEAD;
+    call->hung = error == -ETIMEDOUT && !atomic_load(&call->state->ending);
     if (!error && walk.recall)
         follow_operations(call, &walk, rv);
     *ret_usable = error == 0 && !call->over;
@@ -224,9 +231,9 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
 }
 
 /* A channel for the call. What is opened while C_Finalize shuts down what it finds would otherwise never be woken. */
-static struct channel *take_channel(const struct call *call)
+static struct channel *take_channel(const struct call *call, bool *ret_late)
 {
-    struct channel *channel = module_take(call->module, call->generation);
+    struct channel *channel = module_take(call->module, call->generation, patience_of(call), ret_late);
     if (!channel || !atomic_load(&call->state->ending))
         return channel;
     module_give(call->module, channel);
@@ -234,28 +241,39 @@ static struct channel *take_channel(const struct call *call)
 }
 
 /* Nothing was sent. With its helper alive the same call may succeed later. */
-static CK_RV no_channel(const struct call *call)
+static CK_RV no_channel(const struct call *call, bool late)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
+    if (late)
+        return unknown_outcome(call->function);
     bool alive = call->generation && atomic_load(&call->module->generation) == call->generation;
     return alive ? CKR_FUNCTION_FAILED : call->function->absent;
 }
 
+/* After a child of the call, forked within it, no lock of its module's is ours to take. */
+static void end_channel(const struct call *call, struct channel *channel)
+{
+    if (call->hung)
+        module_give_up(call->module, channel);
+    else if (!call->lost)
+        module_drop(call->module, channel);
+}
+
 CK_RV exchange(struct call *call)
 {
-    bool usable;
-    struct channel *channel = take_channel(call);
-    call->unsent = !channel;
+    bool usable, late;
+    struct channel *channel = take_channel(call, &late);
+    call->unsent = !channel && !late;
     if (!channel)
-        return no_channel(call);
+        return no_channel(call, late);
     atomic_fetch_add(&call->state->calls, 1);
     CK_RV rv = converse(call, channel, &usable);
     atomic_fetch_sub(&call->state->calls, 1);
     if (usable)
         module_give(call->module, channel);
-    else if (!call->lost) /* then no lock of its module's is ours to take */
-        module_drop(call->module, channel);
+    else
+        end_channel(call, channel);
     return rv;
 }
 

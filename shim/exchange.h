@@ -13,7 +13,9 @@ struct call {
     const struct function *function;
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
+    bool brief;             /* the function may wait for ever, this call of it may not */
     bool over;              /* the helper refused and closes the channel */
+    bool hung;              /* its deadline has passed */
     bool lost;              /* this is a child, forked within the call: the channel is its parent's */
     bool unsent;            /* no helper has received it: nothing was executed */
 };

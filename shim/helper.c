@@ -429,7 +429,7 @@ static int patience(void)
 {
     if (watched[DOOR].fd < 0)
         return LAST_CALL_MS;
-    return had_channel ? -1 : DEADLINE_START;
+    return had_channel ? -1 : DEADLINE_BROKER;
 }
 
 static void receive_channels(void)

@@ -83,6 +83,19 @@ static void add_slots(struct slot_list *list, const CK_SLOT_ID *found, CK_ULONG 
             list->slots[list->count] = found[i];
 }
 
+/*
+ * All that have no helper get one at the same time. What is found ready too late is for the next program that asks how many slots
+ * there are: a list has as many as the answer before it (section 5.5 of the standard).
+ */
+static void start_modules(const struct call *call, bool counting, bool ret_ready[LIMIT_MODULES])
+{
+    struct module *modules = call->state->modules;
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        ret_ready[i] = module_start(&modules[i]) && (counting || !module_is_late(&modules[i]));
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        ret_ready[i] = ret_ready[i] && module_revive(&modules[i]) == CKR_OK;
+}
+
 /* A module that fails is left out: it never hides the others. Only the end of everything is an error. */
 static CK_RV add_module(const struct call *call, struct module *module, struct slot_list *list)
 {
@@ -99,17 +112,33 @@ static CK_RV add_module(const struct call *call, struct module *module, struct s
     return CKR_OK;
 }
 
+/* A module alone answers for itself. One that has yet to start has no slots. */
+static CK_RV only_slots(const struct call *call)
+{
+    struct module *only = &call->state->modules[0];
+    CK_ULONG *count = (CK_ULONG *)call->words[2];
+    bool wanted = !call->words[1] || !module_is_late(only);
+    merge_learn_slots(call);
+    CK_RV rv = wanted ? ask_only(call) : CKR_OK;
+    if (rv == CKR_CRYPTOKI_NOT_INITIALIZED || !count || !module_is_late(only))
+        return rv;
+    *count = 0;
+    return CKR_OK;
+}
+
 CK_RV merge_slots(struct call *call)
 {
     CK_ULONG *count = (CK_ULONG *)call->words[2];
-    merge_learn_slots(call);
+    bool ready[LIMIT_MODULES];
     if (call->state->n_modules == 1)
-        return ask_only(call);
+        return only_slots(call);
     if (!count)
         return CKR_ARGUMENTS_BAD;
     struct slot_list list = {.slots = (CK_SLOT_ID *)call->words[1], .room = *count};
+    start_modules(call, !list.slots, ready);
+    merge_learn_slots(call);
     for (unsigned i = 0; i < call->state->n_modules; i++) {
-        CK_RV rv = add_module(call, &call->state->modules[i], &list);
+        CK_RV rv = ready[i] ? add_module(call, &call->state->modules[i], &list) : CKR_OK;
         if (rv != CKR_OK)
             return rv;
     }
@@ -122,11 +151,13 @@ CK_RV merge_slots(struct call *call)
 /* One look at every module. CKR_NO_EVENT if at least one can have events, else what the last one said. */
 static CK_RV look(const struct call *call)
 {
+    struct call brief = *call;
     CK_RV result = CKR_FUNCTION_NOT_SUPPORTED;
     bool can_have = false;
+    brief.brief = true;
     for (unsigned i = 0; i < call->state->n_modules; i++) {
         uintptr_t words[] = {call->words[0] | CKF_DONT_BLOCK, call->words[1], call->words[2]};
-        result = ask(call, &call->state->modules[i], words);
+        result = ask(&brief, &call->state->modules[i], words);
         if (result == CKR_OK || result == CKR_CRYPTOKI_NOT_INITIALIZED)
             return result;
         can_have = can_have || result == CKR_NO_EVENT;
@@ -142,6 +173,7 @@ static void nap(void)
 CK_RV merge_events(struct call *call)
 {
     bool blocking = !(call->words[0] & CKF_DONT_BLOCK);
+    call->brief = !blocking;
     /* A provider that gets one call at a time must not spend it on waiting: no other call would have its turn. */
     bool waits_itself = call->state->n_modules == 1 && !(blocking && atomic_load(&call->state->modules[0].serial));
     if (waits_itself)

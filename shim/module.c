@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -12,13 +13,24 @@
 #include "log.h"
 #include "root.h"
 
-enum { LAST_BREATH_MS = 50 };
+enum {
+    LAST_BREATH_MS = 50,
+    HELLO_MS = 1000, /* for the rest of a hello that has begun to come */
+};
 
 static void set_patience(struct module *module, const struct offer *offer)
 {
+    module->start_ms = (uint32_t)offer->start_ms;
     module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
     module->patience[PATIENCE_LONG] = (uint32_t)offer->long_ms;
     module->patience[PATIENCE_FOREVER] = 0;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static void set_door(struct module *module, int door)
@@ -75,17 +87,23 @@ static void close_door(struct module *module)
     module->door = -1;
 }
 
-void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls)
+static void take_offer(struct module *module, const struct offer *offer)
 {
-    module->calls = calls;
-    memcpy(module->name, offer->name, sizeof module->name);
-    module->number = module_number(module->name);
     module->inherited = offer->inherited;
+    module->helper = offer->helper;
     set_patience(module, offer);
     set_rows(module, offer->rows);
     set_door(module, offer->door);
     if (offer->door < 0)
         log_event("module.absent module=%s reason=\"%s\"", module->name, offer->error);
+}
+
+void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls)
+{
+    module->calls = calls;
+    memcpy(module->name, offer->name, sizeof module->name);
+    module->number = module_number(module->name);
+    take_offer(module, offer);
 }
 
 static struct channel *free_channel(struct channel *channel)
@@ -116,9 +134,15 @@ static void drop_idle(struct module *module)
         free_channel(atomic_exchange(&module->idle[i], NULL));
 }
 
+static void drop_greeting(struct module *module)
+{
+    module->greeting = free_channel(module->greeting);
+}
+
 void module_finish(struct module *module)
 {
     drop_idle(module);
+    drop_greeting(module);
     close_door(module);
     large_handles_finish(&module->large);
     free_rows(module);
@@ -145,6 +169,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     memcpy(module->name, parent->name, sizeof module->name);
     module->number = parent->number;
     module->inherited = parent->inherited;
+    module->start_ms = parent->start_ms;
     for (unsigned i = 0; i < sizeof module->patience / sizeof *module->patience; i++)
         atomic_store(&module->patience[i], atomic_load(&parent->patience[i]));
     module->door = -1;
@@ -155,6 +180,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     if (!sessions_inherit(&module->sessions, &parent->sessions) || !large_handles_inherit(&module->large, &parent->large))
         return false;
     atomic_store(&module->rows, atomic_load(&parent->rows)); /* never freed here: it is not in `kept` */
+    module->helper = parent->helper;
     set_door(module, parent->door);
     atomic_store(&module->slots_known, atomic_load(&parent->slots_known));
     atomic_store(&module->is_heir, true);
@@ -213,14 +239,33 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
     return CKR_OK;
 }
 
-struct channel *module_greet(struct module *module)
+void module_greet(struct module *module)
 {
-    return open_channel(module);
+    module->greeting = open_channel(module);
+    module->ready_by = now_ms() + module->start_ms;
 }
 
-CK_RV module_await(struct module *module, struct channel *greeting, uint32_t within_ms)
+/* Something has come, or the end. It is only looked for once nobody waits any more. */
+static bool has_come(const struct channel *channel, uint64_t by)
 {
-    CK_RV rv = greeting ? hear_hello(module, greeting, within_ms) : CKR_GENERAL_ERROR;
+    struct pollfd p = {.fd = channel->from, .events = POLLIN | POLLRDHUP};
+    int n;
+    do {
+        uint64_t now = now_ms();
+        n = poll(&p, 1, now < by ? (int)(by - now) : 0);
+    } while (n < 0 && errno == EINTR && !channel_is_anothers(channel));
+    return n != 0;
+}
+
+CK_RV module_await(struct module *module)
+{
+    struct channel *greeting = module->greeting;
+    if (greeting && !has_come(greeting, module->ready_by)) {
+        log_event("module.late module=%s", module->name);
+        return CKR_FUNCTION_FAILED;
+    }
+    module->greeting = NULL;
+    CK_RV rv = greeting ? hear_hello(module, greeting, HELLO_MS) : CKR_GENERAL_ERROR;
     if (rv != CKR_OK) {
         free_channel(greeting);
         close_door(module);
@@ -242,12 +287,28 @@ static CK_RV reopen(struct module *module)
     drop_idle(module);
     close_door(module);
     large_handles_finish(&module->large);
-    module->inherited = offers[0].inherited;
-    set_patience(module, &offers[0]);
-    set_rows(module, offers[0].rows);
     atomic_store(&module->is_heir, false);
-    set_door(module, offers[0].door);
-    return module_await(module, module_greet(module), DEADLINE_START);
+    take_offer(module, &offers[0]);
+    module_greet(module);
+    return module->greeting ? CKR_OK : CKR_GENERAL_ERROR;
+}
+
+bool module_is_late(struct module *module)
+{
+    pthread_mutex_lock(&module->lock);
+    bool late = module->greeting && now_ms() >= module->ready_by;
+    pthread_mutex_unlock(&module->lock);
+    return late;
+}
+
+bool module_start(struct module *module)
+{
+    if (atomic_load(&module->generation))
+        return true;
+    pthread_mutex_lock(&module->lock);
+    bool begun = atomic_load(&module->generation) || module->greeting || reopen(module) == CKR_OK;
+    pthread_mutex_unlock(&module->lock);
+    return begun;
 }
 
 CK_RV module_revive(struct module *module)
@@ -256,8 +317,10 @@ CK_RV module_revive(struct module *module)
     if (atomic_load(&module->generation))
         return CKR_OK;
     pthread_mutex_lock(&module->lock);
-    if (!atomic_load(&module->generation))
-        rv = reopen(module);
+    if (!atomic_load(&module->generation)) {
+        rv = module->greeting ? CKR_OK : reopen(module);
+        rv = rv == CKR_OK ? module_await(module) : rv;
+    }
     pthread_mutex_unlock(&module->lock);
     return rv;
 }
@@ -293,6 +356,25 @@ static void bury(struct module *module)
     drop_idle(module);
 }
 
+void module_give_up(struct module *module, struct channel *channel)
+{
+    uint32_t generation = channel->generation;
+    free_channel(channel);
+    pthread_mutex_lock(&module->lock);
+    bool present = atomic_load(&module->generation) == generation;
+    uint64_t helper = module->helper;
+    if (present) {
+        log_event("module.hung module=%s generation=%u", module->name, generation);
+        end_generation(module);
+        sessions_finish(&module->sessions);
+        drop_idle(module);
+        close_door(module); /* a helper that nobody can reach any more ends, if it can, without a broker too */
+    }
+    pthread_mutex_unlock(&module->lock);
+    if (present && helper)
+        attach_report_hung(module->name, helper);
+}
+
 void module_leave(struct module *module, uint32_t generation)
 {
     pthread_mutex_lock(&module->lock);
@@ -306,7 +388,7 @@ void module_leave(struct module *module, uint32_t generation)
     pthread_mutex_unlock(&module->lock);
 }
 
-static struct channel *take_new(struct module *module, uint32_t generation)
+static struct channel *take_new(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
 {
     pthread_mutex_lock(&module->lock);
     bool current = atomic_load(&module->generation) == generation;
@@ -317,18 +399,24 @@ static struct channel *take_new(struct module *module, uint32_t generation)
     if (!channel)
         return NULL;
     channel->generation = generation;
-    if (hear_hello(module, channel, DEADLINE_START) == CKR_OK)
+    uint32_t most = module->start_ms;
+    if (hear_hello(module, channel, within_ms && within_ms < most ? within_ms : most) == CKR_OK)
         return channel;
-    module_drop(module, channel);
+    *ret_late = channel->in.error == -ETIMEDOUT;
+    if (*ret_late)
+        module_give_up(module, channel);
+    else
+        module_drop(module, channel);
     return NULL;
 }
 
-struct channel *module_take(struct module *module, uint32_t generation)
+struct channel *module_take(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
 {
+    *ret_late = false;
     if (generation == 0 || atomic_load(&module->generation) != generation)
         return NULL;
     struct channel *channel = take_idle(module, generation);
-    return channel ? channel : take_new(module, generation);
+    return channel ? channel : take_new(module, generation, within_ms, ret_late);
 }
 
 void module_give(struct module *module, struct channel *channel)

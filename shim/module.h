@@ -28,6 +28,10 @@ struct module {
     _Atomic uint32_t of_sessions;   /* the generation in handles of sessions: in a child that shares a helper its own */
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */
+    uint64_t helper;                /* the broker's number of its process, 0 if it did not say */
+    uint32_t start_ms;              /* how long a new helper is waited for */
+    struct channel *greeting;       /* under the lock: to a helper that has yet to say hello */
+    uint64_t ready_by;              /* when nobody waits for that any more */
     _Atomic bool serial;            /* its provider gets one call at a time */
     struct identity door_identity;
     _Atomic bool inherited;         /* children share the helper */
@@ -58,18 +62,33 @@ bool module_has_heirs(const struct module *parent);
 /* Has no more to do with the helper of that generation. Its sessions remain, to be opened with the next helper. */
 void module_leave(struct module *module, uint32_t generation);
 
-/* Two steps, so that many helpers start at the same time. The channel is NULL when nobody is behind the door. */
-struct channel *module_greet(struct module *module);
-CK_RV module_await(struct module *module, struct channel *greeting, uint32_t within_ms);
+/*
+ * Two steps, so that many helpers start at the same time, each with a deadline of its own. The second is CKR_OK if the helper is
+ * ready; one that is late goes on starting, and is found ready by a later second step, which then does not wait.
+ */
+void module_greet(struct module *module);
+CK_RV module_await(struct module *module);
+
+/* Has yet to say hello, and nobody waits for it any more. */
+bool module_is_late(struct module *module);
+
+/* If the module has no helper, asks the broker for one, but does not wait for it. False if there is none to wait for. */
+bool module_start(struct module *module);
 
 /* Has the module a helper? If not, asks the broker for a new one: a new generation. CKR_OK if it has one then. */
 CK_RV module_revive(struct module *module);
 
-/* A channel of that generation, idle or new. NULL when that life is over or no channel can be opened. */
-struct channel *module_take(struct module *module, uint32_t generation);
+/*
+ * A channel of that generation, idle or new; for that its helper has so many milliseconds, 0 for as long as it has to start. NULL
+ * when that life is over, if the helper was too slow (then it is), or no channel can be opened.
+ */
+struct channel *module_take(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late);
 void module_give(struct module *module, struct channel *channel);
 
 /* A channel that is of no more use. If the helper is gone, ends the generation. */
 void module_drop(struct module *module, struct channel *channel);
+
+/* The channel of a call whose deadline has passed: ends the generation, and has the broker end the helper. */
+void module_give_up(struct module *module, struct channel *channel);
 
 #endif

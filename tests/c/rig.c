@@ -34,11 +34,25 @@ pthread_mutex_t *root_names_lock(void)
 
 int rig_next_door = -1;
 
+static struct offer offer_of(const char *name, int door, uint32_t start_ms)
+{
+    struct offer offer = {.door = door, .helper = HELPER, .short_ms = LONG_MS, .long_ms = LONG_MS, .start_ms = start_ms};
+    strcpy(offer.name, name);
+    return offer;
+}
+
+uint64_t rig_hung;
+
+void attach_report_hung(const char *module, uint64_t helper)
+{
+    expect(module[0]);
+    rig_hung = helper;
+}
+
 CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     *ret_count = 1;
-    ret_offers[0] = (struct offer){.door = rig_next_door, .short_ms = LONG_MS, .long_ms = LONG_MS};
-    strcpy(ret_offers[0].name, module);
+    ret_offers[0] = offer_of(module, rig_next_door, LONG_MS);
     rig_next_door = -1;
     return ret_offers[0].door < 0 ? CKR_GENERAL_ERROR : CKR_OK;
 }
@@ -99,13 +113,19 @@ static void *run_helper(void *argument)
     return NULL;
 }
 
+void helper_start_at(struct helper *h, conversation *converse, int door)
+{
+    int on = 1;
+    expect_number(0, setsockopt(door, SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
+    *h = (struct helper){.door = door, .converse = converse};
+    expect_number(0, pthread_create(&h->thread, NULL, run_helper, h));
+}
+
 int helper_start(struct helper *h, conversation *converse)
 {
-    int ends[2], on = 1;
+    int ends[2];
     make_pair(SOCK_SEQPACKET, ends);
-    expect_number(0, setsockopt(ends[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
-    *h = (struct helper){.door = ends[1], .converse = converse};
-    expect_number(0, pthread_create(&h->thread, NULL, run_helper, h));
+    helper_start_at(h, converse, ends[1]);
     return ends[0];
 }
 
@@ -195,15 +215,21 @@ struct module *rig_module(void)
     return &rig_state.modules[0];
 }
 
+void rig_module_init(struct module *module, int door, uint32_t start_ms)
+{
+    struct offer offer = offer_of("one", door, start_ms);
+    module_init(module, &offer, &rig_state.calls);
+}
+
 void rig_begin(conversation *converse)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct offer offer = {.name = "one", .door = helper_start(&rig_helper, converse), .short_ms = LONG_MS, .long_ms = LONG_MS};
     pthread_once(&once, serve_init);
     memset(&rig_state, 0, sizeof rig_state);
     rig_state.n_modules = 1;
-    module_init(rig_module(), &offer, &rig_state.calls);
-    expect_number(CKR_OK, module_await(rig_module(), module_greet(rig_module()), LONG_MS));
+    rig_module_init(rig_module(), helper_start(&rig_helper, converse), LONG_MS);
+    module_greet(rig_module());
+    expect_number(CKR_OK, module_await(rig_module()));
 }
 
 void rig_end(void)

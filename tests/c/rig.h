@@ -10,7 +10,7 @@
 
 #include "exchange.h"
 
-enum { MOST_CHANNELS = 64, TICK_MS = 20, LONG_MS = 60000 };
+enum { MOST_CHANNELS = 64, TICK_MS = 20, LONG_MS = 60000, HELPER = 4711 };
 
 /* What a helper does with a channel after its hello. */
 typedef void conversation(struct channel *channel);
@@ -27,6 +27,9 @@ struct helper {
 /* Returns the caller's end of its door. */
 int helper_start(struct helper *helper, conversation *converse);
 
+/* At a door that there is already. */
+void helper_start_at(struct helper *helper, conversation *converse, int door);
+
 /* As if the process had ended: nothing is behind the door, every channel is closed. */
 void helper_dies(struct helper *helper);
 
@@ -41,9 +44,12 @@ uint32_t rig_take_request(struct channel *channel);
 
 extern struct state rig_state;
 extern struct helper rig_helper;
+extern uint64_t rig_hung; /* the helper that was reported last */
 extern int rig_next_door; /* what the broker offers next, -1 for nothing */
 
 struct module *rig_module(void);
+/* A module with a helper's door, and how long its helper may take to start. */
+void rig_module_init(struct module *module, int door, uint32_t start_ms);
 void rig_begin(conversation *converse);
 void rig_end(void);
 

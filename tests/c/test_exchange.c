@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "fd_count.h"
 #include "rig.h"
@@ -85,6 +86,14 @@ static void slots_are_renamed(void)
     rig_end();
 }
 
+static struct channel *take_channel(void)
+{
+    bool late;
+    struct channel *channel = module_take(rig_module(), atomic_load(&rig_module()->generation), 0, &late);
+    expect(channel && !late);
+    return channel;
+}
+
 /* A plaintext was on the shelf, which stays when the call is over. */
 static void the_shelf_is_wiped_after_secrets(void)
 {
@@ -97,7 +106,7 @@ static void the_shelf_is_wiped_after_secrets(void)
     expect(functions[FN_C_Decrypt].secret);
     expect_number(CKR_OK, rig_call(FN_C_Decrypt, words, 1));
     expect_number((uint8_t)~0x5a, out[LONG - 1]);
-    struct channel *channel = module_take(rig_module(), atomic_load(&rig_module()->generation));
+    struct channel *channel = take_channel();
     const struct shelf *shelf = &channel->bell.shelf;
     expect(shelf->base != NULL);
     for (size_t i = 0; i < shelf->size; i++)
@@ -331,12 +340,31 @@ static void a_helper_that_hangs_hangs_nobody(void)
     atomic_store(&rounds, 0);
     rig_begin(say_nothing_once);
     rig_module()->patience[PATIENCE_SHORT] = rig_module()->patience[PATIENCE_LONG] = TICK_MS;
-    struct channel *channel = module_take(rig_module(), atomic_load(&rig_module()->generation));
+    struct channel *channel = take_channel();
     channel_set_ticks(channel, TICK_MS, TICK_MS);
     module_give(rig_module(), channel);
     expect_number(CKR_DEVICE_ERROR, rig_random());
-    rig_module()->patience[PATIENCE_SHORT] = rig_module()->patience[PATIENCE_LONG] = LONG_MS;
-    rig_expect_random(5);
+    expect_number(HELPER, rig_hung);
+    expect_number(0, atomic_load(&rig_module()->generation));
+    expect_number(-1, rig_module()->door);
+    rig_end();
+}
+
+/* It has a channel that is busy, and does not say hello on another. */
+static void a_helper_that_takes_no_channel_hangs_nobody(void)
+{
+    rig_begin(rig_serve);
+    struct channel *busy = take_channel();
+    int ends[2];
+    make_pair(SOCK_SEQPACKET, ends);
+    close(rig_module()->door);
+    rig_module()->door = ends[0];
+    rig_module()->patience[PATIENCE_SHORT] = rig_module()->patience[PATIENCE_LONG] = TICK_MS;
+    rig_hung = 0;
+    expect_number(CKR_DEVICE_ERROR, rig_random());
+    expect_number(HELPER, rig_hung);
+    module_give(rig_module(), busy);
+    close(ends[1]);
     rig_end();
 }
 
@@ -375,7 +403,8 @@ static const struct test tests[] = {
     TEST(a_fault_costs_one_call, "a request at fault costs its own call and no other"),
     TEST(an_answer_that_is_none_is_a_device_error, "an answer that is none is not believed"),
     TEST(an_answer_too_many_ends_the_channel, "an answer too many is not taken for the next"),
-    TEST(a_helper_that_hangs_hangs_nobody, "a helper that does not answer in time is not waited for"),
+    TEST(a_helper_that_hangs_hangs_nobody, "a call never answered is CKR_DEVICE_ERROR, and its helper is given up and reported"),
+    TEST(a_helper_that_takes_no_channel_hangs_nobody, "nor does one that takes no channel"),
     TEST(an_ending_application_says_so, "a call that is interrupted by C_Finalize says so"),
     TEST(nothing_is_sent_after_the_end_has_begun, "a call that has its channel only after C_Finalize has begun is not sent"),
 };

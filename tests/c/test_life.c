@@ -1,4 +1,5 @@
 /* The lives of a module: how one begins, how it ends, and that nothing of it is valid in the next. */
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,37 +14,62 @@ static void a_provider_that_failed_says_why(void)
 {
     static struct helper failing;
     static struct module absent;
-    struct offer offer = {.name = "two", .door = helper_start(&failing, rig_serve), .short_ms = LONG_MS, .long_ms = LONG_MS};
+    rig_module_init(&absent, helper_start(&failing, rig_serve), LONG_MS);
     failing.rv = CKR_TOKEN_NOT_RECOGNIZED;
-    module_init(&absent, &offer, &rig_state.calls);
-    expect_number(CKR_TOKEN_NOT_RECOGNIZED, module_await(&absent, module_greet(&absent), LONG_MS));
+    module_greet(&absent);
+    expect_number(CKR_TOKEN_NOT_RECOGNIZED, module_await(&absent));
     expect_number(0, atomic_load(&absent.generation));
     expect_number(-1, absent.door);
     module_finish(&absent);
     helper_dies(&failing);
 }
 
-/* It takes the channel and says no hello. */
-static void a_silent_helper_is_no_helper(void)
+/* It takes the channel and says no hello, until somebody else does. */
+static void a_late_helper_is_not_waited_for_twice(void)
+{
+    static struct helper late;
+    static struct module slow;
+    int ends[2];
+    make_pair(SOCK_SEQPACKET, ends);
+    rig_module_init(&slow, ends[0], TICK_MS);
+    expect(!module_is_late(&slow));
+    module_greet(&slow);
+    expect_number(CKR_FUNCTION_FAILED, module_await(&slow));
+    expect_number(0, atomic_load(&slow.generation));
+    expect(module_is_late(&slow));
+    expect(module_start(&slow));
+    expect_number(CKR_FUNCTION_FAILED, module_revive(&slow));
+    helper_start_at(&late, rig_serve, ends[1]);
+    while (module_revive(&slow) != CKR_OK)
+        sched_yield();
+    expect(!module_is_late(&slow));
+    expect(atomic_load(&slow.generation) != 0);
+    module_finish(&slow);
+    helper_dies(&late);
+}
+
+static void a_helper_that_never_comes_is_dropped(void)
 {
     static struct module silent;
     int ends[2];
     make_pair(SOCK_SEQPACKET, ends);
-    struct offer offer = {.name = "two", .door = ends[0], .short_ms = LONG_MS, .long_ms = LONG_MS};
-    module_init(&silent, &offer, &rig_state.calls);
-    expect_number(CKR_GENERAL_ERROR, module_await(&silent, module_greet(&silent), TICK_MS));
-    expect_number(0, atomic_load(&silent.generation));
-    module_finish(&silent);
+    rig_module_init(&silent, ends[0], TICK_MS);
+    module_greet(&silent);
+    expect_number(CKR_FUNCTION_FAILED, module_await(&silent));
     close(ends[1]);
+    expect_number(CKR_GENERAL_ERROR, module_revive(&silent));
+    expect(!module_is_late(&silent));
+    expect(!module_start(&silent));
+    module_finish(&silent);
 }
 
 static void a_module_without_a_door_is_no_helper(void)
 {
     static struct module absent;
-    struct offer offer = {.name = "two", .door = -1, .error = "there is no such file", .short_ms = LONG_MS, .long_ms = LONG_MS};
-    module_init(&absent, &offer, &rig_state.calls);
-    expect(module_greet(&absent) == NULL);
-    expect_number(CKR_GENERAL_ERROR, module_await(&absent, NULL, LONG_MS));
+    rig_module_init(&absent, -1, LONG_MS);
+    module_greet(&absent);
+    expect(absent.greeting == NULL);
+    expect_number(CKR_GENERAL_ERROR, module_await(&absent));
     module_finish(&absent);
 }
 
@@ -53,9 +79,9 @@ static void nobody_behind_the_door_is_no_helper(void)
     int ends[2];
     make_pair(SOCK_SEQPACKET, ends);
     close(ends[1]);
-    struct offer offer = {.name = "two", .door = ends[0], .short_ms = LONG_MS, .long_ms = LONG_MS};
-    module_init(&absent, &offer, &rig_state.calls);
-    expect_number(CKR_GENERAL_ERROR, module_await(&absent, module_greet(&absent), LONG_MS));
+    rig_module_init(&absent, ends[0], LONG_MS);
+    module_greet(&absent);
+    expect_number(CKR_GENERAL_ERROR, module_await(&absent));
     module_finish(&absent);
 }
 
@@ -97,9 +123,10 @@ static void a_channel_of_another_life_is_not_used(void)
 {
     rig_begin(rig_serve);
     uint32_t generation = atomic_load(&rig_module()->generation);
-    expect(module_take(rig_module(), generation + 1) == NULL);
-    expect(module_take(rig_module(), 0) == NULL);
-    struct channel *channel = module_take(rig_module(), generation);
+    bool late;
+    expect(module_take(rig_module(), generation + 1, 0, &late) == NULL);
+    expect(module_take(rig_module(), 0, 0, &late) == NULL);
+    struct channel *channel = module_take(rig_module(), generation, 0, &late);
     expect(channel != NULL);
     channel->generation = generation + 1; /* left over from another */
     module_give(rig_module(), channel);
@@ -110,7 +137,8 @@ static void a_channel_of_another_life_is_not_used(void)
 
 static const struct test tests[] = {
     TEST(a_provider_that_failed_says_why, "what the provider's C_Initialize answered is what the application hears"),
-    TEST(a_silent_helper_is_no_helper, "a helper that does not say hello is not waited for for ever"),
+    TEST(a_late_helper_is_not_waited_for_twice, "a helper that is slow to say hello is waited for once, and used when it has"),
+    TEST(a_helper_that_never_comes_is_dropped, "a helper that ends instead makes room for another"),
     TEST(a_module_without_a_door_is_no_helper, "a module that the broker could not start is absent"),
     TEST(nobody_behind_the_door_is_no_helper, "a module without a helper is told at once"),
     TEST(a_new_helper_is_a_new_life, "a new helper is a new life: nothing of the old one is valid"),
