@@ -1,7 +1,7 @@
 """The broker: accepts doors, serves the channels opened through them, starts helpers and sees them end.
 
 Knows who owns what: a task group owns the doors, each door's owns its channels, another owns the helpers.
-Must not see a Cryptoki call, nor end a helper.
+Must not see a Cryptoki call.
 """
 
 import asyncio
@@ -13,20 +13,23 @@ import socket
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from p11host import log, narrow_helper_path
-from p11host.applications import Application, Applications, Caller, Quota, Running
+from p11host.applications import Application, Applications, Caller, Quota
 from p11host.channel import Channel
+from p11host.circuit import Circuits, State
 from p11host.client import ULONG, peer_credentials
 from p11host.config import Config, Module
 from p11host.control import Control
-from p11host.door import Door, Opened
+from p11host.door import Door, Hung, Opened
 from p11host.errors import P11HostError
 from p11host.helper import Spawned, spawn, watch
 from p11host.limits import deadlines, limits
 from p11host.listen import Listener
-from p11host.provider import NARROW, CheckedProviders
+from p11host.lives import Lives
+from p11host.provider import NARROW, CheckedProviders, stamp
 from p11host.readiness import readable
 from p11host.reload import Configuration
 from p11host.sandbox.confine import Confinement
@@ -76,7 +79,8 @@ class Broker:
         self._serving: asyncio.Task[None] | None = None
         self._helpers = asyncio.TaskGroup()
         self._spares = Spares()
-        self._owners: dict[int, tuple[Caller, Running]] = {}
+        self._lives = Lives(self._applications, Circuits())
+        self._stamps: dict[str, tuple[int, ...]] = {}
 
     async def run(self) -> None:
         """Serve until `stop`, or until nobody has needed us for a while. Helpers go on."""
@@ -103,18 +107,57 @@ class Broker:
         """Return the applications `caller` may know of: its user's own, or all for the broker's user."""
         return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
 
-    async def start(self, caller: Caller, module: Module) -> socket.socket:
-        """Start a helper of `module` for `caller` and return its door, or raise P11HostError."""
+    def circuit(self, caller: Caller, module: str) -> State | None:
+        """Return the state of a module's circuit as `caller` may know it, None if all is well."""
+        return self._lives.circuit(module, self._uid_seen_by(caller))
+
+    def restart(self, caller: Caller, module: Module) -> int:
+        """End all helpers of `module` that are the caller's to end, and hold none back; return how many."""
+        self._spares.discard(module.name)
+        count = self._lives.restart(module.name, self._uid_seen_by(caller))
+        log.info("module.restarted", module=module.name, helpers=count, by=caller.pid, uid=caller.uid)
+        return count
+
+    async def start(self, caller: Caller, module: Module, *, patient: bool) -> Spawned:
+        """Start a helper of `module` for `caller`, whose its door then is, or raise P11HostError.
+
+        One that is held back for a moment is waited for if the caller is `patient`.
+        """
         try:
+            await self._await_turn(caller, module, patient=patient)
             spawned = await self._helper_for(caller, module)
         except P11HostError as error:
             self._log_refusal(module, error)
             raise
         self._refusals.pop(module.name, None)
-        log.info("helper.started", module=module.name, pid=spawned.pid, application=caller.pid)
-        self._assign(caller, spawned)
+        self._lives.assign(caller, spawned)
+        self._note()
         self._helpers.create_task(contained("spare", self._prepare(module)))
-        return spawned.door
+        return spawned
+
+    async def _await_turn(self, caller: Caller, module: Module, *, patient: bool) -> None:
+        """Return when a helper may be started: a moment after deaths, and never while a circuit is open."""
+        if self._is_new(module):
+            self._lives.renewed(module.name)
+        self._lives.check(caller, module)
+        pause = self._lives.pause(caller, module)
+        if pause and not patient:
+            raise P11HostError(f"the last of module {module.name} died at once; try again in {pause:.1f} s")
+        await asyncio.sleep(pause)
+
+    def _is_new(self, module: Module) -> bool:
+        """Tell whether the file of a provider is another than at the last start, and log that."""
+        now = stamp(module.path)
+        before = self._stamps.get(module.name, now)
+        self._stamps[module.name] = now
+        if now == before:
+            return False
+        log.warning("provider.replaced", module=module.name, path=module.path)
+        return True
+
+    def _uid_seen_by(self, caller: Caller) -> int | None:
+        """Return whose helpers are a caller's affair: None for all."""
+        return None if caller.uid in (0, os.geteuid()) else caller.uid
 
     async def _helper_for(self, caller: Caller, module: Module) -> Spawned:
         """Return a helper that waits, or else a new one."""
@@ -132,25 +175,19 @@ class Broker:
     def _spawn(self, module: Module, *, spare: bool = False) -> Spawned:
         profile = self._confinement.of(module).packed
         spawned = spawn(self._helper(module), module, self._nofile, profile, spare=spare)
+        self._lives.begin(spawned)
         self._helpers.create_task(self._watch(spawned))
         return spawned
-
-    def _assign(self, caller: Caller, spawned: Spawned) -> None:
-        """Note whose a helper is from now on."""
-        running = Running(spawned.module, spawned.pid, spawned.roll.pids if spawned.roll else None)
-        self._applications.add(caller, running)
-        self._owners[spawned.pid] = caller, running
-        self._note()
 
     async def _prepare(self, module: Module) -> None:
         """Start a helper for whoever asks next. Not before what was asked for has been answered."""
         await asyncio.sleep(SPARE_DELAY)
         wanted = self._settings.spares and module.spare and not self._spares.has(module)
-        if wanted and self._providers.is_known(module.path):
+        if wanted and self._lives.is_well(module.name) and self._providers.is_known(module.path):
             with suppress(P11HostError):  # whoever asks next is told
-                stamp = self._stamp(module)
+                made_of = self._stamp(module)
                 spawned = self._spawn(module, spare=True)
-                self._spares.keep(Spare(module, stamp, spawned))
+                self._spares.keep(Spare(module, made_of, spawned))
                 log.debug("helper.spare", module=module.name, pid=spawned.pid)
 
     def _stamp(self, module: Module) -> Stamp:
@@ -249,26 +286,36 @@ class Broker:
 
     async def _serve_door(self, door: Door, uid: int) -> None:
         """Serve every channel opened through a door; the door is done when the last of them is."""
-        number, dropped = next(self._numbers), 0
-        room = asyncio.Semaphore(limits().channels)
-        async with asyncio.TaskGroup() as channels:
-            while True:
-                try:
-                    opened = await door.receive()
-                except RemoteError as error:
-                    dropped += 1
-                    _log_dropped(number, uid, dropped, error)
-                    continue
-                if opened is None:
-                    return
-                caller = Caller(number, opened.pid, uid, opened.hello.program or "", next(self._numbers))
-                if room.locked() or not self._quota.take(uid, CHANNEL_COST):
-                    opened.socket.close()
-                    dropped += 1
-                    _log_dropped(number, uid, dropped, RemoteError("limit", "too many channels"))
-                    continue
-                await room.acquire()
-                channels.create_task(self._own_channel(opened, caller, room))
+        number = next(self._numbers)
+        try:
+            async with asyncio.TaskGroup() as channels:
+                await self._serve_opened(door, uid, number, channels)
+        finally:
+            self._lives.forget(number)
+
+    async def _serve_opened(self, door: Door, uid: int, number: int, channels: asyncio.TaskGroup) -> None:
+        """Give each channel its task, until no more can come."""
+        dropped, room = 0, asyncio.Semaphore(limits().channels)
+        while True:
+            try:
+                opened = await door.receive()
+            except RemoteError as error:
+                dropped += 1
+                _log_dropped(number, uid, dropped, error)
+                continue
+            if opened is None:
+                return
+            if isinstance(opened, Hung):
+                self._lives.hung(number, opened.sender, opened.module, opened.pid)
+                continue
+            caller = Caller(number, opened.pid, uid, opened.hello.program or "", next(self._numbers))
+            if room.locked() or not self._quota.take(uid, CHANNEL_COST):
+                opened.socket.close()
+                dropped += 1
+                _log_dropped(number, uid, dropped, RemoteError("limit", "too many channels"))
+                continue
+            await room.acquire()
+            channels.create_task(self._own_channel(opened, caller, room))
 
     async def _own_channel(self, opened: Opened, caller: Caller, room: asyncio.Semaphore) -> None:
         channel = Channel(opened.socket)
@@ -295,12 +342,10 @@ class Broker:
     async def _watch(self, spawned: Spawned) -> None:
         """See a helper end, whoever has it then."""
         try:
-            await contained("helper", watch(spawned))
+            await contained("helper", watch(spawned, partial(self._lives.ended, spawned)))
         finally:
             self._spares.drop(spawned)
-            if owned := self._owners.pop(spawned.pid, None):
-                caller, running = owned
-                self._applications.remove(caller, running)
+            if caller := self._lives.remove(spawned):
                 self._quota.give(caller.uid, HELPER_COST)
                 self._note()
 

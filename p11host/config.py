@@ -26,7 +26,7 @@ IDLE = 300
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A provider under a name: `[module.NAME]`. `short` and `long` are deadlines in ms, 0 for none.
+    """A provider under a name: `[module.NAME]`. `short`, `long` and `start` are deadlines in ms.
 
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
@@ -43,6 +43,7 @@ class Module:
     enabled: bool
     short: int
     long: int
+    start: int
     file: Path
     tables: tuple[Path, ...] = ()
     rows: bytes = b""

@@ -24,6 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*\$?")
 _DEADLINE_MOST = (1 << 31) - 1
+_MILLISECONDS = f"milliseconds, 1 to {_DEADLINE_MOST}: every wait ends"
 _PRIORITY_MOST = 1 << 31
 _RESERVED_MOST = 1 << 14
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -78,14 +79,15 @@ Reserved = Annotated[str, AfterValidator(_reserved)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Account = Annotated[str, AfterValidator(_account)]
 Rows = dict[str, Any]
-Milliseconds = Annotated[int, Field(ge=0, le=_DEADLINE_MOST)]
+Milliseconds = Annotated[int, Field(ge=1, le=_DEADLINE_MOST)]
 
 
 class DeadlinesTable(Table):
-    """`deadlines = {short = …, long = …}`."""
+    """`deadlines = {short = …, long = …, start = …}`."""
 
-    short: Milliseconds | None = Field(default=None, description="milliseconds (0 for no deadline)")
-    long: Milliseconds | None = Field(default=None, description="milliseconds (0 for no deadline)")
+    short: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
+    long: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
+    start: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
 
 
 class ModuleTable(Table):
@@ -109,7 +111,8 @@ class ModuleTable(Table):
     enabled: bool = Field(default=True, description="true or false")
     spare: bool = Field(default=True, description="true or false")
     deadlines: DeadlinesTable = Field(
-        default=DeadlinesTable(), description="{ short = milliseconds, long = milliseconds }"
+        default=DeadlinesTable(),
+        description="{ short = milliseconds, long = milliseconds, start = milliseconds }",
     )
     sandbox: Switch = Field(
         default=SandboxTable(), description='"on", "off" or a table [module.NAME.sandbox] (docs/sandbox.md)'
@@ -193,7 +196,7 @@ def _rows(source: Source, name: str, table: ModuleTable, problems: list[str]) ->
 
 
 def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
-    short, long = table.deadlines.short, table.deadlines.long
+    short, long, start = table.deadlines.short, table.deadlines.long, table.deadlines.start
     return Module(
         name=name,
         path=Path(table.path),
@@ -205,6 +208,7 @@ def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
         enabled=table.enabled,
         short=deadlines().short if short is None else short,
         long=deadlines().long if long is None else long,
+        start=deadlines().start if start is None else start,
         file=file,
         tables=tuple(Path(path) for path in table.tables),
         rows=rows,

@@ -7,14 +7,16 @@ through as they are.
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p11host import log
 from p11host.applications import Application, Caller, Running
+from p11host.circuit import State
 from p11host.config import Config, Module
 from p11host.errors import P11HostError
+from p11host.helper import Spawned
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
 
 
@@ -24,8 +26,14 @@ class Host(Protocol):
     def config(self) -> Config:
         """Return the configuration as it is now."""
 
-    async def start(self, caller: Caller, module: Module) -> socket.socket:
-        """Start a helper for `caller` and return its door, or raise P11HostError."""
+    async def start(self, caller: Caller, module: Module, *, patient: bool) -> Spawned:
+        """Start a helper for `caller`, whose its door then is, or raise P11HostError."""
+
+    def restart(self, caller: Caller, module: Module) -> int:
+        """End the caller's helpers of a module and hold none back; return how many there were."""
+
+    def circuit(self, caller: Caller, module: str) -> State | None:
+        """Return the state of a module's circuit, None if all is well."""
 
     def applications(self, caller: Caller) -> list[Application]:
         """Return the applications `caller` may know of."""
@@ -44,6 +52,9 @@ class Answer:
             door.close()
 
 
+Offer = tuple[dict[str, Any], socket.socket | None]
+
+
 class Control:
     """Serves one caller."""
 
@@ -53,6 +64,7 @@ class Control:
         self._methods: dict[str, Callable[[Mapping[str, Any], Answer], Awaitable[dict[str, Any]]]] = {
             "attach": self._attach,
             "open": self._open,
+            "restart": self._restart,
             "status": self._status,
         }
 
@@ -81,24 +93,42 @@ class Control:
         return Answer(Response(answer.response.msgid, Fault(code, short_text(text)), None))
 
     async def _attach(self, _: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        return {"modules": [await self._start(module, answer) for module in self._host.config().enabled]}
+        modules = self._host.config().enabled
+        starts = [self._start(module, patient=False) for module in modules]
+        return {"modules": [_add(answer, each) for each in await _all_of(starts)]}
 
     async def _open(self, params: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        name = params.get("module")
-        if not is_name(name):
-            raise RemoteError("malformed", "open needs a module's name")
-        return {"modules": [await self._start(self._module(str(name)), answer)]}
+        module = self._module("open", params)
+        return {"modules": [_add(answer, await self._start(module, patient=True))]}
+
+    async def _restart(self, params: Mapping[str, Any], _: Answer) -> dict[str, Any]:
+        module = self._module("restart", params)
+        return {"module": module.name, "helpers": self._host.restart(self._caller, module)}
 
     async def _status(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         config = self._host.config()
         return {
             "pid": os.getpid(),
             "config": [str(path) for path in config.files],
-            "modules": [{"name": module.name, "path": str(module.path)} for module in config.enabled],
-            "applications": [_application(known) for known in self._host.applications(self._caller)],
+            "modules": [self._described(module) for module in config.enabled],
+            "applications": [
+                _application(known, [module.name for module in config.enabled])
+                for known in self._host.applications(self._caller)
+            ],
         }
 
-    def _module(self, name: str) -> Module:
+    def _described(self, module: Module) -> dict[str, Any]:
+        said: dict[str, Any] = {"name": module.name, "path": str(module.path)}
+        state = self._host.circuit(self._caller, module.name)
+        return said if state is None else said | {"circuit": _circuit(state)}
+
+    def _module(self, method: str, params: Mapping[str, Any]) -> Module:
+        name = params.get("module")
+        if not is_name(name):
+            raise RemoteError("malformed", f"{method} needs a module's name")
+        return self._enabled(str(name))
+
+    def _enabled(self, name: str) -> Module:
         modules = {module.name: module for module in self._host.config().modules}
         module = modules.get(name)
         if module is None:
@@ -109,23 +139,54 @@ class Control:
             raise RefusedError("refused", f"{module.file}: module.{name}.enabled is false")
         return module
 
-    async def _start(self, module: Module, answer: Answer) -> dict[str, Any]:
-        """Return a module as section 6 describes it; its door, if it has one, joins the answer's."""
-        said = {"name": module.name, "fork": module.fork, "short": module.short, "long": module.long}
+    async def _start(self, module: Module, *, patient: bool) -> Offer:
+        """Return a module as section 6 describes it, and its door, if it has one."""
+        said: dict[str, Any] = {"name": module.name, "fork": module.fork}
+        said |= {"short": module.short, "long": module.long, "start": module.start}
         if module.rows:
             said["rows"] = module.rows
         try:
-            answer.doors.append(await self._host.start(self._caller, module))
+            spawned = await self._host.start(self._caller, module, patient=patient)
         except P11HostError as error:
-            return said | {"door": False, "error": short_text(str(error))}
-        return said | {"door": True}
+            return said | {"door": False, "error": short_text(str(error))}, None
+        return said | {"door": True, "pid": spawned.pid}, spawned.door
 
 
-def _application(application: Application) -> dict[str, Any]:
+async def _all_of(starts: Sequence[Coroutine[Any, Any, Offer]]) -> list[Offer]:
+    """Await all at the same time; if one fails, or we are cancelled, close the doors that there are."""
+    tasks = [asyncio.ensure_future(start) for start in starts]
+    try:
+        return [await task for task in tasks]
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for offer in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(offer, BaseException) and offer[1] is not None:
+                offer[1].close()
+        raise
+
+
+def _add(answer: Answer, offer: Offer) -> dict[str, Any]:
+    """Return what is said of a module; its door joins the answer's."""
+    said, door = offer
+    if door is not None:
+        answer.doors.append(door)
+    return said
+
+
+def _circuit(state: State) -> dict[str, Any]:
+    retry = round(state.retry * 1000)
+    return {"open": state.is_open, "deaths": state.deaths, "last": state.last, "retry": retry}
+
+
+def _application(application: Application, order: list[str]) -> dict[str, Any]:
+    """Describe an application, its helpers in the order of the modules."""
+    places = {name: place for place, name in enumerate(order)}
+    helpers = sorted(application.helpers, key=lambda helper: places.get(helper.module, len(places)))
     return {
         "pid": application.caller.pid,
         "program": application.caller.program,
-        "helpers": [_helper(helper) for helper in application.helpers],
+        "helpers": [_helper(helper) for helper in helpers],
     }
 
 

@@ -15,7 +15,7 @@ from p11host.client import descriptors_of
 from p11host.limits import limits
 from p11host.readiness import readable
 from p11host.scan import control_frame
-from p11host.wire import Hello, RemoteError, decode
+from p11host.wire import Hello, Notification, RemoteError, decode, is_name, map_of
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
@@ -36,14 +36,26 @@ class Opened:
     pid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A report without a channel: a call to this helper has passed its deadline. `sender` is as in Opened."""
+
+    module: str
+    pid: int
+    sender: int
+
+
 class Door:
     """One application's connection. Nothing is ever sent through it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
-    async def receive(self) -> Opened | None:
-        """Return the next channel, None at the end. RemoteError if it is none; the door stays usable."""
+    async def receive(self) -> Opened | Hung | None:
+        """Return the next channel or report, None at the end.
+
+        RemoteError if it is neither; the door stays usable.
+        """
         # What is there already needs no watching; but others have their turn before it.
         await asyncio.sleep(0)
         while True:
@@ -64,12 +76,17 @@ class Door:
         self._socket.close()
 
 
-def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened:
-    """Return the channel that a message hands over; if none, RemoteError, and its descriptors closed."""
+def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened | Hung:
+    """Return the channel that a message hands over, or what it reports.
+
+    RemoteError if it is neither, and its descriptors closed.
+    """
     descriptors = descriptors_of(ancillary)
     try:
         if flags & socket.MSG_TRUNC:
             raise RemoteError("limit", f"hello longer than {limits().hello} bytes")
+        if data and not descriptors and (report := _report(data, _sender(ancillary))):
+            return report
         if len(descriptors) != 1 or flags & socket.MSG_CTRUNC:
             raise RemoteError("malformed", f"{len(descriptors) or 'no'} descriptors, not one")
         hello = Hello.of(decode(data, control_frame()))
@@ -77,6 +94,18 @@ def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _report(data: bytes, sender: int) -> Hung | None:
+    """Return what a message without a descriptor reports, None if that is nothing known."""
+    message = decode(data, control_frame())
+    if not isinstance(message, Notification) or message.method != "hung":
+        return None
+    said = map_of(message.params)
+    module, pid = said.get("module"), said.get("pid")
+    if not is_name(module) or not isinstance(pid, int) or pid <= 0:
+        raise RemoteError("malformed", "a report of nobody's helper")
+    return Hung(str(module), pid, sender)
 
 
 def _stream(descriptors: list[int]) -> socket.socket:

@@ -1,7 +1,7 @@
-"""A helper's life as the broker sees it: spawned, listened to on its standard error, reaped.
+"""A helper's life as the broker sees it: spawned, listened to on its standard error, ended if told, reaped.
 
-Knows command line, environment and descriptors of a helper. Must not know applications, nor end a helper:
-that is for the helper itself, when its owners have gone.
+Knows command line, environment and descriptors of a helper. Must not know applications: when its owners have
+gone a helper ends by itself.
 """
 
 import asyncio
@@ -12,20 +12,22 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p11host import log, refusals
 from p11host.config import Module
 from p11host.errors import P11HostError
+from p11host.limits import deadlines
 from p11host.lines import Lines
+from p11host.obituary import Obituary, reap
 from p11host.paths import provider_environment
 from p11host.readiness import readable
-from p11host.roll import Roll
+from p11host.slate import Slate
 
-#: Where a helper finds its door, files with its module's rows and profile, and its roll.
-DOOR, ROWS, ROLL, PROFILE = 3, 4, 5, 6
+#: Where a helper finds its door, files with its module's rows and profile, and its slate.
+DOOR, ROWS, SLATE, PROFILE = 3, 4, 5, 6
 _LAST = PROFILE
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
@@ -43,14 +45,22 @@ _DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A helper that was started. `door` is the application's end; whoever takes this owns the descriptors."""
+    """A helper that was started. `door` is the application's; whoever takes this owns the descriptors.
+
+    `to_end` is set by whoever wants it to end, and `wanted` if nothing was wrong with it. `born` is a time of
+    the monotonic clock.
+    """
 
     module: str
     pid: int
     pidfd: int
     door: socket.socket
     stderr: int
-    roll: Roll | None = None
+    slate: Slate
+    shared: bool = False
+    to_end: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    born: float = field(default_factory=time.monotonic)
 
 
 def command(program: Path, module: Module, *, confined: bool, spare: bool = False) -> list[str]:
@@ -61,12 +71,12 @@ def command(program: Path, module: Module, *, confined: bool, spare: bool = Fals
     if module.threads == 1:
         words.append("--serialize")
     if module.fork == "inherit":
-        words += ["--shared", str(ROLL)]
+        words.append("--shared")
     if module.rows:
         words += ["--rows", str(ROWS)]
     if confined:
         words += ["--profile", str(PROFILE)]
-    return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
+    return [*words, "--slate", str(SLATE), "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
 def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
@@ -99,11 +109,9 @@ def spawn(
         for file in (rows, confinement):
             if file is not None:
                 theirs.callback(os.close, file)
-        roll = Roll.make(above=_LAST) if module.fork == "inherit" else None
-        if roll is not None:
-            failed.callback(roll.close)
-        given = {DOOR: helper_door.fileno(), ROWS: rows, ROLL: roll.descriptor if roll else None}
-        given[PROFILE] = confinement
+        slate = Slate.make(above=_LAST)
+        failed.callback(slate.close)
+        given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: confinement}
         try:
             with _descriptor_limit(nofile):
                 words = command(program, module, confined=bool(profile), spare=spare)
@@ -112,26 +120,48 @@ def spawn(
             raise P11HostError(
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
             ) from error
-        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, roll)
+        shared = module.fork == "inherit"
+        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, slate, shared)
         failed.pop_all()
     return spawned
 
 
-async def watch(spawned: Spawned) -> None:
-    """Log what a helper writes until it has ended, and reap it. Cancelled, it leaves the helper running."""
+async def watch(spawned: Spawned, ended: Callable[[Obituary], None]) -> None:
+    """Log what a helper writes until it has ended, reap it, and tell `ended`.
+
+    Cancelled, it leaves the helper running.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             stderr = group.create_task(_log_stderr(spawned))
+            ending = group.create_task(_end_when_told(spawned))
             await readable(spawned.pidfd)
-            _reap(spawned)
+            ending.cancel()
+            ended(_obituary(spawned))
             _, still_open = await asyncio.wait([stderr], timeout=LAST_WORDS)
             for task in still_open:
                 task.cancel()
     finally:
         os.close(spawned.pidfd)
         os.close(spawned.stderr)
-        if spawned.roll is not None:
-            spawned.roll.close()
+        spawned.slate.close()
+
+
+async def _end_when_told(spawned: Spawned) -> None:
+    """Wait until the helper is to end; then ask it, and a moment later leave it no choice."""
+    await spawned.to_end.wait()
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(spawned.pidfd, signal.SIGTERM)
+        try:
+            await asyncio.sleep(deadlines().grace / 1000)
+        finally:
+            signal.pidfd_send_signal(spawned.pidfd, signal.SIGKILL)
+
+
+def _obituary(spawned: Spawned) -> Obituary:
+    how, status = reap(spawned.pidfd, spawned.pid)
+    life = time.monotonic() - spawned.born
+    return Obituary(how, status, spawned.slate.read(), life, spawned.wanted.is_set())
 
 
 def _file_of(data: bytes) -> int | None:
@@ -197,23 +227,3 @@ def _log_lines(spawned: Spawned, lines: Iterator[str], source: Lines) -> None:
             log.info("helper.stderr", module=spawned.module, pid=spawned.pid, line=line)
     if dropped := source.take_dropped():
         log.warning("helper.stderr.dropped", module=spawned.module, pid=spawned.pid, lines=dropped)
-
-
-def _reap(spawned: Spawned) -> None:
-    """Take the helper's end from the kernel and log it: an exit is ordinary, a signal is not."""
-    ended = os.waitid(os.P_PIDFD, spawned.pidfd, os.WEXITED)
-    status = 0 if ended is None else ended.si_status
-    if ended is not None and ended.si_code != os.CLD_EXITED:
-        log.warning("helper.ended", module=spawned.module, pid=spawned.pid, signal=signal_name(status))
-    elif status:
-        log.warning("helper.ended", module=spawned.module, pid=spawned.pid, status=status)
-    else:
-        log.info("helper.ended", module=spawned.module, pid=spawned.pid, status=status)
-
-
-def signal_name(number: int) -> str:
-    """Return SIGSEGV for 11, and the number for a signal without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)

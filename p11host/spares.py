@@ -55,6 +55,11 @@ class Spares:
             del self._waiting[spawned.module]
             spawned.door.close()
 
+    def discard(self, name: str) -> None:
+        """Let the helper of a module of that name end, if one waits."""
+        if spare := self._waiting.get(name):
+            self.drop(spare.spawned)
+
     def clear(self) -> None:
         """Let all of them end."""
         for spare in list(self._waiting.values()):

@@ -13,6 +13,8 @@
 #include "codec.h"
 #include "limits.h"
 
+struct slate_mark;
+
 struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
@@ -20,6 +22,7 @@ struct channel {
     const _Atomic uint32_t *life_page; /* where the life stands, if it is wiped at fork; else life_now tells */
     uint32_t (*life_now)(void);
     uint32_t owner;       /* the helper's: the process that opened it */
+    struct slate_mark *mark; /* the helper's: where its thread notes what it calls; NULL if nowhere */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint8_t theirs;       /* bytes of a CK_ULONG at the other end, 0 if as many as here */
     uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */

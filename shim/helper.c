@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -29,12 +28,14 @@
 #include "sandbox.h"
 #include "serve.h"
 #include "share.h"
+#include "slate.h"
 
 enum {
     EXIT_USAGE = 100,
     EXIT_UNFIT = 101,
     EXIT_SYSTEM = 111,
     FAREWELL_SECONDS = 2,
+    LOAD_SECONDS = DEADLINE_LONG / 1000,
     LAST_CALL_MS = 100,
     LAST_CALLS = 20,
     MOST_CHANNELS = sizeof(void *) == 8 ? LIMIT_CHANNELS : LIMIT_NARROW_CHANNELS,
@@ -58,11 +59,7 @@ static struct {
 
 static struct share share; /* of the processes that use it, where there may be several */
 
-static struct roll {
-    _Atomic uint32_t count;
-    _Atomic uint32_t pids[LIMIT_CHANNELS];
-} unread, *roll = &unread; /* p11host/roll.py */
-
+static _Atomic bool ready; /* to serve */
 static _Atomic unsigned channels;
 static _Atomic unsigned burials; /* threads that close what processes that have ended had open */
 static int bell = -1; /* rung when a channel ends */
@@ -74,17 +71,9 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared FD] [--rows FD] [--profile FD [--learn FD]] [--spare] --door FD --module NAME "
-          "PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--slate FD] --door FD "
+          "--module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
-}
-
-/* The file, which the broker made and reads, tells whom this helper serves. */
-static void share_by(int fd)
-{
-    void *file = mmap(NULL, sizeof *roll, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    helper.provider.share = &share;
-    roll = file == MAP_FAILED ? &unread : file;
 }
 
 static void parse(int argc, char **argv)
@@ -96,7 +85,8 @@ static void parse(int argc, char **argv)
         {"profile", required_argument, NULL, 'p'},
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
-        {"shared", required_argument, NULL, 'S'},
+        {"shared", no_argument, NULL, 'S'},
+        {"slate", required_argument, NULL, 'n'},
         {"spare", no_argument, NULL, 'w'},
         {0},
     };
@@ -108,7 +98,8 @@ static void parse(int argc, char **argv)
         case 'p': helper.profile = atoi(optarg); break;
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;
-        case 'S': share_by(atoi(optarg)); break;
+        case 'S': helper.provider.share = &share; break;
+        case 'n': slate_use(atoi(optarg)); break;
         case 'w': helper.spare = true; break;
         default: usage();
         }
@@ -183,13 +174,18 @@ static void prepare_door(void)
 
 /* ---- the end ---- */
 
-/* No provider can catch or block this. False if there can be no such timer. */
+/*
+ * Whatever the provider does then, and whether there is a broker or not; no provider can catch or block this. 0 is never. False if
+ * there can be no such timer.
+ */
 static bool die_in(time_t seconds)
 {
+    static bool made;
+    static timer_t timer;
     struct sigevent kill = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
     struct itimerspec when = {.it_value.tv_sec = seconds};
-    timer_t timer;
-    return timer_create(CLOCK_MONOTONIC, &kill, &timer) == 0 && timer_settime(timer, 0, &when, NULL) == 0;
+    made = made || timer_create(CLOCK_MONOTONIC, &kill, &timer) == 0;
+    return made && timer_settime(timer, 0, &when, NULL) == 0;
 }
 
 static bool is_busy(void)
@@ -203,6 +199,7 @@ static _Noreturn void leave(void)
     for (int i = 0; i < LAST_CALLS && is_busy(); i++)
         poll(NULL, 0, LAST_CALL_MS / LAST_CALLS);
     bool idle = helper.rv == CKR_OK && !is_busy();
+    slate_note(SLATE_LEAVING);
     if (idle && helper.provider.list.C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.list.C_Finalize(NULL);
     _exit(0);
@@ -273,6 +270,8 @@ static void exchange_channel(const struct channel *old, struct channel *new)
     for (unsigned i = 0; i < LIMIT_CHANNELS; i++)
         if (open_channels[i] == old) {
             open_channels[i] = new;
+            if (new)
+                new->mark = &slate->marks[i];
             break;
         }
     pthread_mutex_unlock(&open_channels_lock);
@@ -354,8 +353,8 @@ static bool had_stranger; /* a process that cannot be watched opened a channel *
 static void call_roll(void)
 {
     for (unsigned i = 0; i < n_owners; i++)
-        atomic_store(&roll->pids[i], (uint32_t)owners[i].pid);
-    atomic_store(&roll->count, n_owners);
+        atomic_store(&slate->pids[i], (uint32_t)owners[i].pid);
+    atomic_store(&slate->served, n_owners);
 }
 
 /* The owner's number. */
@@ -456,13 +455,31 @@ static void receive_channels(void)
 
 /* ---- loading ---- */
 
+/*
+ * A provider may hang while it is loaded, and the thread that loads it cannot look after anything else. So another ends the helper if
+ * all who could have come have closed its door.
+ */
+static void *run_watch(void *unused)
+{
+    struct pollfd p = {.fd = helper.door, .events = POLLRDHUP};
+    while (poll(&p, 1, -1) < 0)
+        ;
+    if (atomic_load(&ready))
+        return unused;
+    slate_note(SLATE_DESERTED);
+    _exit(0);
+}
+
 /* Loaded and no more: a provider may hold a device from its first call on. Ends if nobody will come. */
 static void wait_until_wanted(void)
 {
     struct pollfd p = {.fd = helper.door, .events = POLLIN};
     char byte;
+    slate_note(SLATE_SPARE);
+    die_in(0);
     while (poll(&p, 1, -1) < 0)
         ;
+    die_in(LOAD_SECONDS);
     if (recv(helper.door, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
         _exit(0);
 }
@@ -471,14 +488,21 @@ static void wait_until_wanted(void)
 static void load(void)
 {
     struct provider *provider = &helper.provider;
+    slate_note(SLATE_LOADING);
+    die_in(LOAD_SECONDS);
+    start_thread(run_watch, NULL);
     if (helper.rv == CKR_OK)
         helper.rv = provider_load(provider, helper.path, helper.error, sizeof helper.error);
     if (helper.spare && helper.rv != CKR_OK)
         _exit(EXIT_UNFIT);
     if (helper.spare)
         wait_until_wanted();
+    slate_note(SLATE_INITIALIZING);
     if (helper.rv == CKR_OK)
         helper.rv = provider_initialize(provider, helper.path, helper.reserved, helper.error, sizeof helper.error);
+    atomic_store(&ready, true);
+    slate_note(SLATE_SERVING);
+    die_in(0);
     if (helper.rv != CKR_OK)
         fprintf(stderr, "%s\n", helper.error);
 }

@@ -6,6 +6,7 @@
 #include "kept.h"
 #include "refusal.h"
 #include "share.h"
+#include "slate.h"
 #include "walk.h"
 
 enum {
@@ -149,6 +150,18 @@ static void respond(struct request *request, struct walk *walk, CK_RV rv)
     }
 }
 
+/* If it dies in there, its mark tells the broker where. */
+static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t *words)
+{
+    struct channel *channel = request->channel;
+    if (channel->mark)
+        slate_enter(channel->mark, fn);
+    CK_RV rv = share_call(request->provider, fn, words, channel->owner);
+    if (channel->mark)
+        slate_leave(channel->mark);
+    return rv;
+}
+
 /* The caller's arguments to the provider, what it answers to the caller. False when the channel is of no more use. */
 static bool perform(struct request *request, const struct function *function)
 {
@@ -166,7 +179,7 @@ static bool perform(struct request *request, const struct function *function)
         kept_prepare(&keeping, &walk);
     if (walk.r->error)
         return false;
-    CK_RV rv = share_call(request->provider, (unsigned)(function - functions), words, request->channel->owner);
+    CK_RV rv = call_provider(request, (unsigned)(function - functions), words);
     respond(request, &walk, rv);
     if (walk.recall)
         kept_follow(&keeping, &walk, rv);

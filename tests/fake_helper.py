@@ -8,13 +8,16 @@ import array
 import contextlib
 import os
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from p11host.client import ULONG, descriptors_of
+from p11host.helper import SLATE
 from p11host.scan import call_frame
+from p11host.slate import Phase
 from p11host.wire import PROTOCOL, Decoder, Fault, Hello, Message, Request, Response, Value, decode, encode
 
 SLOT = 7
@@ -34,10 +37,18 @@ def main(words: Sequence[str]) -> None:
     sys.stderr.flush()
     if "FAKE_EXIT" in os.environ:
         sys.exit(int(os.environ["FAKE_EXIT"]))
+    note(Phase.SERVING)
     door = socket.socket(fileno=int(words[words.index("--door") + 1]))
     module = words[words.index("--module") + 1]
     while (channel := receive(door)) is not None:
         threading.Thread(target=serve, args=(channel, module)).start()
+    note(Phase.LEAVING)
+
+
+def note(phase: Phase) -> None:
+    """Write to the slate what we are at, and that a call was answered."""
+    os.pwrite(SLATE, struct.pack("=I", phase), 0)
+    os.pwrite(SLATE, struct.pack("=Q", 1 << 16), 64)
 
 
 def receive(door: socket.socket) -> socket.socket | None:

@@ -54,11 +54,11 @@ class TestAttach:
 
     def test_deadlines_and_fork(self, starter: Starter, provider: Path) -> None:
         """The shim is told a module's deadlines and what it does after fork."""
-        own = module("own", provider, fork="strict", deadlines={"short": 5, "long": 0})
+        own = module("own", provider, fork="strict", deadlines={"short": 5, "long": 7})
         default, other = starter.start(module("default", provider) + own).attach()
 
         assert ("reinit", 60000, 600000) == (default.fork, default.short, default.long)
-        assert ("strict", 5, 0) == (other.fork, other.short, other.long)
+        assert ("strict", 5, 7) == (other.fork, other.short, other.long)
 
     def test_priority_orders_slots(self, starter: Starter, provider: Path) -> None:
         """A module of higher priority comes first; equal ones come as they are written."""

@@ -26,7 +26,7 @@ fork = "strict"
 threads = 1
 priority = -3
 reserved = "slot=1"
-deadlines = { short = 5, long = 0 }
+deadlines = { short = 5, long = 7, start = 9 }
 
 [module.plain]
 path = "/usr/lib/plain.so"
@@ -67,7 +67,11 @@ class TestMeaning:
             soft.priority,
         )
         assert {"SOFTHSM2_CONF": "/etc/soft.conf", "EMPTY": ""} == dict(soft.env)
-        assert ("slot=1", 5, 0, True) == (soft.reserved, soft.short, soft.long, soft.enabled)
+        assert ("slot=1", (5, 7, 9), True) == (
+            soft.reserved,
+            (soft.short, soft.long, soft.start),
+            soft.enabled,
+        )
         assert (tmp_path / "p11host.toml",) == config.files
 
     def test_defaults(self, tmp_path: Path) -> None:
@@ -76,7 +80,7 @@ class TestMeaning:
 
         assert ("plain", "reinit", None, 0) == (plain.name, plain.fork, plain.threads, plain.priority)
         assert ({}, None, True) == (dict(plain.env), plain.reserved, plain.enabled)
-        assert (60_000, 600_000) == (plain.short, plain.long)
+        assert (60_000, 600_000, 10_000) == (plain.short, plain.long, plain.start)
 
     def test_order(self, tmp_path: Path) -> None:
         """The higher priority comes first; disabled modules are known and not enabled."""
@@ -141,8 +145,9 @@ class TestFaults:
             ("deadlines = { shrt = 5 }", "module.a.deadlines.shrt: unknown key; did you mean 'short'?"),
             (
                 "deadlines = { long = -1 }",
-                "module.a.deadlines.long: expected milliseconds (0 for no deadline), not -1",
+                "module.a.deadlines.long: expected milliseconds, 1 to 2147483647: every wait ends, not -1",
             ),
+            ("deadlines = { start = 0 }", "module.a.deadlines.start: expected milliseconds, 1 to"),
             ("deadlines = { long = 4294967296 }", "module.a.deadlines.long: expected milliseconds"),
             ("enabled = 2026-01-01", "module.a.enabled: expected true or false, not datetime.date"),
         ],

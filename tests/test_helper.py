@@ -46,8 +46,8 @@ class TestHelper:
         with through(broker.attach()[0]) as channel:
             words = Path(f"/proc/{channel.hello.pid}/cmdline").read_bytes().decode().split("\0")
 
-        expected = ["--serialize", "--profile", "6", "--door", "3", "--module", "one", str(provider)]
-        assert expected == words[2:-1]
+        expected = ["--serialize", "--profile", "6", "--slate", "5", "--door", "3", "--module", "one"]
+        assert [*expected, str(provider)] == words[2:-1]
 
     def test_reserved_string(self, starter: Starter, provider: Path, fake_program: Path) -> None:
         """The string for C_Initialize is in the helper's environment, unchanged; others cannot read it."""
@@ -69,8 +69,8 @@ class TestHelper:
         assert pid == session
         assert "/dev/null" == links["0"] == links["1"]
         assert links["2"].startswith("pipe:")
-        # Its door, the channel that was opened, and its profile, closed before anything is loaded.
-        assert ["0", "1", "2", "3", "4", "6"] == sorted(links)
+        # Its door, the channel that was opened, its slate and its profile, closed before anything is loaded.
+        assert ["0", "1", "2", "3", "4", "5", "6"] == sorted(links)
 
     def test_signals(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
         """A helper starts with no signal ignored or blocked, whatever the broker was started with."""

@@ -34,7 +34,7 @@ def traces(
     wrapper.chmod(0o755)
     monkeypatch.setenv("P11HOST_HELPER", str(wrapper))
     program = workshop.program("small_calls")
-    hosting(module("odd", odd)).run(*tracing(ours), program, shim_path(), str(CALLS))
+    hosting(module("odd", odd, spare=False)).run(*tracing(ours), program, shim_path(), str(CALLS))
     calls = in_order(ours)
     begin, end = (call.at for call in calls if call.rest.startswith("-1,"))
     return between(calls, begin, end), between(in_order(theirs), begin, end)

@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "p11host.cli.explain:explain",
     "list": "p11host.cli.list:list_",
     "path": "p11host.cli.path:path",
+    "restart": "p11host.cli.restart:restart",
     "run": "p11host.cli.run:run",
     "serve": "p11host.cli.serve:serve",
     "status": "p11host.cli.status:status",

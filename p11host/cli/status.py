@@ -23,10 +23,22 @@ def status(*, as_json: bool) -> None:
         _show(state)
 
 
+def _circuit(name: str, circuit: dict[str, Any]) -> str:
+    """Return in words what holds helpers of a module back."""
+    deaths, last = circuit["deaths"], printable(circuit["last"])
+    died = f"{deaths} helper{'' if deaths == 1 else 's'} died at once, the last by {last}"
+    if not circuit["open"]:
+        return died
+    when = f"in {circuit['retry'] / 1000:.0f} s" if circuit["retry"] else "when one is asked for"
+    return f"circuit open: {died}; next try {when}, or after: p11host restart {name}"
+
+
 def _show(state: dict[str, Any]) -> None:
     click.echo(f"broker {state['pid']}  configuration {', '.join(map(printable, state['config']))}")
     for module in state["modules"]:
         click.echo(f"module {module['name']}  {printable(module['path'])}")
+        if circuit := module.get("circuit"):
+            click.echo(f"  {_circuit(module['name'], circuit)}")
     for application in state["applications"]:
         click.echo(f"application {application['pid']}  {printable(application['program'])}")
         for helper in application["helpers"]:

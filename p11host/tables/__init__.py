@@ -144,6 +144,12 @@ def read_limits() -> Limits:
 
 
 @cache
+def function_names() -> tuple[str, ...]:
+    """Return the names of all functions by their index, without all that the tables say of them."""
+    return tuple(Source.read(specs_path() / "functions.toml").data)
+
+
+@cache
 def tables() -> Tables:
     """Return our own tables, read once."""
     return load()

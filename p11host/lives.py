@@ -1,0 +1,146 @@
+"""The helpers that live: whose each is, what they die of, and those that are made to end.
+
+Knows applications, circuits and how a helper is told to end. Must not know how one is started.
+"""
+
+from dataclasses import dataclass
+
+from p11host import log
+from p11host.applications import Applications, Caller, Running
+from p11host.circuit import Circuits, Key, State
+from p11host.config import Module
+from p11host.helper import Spawned
+from p11host.obituary import Obituary
+
+
+@dataclass(slots=True)
+class Life:
+    """A helper and whose it is, if it is anybody's yet. `attempt` is which in a row for that application."""
+
+    spawned: Spawned
+    caller: Caller | None = None
+    running: Running | None = None
+    attempt: int = 0
+
+
+class Lives:
+    """Keeps the list of applications and the circuits right while helpers come and go."""
+
+    def __init__(self, applications: Applications, circuits: Circuits) -> None:
+        self._applications = applications
+        self._circuits = circuits
+        self._living: dict[int, Life] = {}
+
+    def begin(self, spawned: Spawned) -> None:
+        """Note a helper that was started."""
+        self._living[spawned.pid] = Life(spawned)
+
+    def assign(self, caller: Caller, spawned: Spawned) -> None:
+        """Note whose a helper is from now on."""
+        life = self._living[spawned.pid]
+        life.caller = caller
+        life.running = Running(spawned.module, spawned.pid, spawned.slate.pids if spawned.shared else None)
+        life.attempt = self._circuits.started((caller.uid, spawned.module), caller.key)
+        self._applications.add(caller, life.running)
+        log.info(
+            "helper.started",
+            module=spawned.module,
+            pid=spawned.pid,
+            application=caller.pid,
+            attempt=life.attempt,
+        )
+
+    def ended(self, spawned: Spawned, obituary: Obituary) -> None:
+        """Report a death and draw the conclusions."""
+        life = self._living[spawned.pid]
+        fields = {"module": spawned.module, "pid": spawned.pid} | dict(obituary.fields)
+        if life.caller is not None:
+            fields |= {"application": life.caller.pid, "attempt": life.attempt}
+        (log.info if obituary.in_order else log.warning)("helper.ended", **fields)
+        if life.caller is not None and not (obituary.in_order or obituary.wanted):
+            self._count(life.caller, spawned.module, obituary)
+
+    def remove(self, spawned: Spawned) -> Caller | None:
+        """Forget a helper that has ended; return whose it was."""
+        life = self._living.pop(spawned.pid)
+        if life.caller is not None and life.running is not None:
+            self._applications.remove(life.caller, life.running)
+        return life.caller
+
+    def hung(self, door: int, sender: int, module: str, pid: int) -> None:
+        """End a helper that one of its processes says is hung. Of what is not theirs nothing is said."""
+        life = self._living.get(pid)
+        if life is None or life.spawned.module != module or not _may_end(life, door, sender):
+            log.debug("helper.hung.unknown", module=module, pid=pid, application=sender)
+            return
+        if not life.spawned.to_end.is_set():
+            inside = ",".join(life.spawned.slate.read().inside)
+            log.warning("helper.hung", module=module, pid=pid, application=sender, function=inside)
+        life.spawned.to_end.set()
+
+    def restart(self, module: str, uid: int | None) -> int:
+        """Close the circuit of a module and end its helpers, a user's or all; return how many these are."""
+        self._circuits.close(module, uid)
+        ending = [life.spawned for life in self._of(module, uid)]
+        for spawned in ending:
+            spawned.wanted.set()
+            spawned.to_end.set()
+        return len(ending)
+
+    def check(self, caller: Caller, module: Module) -> None:
+        """Raise P11HostError if the circuit is open, and no helper since has shown that it need not be."""
+        self._settle(module.name, caller.uid)
+        self._circuits.check((caller.uid, module.name))
+
+    def pause(self, caller: Caller, module: Module) -> float:
+        """Return how many seconds the next helper of this application is held back."""
+        return self._circuits.pause((caller.uid, module.name), caller.key)
+
+    def circuit(self, module: str, uid: int | None) -> State | None:
+        """Return the state of a module's circuit as a user sees it, `uid` None all; None if it is well."""
+        self._settle(module, uid)
+        return self._circuits.state(module, uid)
+
+    def is_well(self, module: str) -> bool:
+        """Tell whether nobody's helpers of a module have died at once since one has served."""
+        return self._circuits.state(module) is None
+
+    def renewed(self, module: str) -> None:
+        """Note that a module's provider is another now: what became of the former counts no more."""
+        self._circuits.close(module)
+
+    def forget(self, door: int) -> None:
+        """Forget what was held against the applications behind a door that has been closed."""
+        self._circuits.forget(door)
+
+    def _count(self, caller: Caller, module: str, obituary: Obituary) -> None:
+        key: Key = (caller.uid, module)
+        opened = self._circuits.died(key, caller.key, obituary)
+        state = self._circuits.state(module, caller.uid) if opened else None
+        if state is not None:
+            fields = {"deaths": state.deaths, "last": state.last, "retry": f"{state.retry:.1f}"}
+            log.error("circuit.opened", module=module, uid=caller.uid, **fields)
+
+    def _settle(self, module: str, uid: int | None) -> None:
+        """Close the circuits of those whose present helper answers calls."""
+        if self._circuits.state(module, uid) is None:
+            return
+        for life in self._of(module, uid):
+            if life.caller is not None and life.spawned.slate.read().answered:
+                self._circuits.served((life.caller.uid, module))
+                log.info("circuit.closed", module=module, uid=life.caller.uid, pid=life.spawned.pid)
+
+    def _of(self, module: str, uid: int | None) -> list[Life]:
+        return [
+            life
+            for life in self._living.values()
+            if life.spawned.module == module and life.caller is not None and uid in (None, life.caller.uid)
+        ]
+
+
+def _may_end(life: Life, door: int, sender: int) -> bool:
+    """Tell whether a process may have a helper ended: its own, or one that all who hold the door share."""
+    caller = life.caller
+    if caller is None or caller.door != door:
+        return False
+    return life.spawned.shared or sender in (caller.pid, 0)
