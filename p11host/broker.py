@@ -32,7 +32,7 @@ from p11host.lives import Lives
 from p11host.provider import NARROW, CheckedProviders, stamp
 from p11host.readiness import readable
 from p11host.reload import Configuration
-from p11host.sandbox.confine import Confinement
+from p11host.sandbox.confine import Confinement, Learner
 from p11host.spares import Spare, Spares, Stamp
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
@@ -50,13 +50,14 @@ class Settings:
     """How a broker was started.
 
     `idle_ends`: it ends when it had no application for the configured time. `spares`: it keeps a helper ready
-    of each module that is in use.
+    of each module that is in use. `learner`: hears of what a module would be denied.
     """
 
     helper: Path
     everybody: bool = False
     idle_ends: bool = False
     spares: bool = False
+    learner: Learner | None = None
 
 
 class Broker:
@@ -68,7 +69,7 @@ class Broker:
         self._settings = settings
         self._applications = Applications()
         self._providers = CheckedProviders()
-        self._confinement = Confinement()
+        self._confinement = Confinement(settings.learner)
         self._nofile = raise_descriptor_limit()
         granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._quota = Quota(granted // 4 if settings.everybody else granted * 3 // 4)
@@ -173,8 +174,8 @@ class Broker:
             raise
 
     def _spawn(self, module: Module, *, spare: bool = False) -> Spawned:
-        profile = self._confinement.of(module).packed
-        spawned = spawn(self._helper(module), module, self._nofile, profile, spare=spare)
+        with self._confinement.begin(module) as confined:
+            spawned = spawn(self._helper(module), module, self._nofile, confined, spare=spare)
         self._lives.begin(spawned)
         self._helpers.create_task(self._watch(spawned))
         return spawned

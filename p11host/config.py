@@ -15,6 +15,7 @@ from typing import Any, Literal
 from p11host.errors import ConfigError
 from p11host.paths import config_candidates
 from p11host.sandbox.settings import DEFAULT, Settings
+from p11host.trust import distrust
 
 Fork = Literal["reinit", "inherit", "strict"]
 
@@ -168,7 +169,7 @@ def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a regular file that not everybody may write: its writer decides what is loaded."""
+    """Return the text of a regular file that only root and this user may write: it decides what is loaded."""
     # A pipe or a device in its place must not make us wait for it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
@@ -176,6 +177,8 @@ def read_text(path: Path) -> str:
             raise ValueError("not a regular file")
         if mode & stat.S_IWOTH:
             raise ValueError(f"everybody may write it; run: chmod o-w {path}")
+        if (fault := distrust(path)) is not None:
+            raise ValueError(fault)
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"longer than {MOST_BYTES} bytes, so no configuration")

@@ -17,6 +17,7 @@ from p11host.circuit import State
 from p11host.config import Config, Module
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
+from p11host.sandbox import confine
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
 
 
@@ -118,7 +119,8 @@ class Control:
         }
 
     def _described(self, module: Module) -> dict[str, Any]:
-        said: dict[str, Any] = {"name": module.name, "path": str(module.path)}
+        sandbox = confine.state(module)
+        said: dict[str, Any] = {"name": module.name, "path": str(module.path), "sandbox": sandbox}
         state = self._host.circuit(self._caller, module.name)
         return said if state is None else said | {"circuit": _circuit(state)}
 

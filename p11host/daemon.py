@@ -16,6 +16,7 @@ from p11host.config import choose
 from p11host.listen import BusyError, Listener, listen, passed_by_systemd
 from p11host.paths import SYSTEM_SOCKET, socket_path
 from p11host.reload import Configuration
+from p11host.sandbox.learn import Learner
 
 _FIRST_FREE = 3
 
@@ -29,6 +30,7 @@ class Options:
     on_demand: bool = False
     system: bool = False
     private: bool = False
+    learn: tuple[str, Path] | None = None
     log_format: log.Format = "text"
     log_level: str = "info"
 
@@ -38,7 +40,14 @@ def run(options: Options) -> None:
     let_go()
     log.configure(options.log_format, options.log_level)
     configuration = Configuration(choose(options.config))
-    settings = Settings(helper_path(), everybody=options.system, idle_ends=options.on_demand, spares=True)
+    learner = Learner(*options.learn) if options.learn else None
+    settings = Settings(
+        helper_path(),
+        everybody=options.system,
+        idle_ends=options.on_demand,
+        spares=learner is None,
+        learner=learner,
+    )
     path = _socket(options, configuration)
     try:
         listener = passed_by_systemd(os.environ) or listen(path, everybody=options.system)

@@ -26,9 +26,9 @@ from p11host.paths import provider_environment
 from p11host.readiness import readable
 from p11host.slate import Slate
 
-#: Where a helper finds its door, files with its module's rows and profile, and its slate.
-DOOR, ROWS, SLATE, PROFILE = 3, 4, 5, 6
-_LAST = PROFILE
+#: Where a helper finds its door, its module's rows, its slate, its profile, and whom it tells what it needs.
+DOOR, ROWS, SLATE, PROFILE, LEARN = 3, 4, 5, 6, 7
+_LAST = LEARN
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -41,6 +41,17 @@ LAST_WORDS = 0.2
 
 #: Dispositions a helper must not inherit: whoever started the broker may have ignored some.
 _DEFAULTS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """What a helper may do, packed.
+
+    `learner` is a socket to whoever hears of what else it wants, where that is not denied.
+    """
+
+    profile: bytes = b""
+    learner: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class Spawned:
     born: float = field(default_factory=time.monotonic)
 
 
-def command(program: Path, module: Module, *, confined: bool, spare: bool = False) -> list[str]:
+def command(program: Path, module: Module, confined: Confined, *, spare: bool = False) -> list[str]:
     """Return the command line of a helper for `module`; a `spare` one waits until somebody wants it."""
     words = [str(program)]
     if spare:
@@ -74,8 +85,10 @@ def command(program: Path, module: Module, *, confined: bool, spare: bool = Fals
         words.append("--shared")
     if module.rows:
         words += ["--rows", str(ROWS)]
-    if confined:
+    if confined.profile:
         words += ["--profile", str(PROFILE)]
+    if confined.learner is not None:
+        words += ["--learn", str(LEARN)]
     return [*words, "--slate", str(SLATE), "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
@@ -89,12 +102,11 @@ def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def spawn(
-    program: Path, module: Module, nofile: tuple[int, int], profile: bytes, *, spare: bool = False
+    program: Path, module: Module, nofile: tuple[int, int], confined: Confined, *, spare: bool = False
 ) -> Spawned:
     """Start a helper: a session of its own, default signals, no descriptors but its door and standard error.
 
-    `nofile` is the limit of descriptors it is given, for the broker raised its own; `profile` is what it may
-    do, packed.
+    `nofile` is the limit of descriptors it is given, for the broker raised its own.
     """
     with contextlib.ExitStack() as failed, contextlib.ExitStack() as theirs:
         door, helper_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -105,16 +117,17 @@ def spawn(
         stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
         failed.callback(os.close, stderr)
         theirs.callback(os.close, helper_stderr)
-        rows, confinement = _file_of(module.rows), _file_of(profile)
-        for file in (rows, confinement):
+        rows, profile = _file_of(module.rows), _file_of(confined.profile)
+        for file in (rows, profile):
             if file is not None:
                 theirs.callback(os.close, file)
         slate = Slate.make(above=_LAST)
         failed.callback(slate.close)
-        given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: confinement}
+        given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: profile}
+        given[LEARN] = _above(confined.learner, theirs)
         try:
             with _descriptor_limit(nofile):
-                words = command(program, module, confined=bool(profile), spare=spare)
+                words = command(program, module, confined, spare=spare)
                 pid = _posix_spawn(words, environment(module, os.environ), helper_stderr, given)
         except OSError as error:
             raise P11HostError(
@@ -172,6 +185,15 @@ def _file_of(data: bytes) -> int | None:
         file.write(data)
         # Out of the way of the places where a helper finds its descriptors.
         return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
+
+
+def _above(sock: socket.socket | None, theirs: contextlib.ExitStack) -> int | None:
+    """Return a descriptor for a helper's end, out of the way of where it finds its own. `theirs` owns it."""
+    if sock is None:
+        return None
+    descriptor = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
+    theirs.callback(os.close, descriptor)
+    return descriptor
 
 
 def _posix_spawn(

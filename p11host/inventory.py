@@ -12,6 +12,7 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, ObjectClass, TokenFlag
 
+from p11host.facts import Facts
 from p11host.probe import Library, Probe
 
 #: Asks for the PIN of a token; None leaves it logged out.
@@ -67,13 +68,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module with its slots, or with the error that keeps it from having any."""
+    """A module with its slots, or with the error that keeps it from any; what its `file` looks like."""
 
     name: str
     path: str
     error: str | None
     library: Library | None
     slots: tuple[Slot, ...]
+    file: Facts | None = None
 
 
 def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, ask_pin: AskPin) -> list[Module]:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from p11host import narrow_helper_path
 from p11host.errors import P11HostError, ProviderError
+from p11host.trust import distrust
 
 if TYPE_CHECKING:
     from elftools.elf.dynamic import DynamicSegment
@@ -32,6 +33,7 @@ def check(path: Path) -> int:
         # A pipe or a device in its place must not make us wait for it.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _check_kind(file, path)
+            _check_trust(path)
             return _check_library(file, path)
     except FileNotFoundError as error:
         raise ProviderError(f"{path}: no such file; correct the path, or install the provider") from error
@@ -75,6 +77,13 @@ def stamp(path: Path) -> tuple[int, ...]:
 def _check_kind(file: IO[bytes], path: Path) -> None:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise ProviderError(f"{path}: not a regular file; name the provider's .so itself")
+
+
+def _check_trust(path: Path) -> None:
+    """Refuse what others can replace: they would run as whoever uses it."""
+    fault = distrust(path)
+    if fault is not None:
+        raise ProviderError(f"{path}: not loaded, for {fault}")
 
 
 def _check_library(file: IO[bytes], path: Path) -> int:

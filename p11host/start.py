@@ -67,9 +67,9 @@ def open_door(*, start: bool) -> Door:
 
 
 @contextlib.contextmanager
-def private_broker(config: Path | None, log_level: str = "warning") -> Iterator[PrivateBroker]:
+def private_broker(config: Path | None, log_level: str = "warning", *options: str) -> Iterator[PrivateBroker]:
     """Run a broker of our own while the context lasts; helpers end when the applications that use them do."""
-    broker = start_private(config, log_level)
+    broker = start_private(config, log_level, *options)
     try:
         yield broker
     finally:
@@ -79,13 +79,16 @@ def private_broker(config: Path | None, log_level: str = "warning") -> Iterator[
         shutil.rmtree(broker.socket.parent, ignore_errors=True)
 
 
-def start_private(config: Path | None, log_level: str) -> PrivateBroker:
-    """Start a broker for `config` alone, on a socket in a directory that it removes when it ends."""
+def start_private(config: Path | None, log_level: str, *options: str) -> PrivateBroker:
+    """Start a broker for `config` alone, on a socket in a directory that it removes when it ends.
+
+    `options` are further ones of `p11host serve`.
+    """
     choice = choose(config)
     load(choice)
     directory = Path(tempfile.mkdtemp(prefix="p11host-", dir=_runtime_directory()))
     path = directory / "broker.sock"
-    words = ["--private", "--socket", str(path), "--log-level", log_level]
+    words = ["--private", "--socket", str(path), "--log-level", log_level, *options]
     if choice.named:
         words += ["--config", str(choice.paths[0])]
     reader, guard = os.pipe2(os.O_CLOEXEC)

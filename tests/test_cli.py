@@ -83,7 +83,8 @@ class TestHelp:
         """Every command is listed with a line, and has a page."""
         listed = re.findall(r"^  ([a-z]+)  +\w", p11host.run("--help").stdout, re.MULTILINE)
 
-        assert ["add", "bench", "explain", "list", "path", "restart", "run", "serve", "status"] == listed
+        expected = ["add", "bench", "explain", "list", "path", "restart", "run", "sandbox", "serve", "status"]
+        assert expected == listed
         for name in listed:
             done = p11host.run(name, "--help")
             assert (0, True) == (done.returncode, done.stdout.startswith(f"Usage: p11host {name}"))

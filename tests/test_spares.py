@@ -14,7 +14,7 @@ from life import has_ended
 from p11host import helper_path
 from p11host.client import Door
 from p11host.config import choose, load
-from p11host.helper import Spawned, spawn
+from p11host.helper import Confined, Spawned, spawn
 from p11host.throwaway import softhsm
 from p11host.wire import RemoteError
 
@@ -145,7 +145,7 @@ def waiting(config: str, directory: Path) -> Iterator[Spawned]:
     """Start a spare helper, as the broker does it."""
     file = directory / "p11host.toml"
     file.write_text(config)
-    spawned = spawn(helper_path(), load(choose(file)).modules[0], (1024, 1024), b"", spare=True)
+    spawned = spawn(helper_path(), load(choose(file)).modules[0], (1024, 1024), Confined(), spare=True)
     try:
         yield spawned
     finally:

@@ -21,6 +21,7 @@ COMMANDS = {
     "path": "p11host.cli.path:path",
     "restart": "p11host.cli.restart:restart",
     "run": "p11host.cli.run:run",
+    "sandbox": "p11host.cli.sandbox:sandbox",
     "serve": "p11host.cli.serve:serve",
     "status": "p11host.cli.status:status",
 }

@@ -50,7 +50,9 @@ def add(
     What stands in the file stays as it is. A broker that runs sees the change by itself.
     """
     from p11host.enroll import derive_name, enroll  # noqa: PLC0415 (pydantic, tomlkit and pyelftools)
+    from p11host.facts import facts  # noqa: PLC0415
     from p11host.provider import check  # noqa: PLC0415
+    from p11host.sandbox.known import profiles  # noqa: PLC0415
 
     provider = provider.parent.resolve() / provider.name  # a link to the present version stays one
     check(provider)
@@ -58,6 +60,10 @@ def add(
     name = name or derive_name(provider)
     enroll(file, name, provider, dict(env))
     click.echo(f"{file}: added [module.{name}]")
+    click.echo(f"{provider}: {facts(provider)}")
+    known = profiles().of(provider)
+    who = known.title if known else "a provider that nobody knows"
+    click.echo(f"It may do what {who} may:  p11host sandbox {name}")
     click.echo("See its tokens with:  p11host list")
     click.echo(f"Give programs this PKCS#11 library instead of it:  {_shim()}")
 

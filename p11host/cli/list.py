@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import click
 
 from p11host import shim_path
 from p11host.cli.options import config_option, json_option
+from p11host.facts import facts
 from p11host.provider import NARROW
 from p11host.text import printable
 
@@ -39,7 +40,7 @@ def list_(config: Path | None, *, as_json: bool, login: bool) -> None:
     """
     shim = shim_path()
     with _broker(config):
-        modules = _take(shim, login=login)
+        modules = [replace(each, file=facts(Path(each.path))) for each in _take(shim, login=login)]
     if as_json:
         click.echo(json.dumps({"modules": [asdict(module) for module in modules]}, indent=2, default=str))
     else:
@@ -109,6 +110,8 @@ def _headline(module: "Module") -> "Text":
         line.append("  32-bit" if module.library.bits == NARROW else "")
     if module.path:
         line.append(printable(f"  {module.path}"), style="dim")
+    if module.file is not None:
+        line.append(printable(f"\n  file: {module.file}"), style="dim")
     if module.error is not None:
         line.append("\n  error: ", style="red").append(printable(module.error))
     elif not module.slots:

@@ -1,5 +1,7 @@
 """`p11host serve`."""
 
+from pathlib import Path
+
 import click
 
 from p11host.cli.options import config_option, socket_option
@@ -21,6 +23,13 @@ from p11host.cli.options import config_option, socket_option
 )
 @click.option(
     "--private", is_flag=True, hidden=True, help="End with standard input and remove the socket's directory."
+)
+@click.option(
+    "--learn",
+    type=(str, click.Path(path_type=Path)),
+    default=None,
+    hidden=True,
+    help="Write to a file what a module would be denied, and do not deny it.",
 )
 def serve(**options: object) -> None:
     """Run the broker: it starts a helper for each application and module, and says what they do.

@@ -36,7 +36,7 @@ def _circuit(name: str, circuit: dict[str, Any]) -> str:
 def _show(state: dict[str, Any]) -> None:
     click.echo(f"broker {state['pid']}  configuration {', '.join(map(printable, state['config']))}")
     for module in state["modules"]:
-        click.echo(f"module {module['name']}  {printable(module['path'])}")
+        click.echo(f"module {module['name']}  {printable(module['path'])}  sandbox {module['sandbox']}")
         if circuit := module.get("circuit"):
             click.echo(f"  {_circuit(module['name'], circuit)}")
     for application in state["applications"]:

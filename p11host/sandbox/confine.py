@@ -4,17 +4,23 @@ Knows when that is. What a profile says is resolve.py's.
 """
 
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from p11host import log
 from p11host.config import Module
 from p11host.errors import P11HostError
+from p11host.helper import Confined
 from p11host.paths import provider_environment
 from p11host.sandbox.kernel import support
+from p11host.sandbox.known import profiles
 from p11host.sandbox.packed import pack
 from p11host.sandbox.resolve import Profile, resolve
+from p11host.sandbox.settings import EVERY, STRICT
 
 Stamp = tuple[tuple[int, ...], ...]
 
@@ -29,11 +35,31 @@ class Kept:
     packed: bytes
 
 
+class Learner(Protocol):
+    """Whoever hears of what one module would be denied."""
+
+    module: str
+
+    def begin(self) -> socket.socket:
+        """Return what the next helper is given to tell it; the caller closes it."""
+
+
 class Confinement:
     """Remembers each module's profile. What a module lacks is logged once for each state of its table."""
 
-    def __init__(self) -> None:
+    def __init__(self, learner: Learner | None = None) -> None:
         self._kept: dict[str, Kept] = {}
+        self._learner = learner
+
+    @contextmanager
+    def begin(self, module: Module) -> Iterator[Confined]:
+        """Yield what a helper of a module is started with."""
+        kept = self.of(module)
+        if self._learner is None or self._learner.module != module.name:
+            yield Confined(kept.packed)
+            return
+        with self._learner.begin() as sock:
+            yield Confined(pack(module, kept.profile, learn=True), sock)
 
     def of(self, module: Module) -> Kept:
         """Return what a helper of a module may do now; P11HostError where that cannot be enforced."""
@@ -48,6 +74,16 @@ class Confinement:
             _warn(module)
         self._kept[module.name] = Kept(module, profile, stamp, packed)
         return self._kept[module.name]
+
+
+def state(module: Module) -> str:
+    """Return in a few words how a module is confined: by which profile, and what of it this kernel lacks."""
+    if not module.sandbox.on:
+        return "off"
+    known = profiles().of(module.path)
+    name = module.sandbox.profile or (known.name if known else STRICT)
+    missing = "".join(f", without {what}" for what in support().missing)
+    return name + missing
 
 
 def _refuse(module: Module) -> None:
@@ -68,7 +104,7 @@ def _warn(module: Module) -> None:
 
 def _stamp(profile: Profile) -> Stamp:
     """Return what changes when a file does in which paths were found, or when a missing path comes to be."""
-    named = [Path(allowed.path) for allowed in profile.paths if allowed.source != "every module"]
+    named = [Path(allowed.path) for allowed in profile.paths if allowed.source != EVERY]
     return tuple(_state(path) for path in profile.read_files) + tuple(_places(named))
 
 

@@ -4,14 +4,17 @@ Asks the kernel. Must not change anything of this process.
 """
 
 import ctypes
-import errno
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 _LANDLOCK_CREATE_RULESET = 444
 _VERSION = 1
-_PR_GET_SECCOMP = 21
+#: The number of seccomp(2), and what it is asked: whether a filter may make calls fail.
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_GET_ACTION_AVAIL = 2
+_ERRNO = 0x00050000
 #: What each version of Landlock brought that is used here.
 _SINCE = {2: "moving files between directories", 3: "truncation", 4: "TCP", 5: "device ioctl", 6: "signals"}
 
@@ -40,5 +43,8 @@ def support() -> Support:
     """Return what the kernel has, which does not change while a process lives."""
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(ctypes.c_long(_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), _VERSION)
-    seccomp = libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0 or ctypes.get_errno() != errno.EINVAL
+    number = _SECCOMP.get(platform.machine())
+    action = ctypes.byref(ctypes.c_uint32(_ERRNO))
+    # Where its number is not known, the helper finds out by itself.
+    seccomp = number is None or libc.syscall(ctypes.c_long(number), _GET_ACTION_AVAIL, 0, action) == 0
     return Support(max(0, version), seccomp)

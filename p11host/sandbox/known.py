@@ -42,10 +42,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """The whole file. `network` is for whoever may use that."""
+    """The whole file. `network` and `processes` are for whoever may have these."""
 
     strict: Grants
     network: Grants
+    processes: Grants
     providers: Mapping[str, Known]
 
     def of(self, path: Path) -> Known | None:
@@ -67,7 +68,8 @@ def read(path: Path) -> Profiles:
     """Return what a file says; a fault in it is ours, and a KeyError or TypeError."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     known = {name: _known(name, each) for name, each in table["provider"].items()}
-    return Profiles(_grants(table["strict"]), _grants(table["network"]), known)
+    strict, network, processes = (_grants(table[name]) for name in ("strict", "network", "processes"))
+    return Profiles(strict, network, processes, known)
 
 
 def choices() -> Sequence[str]:

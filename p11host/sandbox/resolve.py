@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p11host.sandbox.known import Found, Known, Profiles, profiles
-from p11host.sandbox.settings import STRICT, Grants, Right, Settings
+from p11host.sandbox.settings import EVERY, STRICT, Grants, Right, Settings
 
 if TYPE_CHECKING:
     from p11host.config import Module
@@ -74,7 +74,7 @@ def resolve(module: "Module", environ: Mapping[str, str], known: Profiles | None
     settings = module.sandbox
     provider = _provider(module, known)
     paths = [
-        *_allowed(known.strict, "every module", environ),
+        *_allowed(known.strict, EVERY, environ),
         Allowed("read", str(module.path.resolve()), "its library"),
     ]
     grants = settings.grants
@@ -85,6 +85,8 @@ def resolve(module: "Module", environ: Mapping[str, str], known: Profiles | None
         paths += _look_up(module, provider, environ, files)
     if grants.network:
         paths += _allowed(known.network, "the network", environ)
+    if grants.processes:
+        paths += _allowed(known.processes, "programs", environ)
     paths += _allowed(settings.grants, str(module.file), environ)
     return Profile(
         name=provider.name if provider else STRICT,

@@ -12,6 +12,8 @@ Right = Literal["read", "write", "execute", "devices", "sockets"]
 RIGHTS: tuple[Right, ...] = ("read", "write", "execute", "devices", "sockets")
 #: The profile of a provider that nobody knows.
 STRICT = "strict"
+#: Who allows what every module may do.
+EVERY = "every module"
 MEMORY_MIB = 4096
 
 
