@@ -107,6 +107,8 @@ static CK_RV meaning_of(const struct call *call, int error)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     if (is_gone(error) || error == -EOWNERDEAD)
         return call->function->gone;
+    if (error == -EFAULT)
+        return CKR_ARGUMENTS_BAD; /* the caller's memory ends before it says: no whole request has come to anybody */
     return error == -ENOMEM ? CKR_HOST_MEMORY : unknown_outcome(call->function);
 }
 
