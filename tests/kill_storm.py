@@ -1,0 +1,123 @@
+"""kill -9 of the helper at random moments, while eight threads sign with SoftHSM and check every signature.
+
+    python tests/kill_storm.py [SECONDS]        60 if not said
+
+Prints what came of it, as docs/containment.md has it of a run. Knows brokers; what the application does is
+kill_load.py's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from brokers import module
+from kill_load import MODULE, load
+from life import Host, Playing
+from matrix_left import all_processes, end_what_is_left
+
+from p11host.start import private_broker
+from p11host.throwaway import make_token
+
+#: What a call may return of a helper that dies before it, in it and after it.
+DOCUMENTED = {
+    "CKR_DEVICE_REMOVED",
+    "CKR_SESSION_HANDLE_INVALID",
+    "CKR_FUNCTION_FAILED",
+    "CKR_TOKEN_NOT_PRESENT",
+}
+#: Seconds within which there is service again, and KiB by which memory may grow without growing.
+BACK, FLAT = 1.0, 8192
+SEED = 20240611
+
+
+@dataclass(frozen=True)
+class Storm:
+    """What came of a storm."""
+
+    told: Mapping[str, Any]
+    broker: Mapping[str, tuple[int, int]]
+    """Of the broker, before and after: descriptors, KiB of memory."""
+    left: Sequence[str]
+    """Helpers that did not end with the broker and the application."""
+
+    def wrong(self) -> list[str]:
+        """Say what must not have been."""
+        told = self.told
+        found = [f"{told[key]} {key}" for key in ("wrong", "stuck") if told[key]]
+        found += [f"{name} {rv}" for name, rv, _ in told["failures"] if rv not in DOCUMENTED]
+        found += [f"{each:.3f} s without a signature" for each in told["back"] if not 0 <= each < BACK]
+        grown = {key: told["after"][key] - told["before"][key] for key in told["after"]}
+        found += [f"{grown['KiB']} KiB more"] if grown["KiB"] > FLAT else []
+        found += [f"{grown['descriptors']} descriptors more"] if grown["descriptors"] > 0 else []
+        found += [f"the broker's {key} {now}" for key, now in self.broker.items() if now[1] - now[0] > FLAT]
+        return [*found, *self.left] + (["children"] if told["children"] else [])
+
+    def text(self) -> str:
+        """Return it for people."""
+        told, back = self.told, sorted(self.told["back"])
+        lines = [
+            f"kills: {len(told['killed'])}",
+            f"signatures: {told['signatures']}, wrong: {told['wrong']}, threads that hung: {told['stuck']}",
+            "failures: " + (", ".join(f"{n} {rv} {count}" for n, rv, count in told["failures"]) or "none"),
+            f"longest signature, with what it took to begin anew: {told['longest'] * 1000:.0f} ms",
+        ]
+        if back:
+            places = {"median": 0.5, "90 %": 0.9, "most": 1.0}
+            times = [f"{key} {back[int(at * (len(back) - 1))] * 1000:.0f} ms" for key, at in places.items()]
+            lines.append(f"without a signature after a kill: {', '.join(times)}")
+        lines.append(f"application: {told['before']} then {told['after']}; broker: {dict(self.broker)}")
+        return "\n".join([*lines, *(f"WRONG: {each}" for each in self.wrong())])
+
+
+def storm(directory: Path, seconds: float) -> Storm:
+    """Have the storm with a broker and a token of its own in a directory."""
+    token = make_token(directory)
+    # Of our own: its helpers are known by its path.
+    provider = Path(shutil.copy(token.provider, directory))
+    config = directory / "storm.toml"
+    config.write_text(module(MODULE, provider, env=dict(token.env)))
+    with private_broker(config, "off") as broker:
+        with Host(broker.env).playing(load, seconds, token.pin, SEED) as application:
+            application.report()  # it is warm
+            before = broker_resources(broker.pid)
+            told = last_report(application)
+            application.end()
+        after = broker_resources(broker.pid)
+    left = end_what_is_left(lambda: [each for each in all_processes() if each.is_helper_of(provider)])
+    return Storm(told, {key: (before[key], after[key]) for key in before}, left)
+
+
+def last_report(application: Playing) -> Any:
+    """Return what the application tells in the end; before, it tells of each kill, so as not to stand still."""
+    while not isinstance(told := application.report(), dict):
+        pass
+    return told
+
+
+def broker_resources(pid: int) -> dict[str, int]:
+    """Return what of the broker's must not grow."""
+    fields = Path(f"/proc/{pid}/status").read_text().split()
+    return {
+        "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        "KiB": int(fields[fields.index("VmRSS:") + 1]),
+    }
+
+
+def main(words: list[str]) -> int:
+    """Have the storm and print what came of it."""
+    with tempfile.TemporaryDirectory() as name:
+        found = storm(Path(name), float(words[0]) if words else 60.0)
+    print(found.text())
+    return 1 if found.wrong() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
