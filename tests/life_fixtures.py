@@ -1,9 +1,11 @@
 """Fixtures of the tests in which applications live and die; what they are made of is in life.py."""
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,26 @@ def party(tmp_path_factory: pytest.TempPathFactory, odd: Path) -> Iterator[Host]
     """Return a broker with a module whose random bytes come when four callers want them at the same time."""
     with hosted(tmp_path_factory.mktemp("party"), module("party", odd, env={"ODD_PARTY": "4"})) as host:
         yield host
+
+
+@pytest.fixture
+def on_demand(tmp_path: Path, odd: Path) -> Iterator[Mapping[str, str]]:
+    """Return an environment where no broker runs and one can be started; it is ended with the test."""
+    config, command, started = tmp_path / "p11host.toml", tmp_path / "p11host", tmp_path / "started"
+    config.write_text(module("odd", odd))
+    config.chmod(0o600)
+    script = f'echo $$ >>{started}\nexec {sys.executable} -P -m p11host "$@" --config {config}\n'
+    command.write_text("#!/bin/sh\n" + script)
+    command.chmod(0o755)
+    started.touch()
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    yield {
+        "P11HOST_COMMAND": str(command),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    for pid in map(int, started.read_text().split()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

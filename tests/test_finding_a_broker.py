@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,29 +163,6 @@ def listen_as(uid: int, sock: socket.socket) -> None:
 
 
 # ---- a broker that is started ----
-
-
-@pytest.fixture
-def on_demand(tmp_path: Path, odd: Path) -> Iterator[Mapping[str, str]]:
-    """Return an environment where no broker runs and one can be started; it is ended with the test."""
-    config, command, started = tmp_path / "p11host.toml", tmp_path / "p11host", tmp_path / "started"
-    config.write_text(module("odd", odd))
-    config.chmod(0o600)
-    script = f'echo $$ >>{started}\nexec {sys.executable} -P -m p11host "$@" --config {config}\n'
-    command.write_text("#!/bin/sh\n" + script)
-    command.chmod(0o755)
-    started.touch()
-    runtime = tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
-    yield {
-        "P11HOST_COMMAND": str(command),
-        "XDG_RUNTIME_DIR": str(runtime),
-        "XDG_CONFIG_HOME": str(tmp_path),
-        "HOME": str(tmp_path),
-    }
-    for pid in map(int, started.read_text().split()):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_started_on_demand(on_demand: Mapping[str, str]) -> None:

@@ -7,6 +7,8 @@
  *     ODD_LOCKING=none     cannot lock: C_Initialize refuses threads
  *     ODD_PARTY=N          C_GenerateRandom waits until that many callers are in it (1), or ODD_PATIENCE ms have
  *                          passed (20000); its bytes say how many there were at most
+ *     ODD_WAITS=FIFO       C_Initialize waits until somebody opens that for writing
+ *     ODD_FORKS=1          C_Initialize leaves a child behind, which stays
  *     ODD_CLOSING=MS       C_CloseSession takes so long; C_Finalize meanwhile aborts
  *
  * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
@@ -15,6 +17,7 @@
  * It claims to have asynchronous sessions. C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -75,11 +78,22 @@ __attribute__((constructor)) static void construct(void)
 
 /* ---- the library ---- */
 
+static void misbehave(void)
+{
+    const char *fifo = getenv("ODD_WAITS");
+    if (setting("ODD_FORKS", 0) && fork() == 0)
+        for (;;)
+            pause();
+    if (fifo)
+        close(open(fifo, O_RDONLY | O_CLOEXEC));
+}
+
 static CK_RV initialize(void *args)
 {
     const CK_C_INITIALIZE_ARGS *given = args;
     const char *locking = getenv("ODD_LOCKING");
     die_in("C_Initialize");
+    misbehave();
     if (locking && !strcmp(locking, "none") && given && (given->flags & CKF_OS_LOCKING_OK))
         return CKR_CANT_LOCK;
     return CKR_OK;
