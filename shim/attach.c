@@ -229,7 +229,8 @@ static void read_refusal(struct reader *r)
         reader_fail(r, -EBADMSG);
     read_text(r, code, sizeof code);
     read_text(r, text, sizeof text);
-    log_event("broker.refused code=%s reason=\"%s\"", code, text);
+    if (!r->error)
+        log_event("broker.refused code=%s reason=\"%s\"", code, text);
     reader_fail(r, -EACCES);
 }
 
@@ -272,7 +273,7 @@ static void set_program(struct hello *hello)
     strncpy(hello->program, program_invocation_short_name, LIMIT_NAME);
 }
 
-/* The kept door first; a new one if nobody is behind it any more. */
+/* The kept door first; a new one if nobody is behind it any more. -ENOTCONN if there is none at all, which has been said. */
 static struct channel *open_control(int *ret_error)
 {
     struct hello hello = hello_ours();
@@ -282,8 +283,12 @@ static struct channel *open_control(int *ret_error)
     *ret_error = -EPIPE;
     if (to >= 0)
         channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
-    if (!channel && (to = new_door()) >= 0)
+    if (channel || *ret_error != -EPIPE)
+        return channel;
+    if ((to = new_door()) >= 0)
         channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
+    else
+        *ret_error = -ENOTCONN;
     return channel;
 }
 
@@ -307,11 +312,8 @@ static int ask_once(const char *module, struct offer *ret_offers, unsigned *ret_
     *ret_count = 0;
     if (control.channel)
         error = ask(&control, module, ret_offers, ret_count);
-    if (control.channel && error) {
-        log_event("broker.failed error=\"%s\"", strerror(-error));
-        for (unsigned i = 0; i < *ret_count; i++)
-            close_offer(&ret_offers[i]);
-    }
+    for (unsigned i = 0; error && i < *ret_count; i++)
+        close_offer(&ret_offers[i]);
     close_unused(&control);
     channel_free(control.channel);
     return error;
@@ -329,6 +331,8 @@ CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
     int error = ask_once(module, ret_offers, ret_count);
     for (int tried = 1; tried < BROKERS && has_ended(error); tried++)
         error = ask_once(module, ret_offers, ret_count);
+    if (error && error != -ENOTCONN && error != -ESHUTDOWN)
+        log_event("broker.failed error=\"%s\"", strerror(-error));
     return error ? CKR_GENERAL_ERROR : CKR_OK;
 }
 

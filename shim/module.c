@@ -209,6 +209,8 @@ static struct channel *open_channel(struct module *module)
         channel->to = descriptor_raise(channel->to);
         descriptor_remember(channel->from);
         descriptor_remember(channel->to);
+    } else if (error != -EPIPE) {
+        log_event("channel.failed module=%s error=\"%s\"", module->name, strerror(-error));
     }
     return channel;
 }

@@ -70,6 +70,7 @@ bool start_broker(void)
     if (getauxval(AT_SECURE) || secure_getenv("P11HOST_NO_START"))
         return false;
     bool started = starter_path(birth.path) && spawn(&birth);
-    log_event("broker.%s", started ? "started" : "not-started reason=\"p11host-start failed\"");
+    if (started)
+        log_event("broker.started");
     return started;
 }

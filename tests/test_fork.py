@@ -2,7 +2,8 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,13 @@ import pytest
 from application import Shim, descriptors, in_child, in_threads
 from brokers import module
 from cryptoki import ULONG, struct
-from life import Host, Hosting, Workshop
-from strace import SystemCall, traced, tracing
-
-from p11host import shim_path
+from life import Host, Hosting
 
 pytest_plugins = ["life_fixtures"]
 
 NOBODY = 65534
 CLONE_NEWPID = 0x20000000
 NOT_INITIALIZED = "CKR_CRYPTOKI_NOT_INITIALIZED"
-AroundFork = Callable[..., list[list[str]]]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 
@@ -29,48 +26,6 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become
 def env(request: pytest.FixtureRequest) -> Mapping[str, str]:
     """Return the environment for each way to notice a fork: a page that the kernel wipes, and the pid."""
     return {"P11HOST_FORK_DETECTION": request.param}
-
-
-# ---- until the child calls ----
-
-
-@pytest.fixture
-def around_fork(plain: Host, workshop: Workshop, tmp_path: Path) -> AroundFork:
-    """Return what forks, with a library or without, and tells which system calls child and parent made.
-
-    The child's are those from fork to its end or exec, the parent's those from fork until it has waited.
-    """
-
-    def trace(way: str, env: Mapping[str, str], *module: Path) -> list[list[str]]:
-        log = tmp_path / f"{way}-{len(module)}"
-        plain.run(*tracing(log), workshop.program("forker"), way, *module, env=env)
-        one, other = traced(log).values()
-        parent, child = (one, other) if any(call.name == "wait4" for call in one) else (other, one)
-        return [until("execve", child), until("wait4", since("clone", parent))]
-
-    return trace
-
-
-@pytest.mark.parametrize("way", ["exec", "exit"])
-def test_nothing_happens_at_fork(way: str, around_fork: AroundFork, env: Mapping[str, str]) -> None:
-    """From fork to exec or exit, a child that never calls and its parent make no system call of ours."""
-    assert around_fork(way, env) == around_fork(way, env, shim_path())
-
-
-def test_finalize_in_a_child_that_never_called_does_nothing(around_fork: AroundFork) -> None:
-    """C_Finalize is no system call in a child that never used us: there is nothing of its own to end."""
-    assert around_fork("finalize", {}) == around_fork("finalize", {}, shim_path())
-
-
-def until(name: str, calls: list[SystemCall]) -> list[str]:
-    """Return the names of the calls up to the first of that name."""
-    found = [call.name for call in calls]
-    return found[: found.index(name) + 1] if name in found else found
-
-
-def since(name: str, calls: list[SystemCall]) -> list[SystemCall]:
-    """Return the calls from the last of that name on."""
-    return calls[max(i for i, call in enumerate(calls) if call.name.startswith(name)) :]
 
 
 # ---- the child calls ----
@@ -164,12 +119,20 @@ def same_pid_twice() -> list[list[Any]]:
 
     def live() -> list[list[Any]]:
         session = shim.begin()
+        outlive_a_tick()
         unshare_pids()
         return [[os.getpid(), shim.use(session)], in_child(lambda: [os.getpid(), shim.use(session)])]
 
     unshare_pids()
     found: list[list[Any]] = in_child(live)
     return found
+
+
+def outlive_a_tick() -> None:
+    """Return when a process that begins now has begun later than this one, by the clock of /proc."""
+    end = time.monotonic() + 2 / os.sysconf("SC_CLK_TCK")
+    while time.monotonic() < end:
+        continue
 
 
 def unshare_pids() -> None:

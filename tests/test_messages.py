@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from application import in_child
 from brokers import module
 from cryptoki import ULONG, constant, struct
 from life import Host, Workshop, hosted
@@ -31,6 +32,39 @@ def host(tmp_path_factory: pytest.TempPathFactory, provider: Path) -> Iterator[H
     """Return a broker with it, for all tests of this file."""
     with hosted(tmp_path_factory.mktemp("messages"), module("messages", provider)) as found:
         yield found
+
+
+def test_messages_begun_by_a_parent(provider: Path, tmp_path: Path) -> None:
+    """What was begun before a fork is not begun in an heir, which begins its own; the parent goes on."""
+    with hosted(tmp_path, module("messages", provider, fork="inherit")) as host:
+        child, parent = host.play(fork_between_messages)
+
+    assert [NOT_BEGUN, NOT_BEGUN, NOT_BEGUN, OK, [OK, len(DATA)], OK] == child
+    assert [[OK, len(DATA)], OK, NOT_BEGUN] == parent
+
+
+def fork_between_messages() -> list[Any]:
+    """Begin messages, fork, and encrypt one in the child and in the parent."""
+    library = Caller()
+    session, mechanism = library.begin(), "CKM_AES_GCM"
+    parameter = Parameter(STRUCTS[mechanism])
+    whole = (session, *parameter.words, AAD, len(AAD))
+
+    def encrypt() -> list[Any]:
+        return library.fill("C_EncryptMessage", *whole, DATA, len(DATA))[:2]
+
+    def begin() -> str:
+        return library.begin_with("C_MessageEncryptInit", session, mechanism)
+
+    def finish() -> str:
+        return library.rv("C_MessageEncryptFinal", session)
+
+    def live() -> list[Any]:
+        refused = [encrypt()[0], library.rv("C_EncryptMessageBegin", *whole), finish()]
+        return [*refused, begin(), encrypt(), finish()]
+
+    assert begin() == OK
+    return [in_child(live), [encrypt(), finish(), encrypt()[0]]]
 
 
 @pytest.mark.parametrize("mechanism", STRUCTS)
