@@ -89,9 +89,11 @@ static long control_receive(void *context, void *bytes, size_t max)
         .msg_controllen = sizeof ancillary.bytes,
     };
     ssize_t n;
-    do
+    do {
+        if (owner_is_another(&control->channel->owner))
+            return -EOWNERDEAD;
         n = recvmsg(control->channel->from, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR && !channel_is_anothers(control->channel));
+    } while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? -ETIMEDOUT : -errno;
     keep_descriptors(control, &message);
@@ -255,7 +257,6 @@ static void read_answer(struct reader *r, struct control *control, struct offer 
 static int ask(struct control *control, const char *module, struct offer *ret_offers, unsigned *ret_count)
 {
     struct channel *channel = control->channel;
-    channel_belongs_to(channel, root_life(), root_life_page(), root_life);
     channel_set_ticks(channel, DEADLINE_BROKER, DEADLINE_BROKER);
     channel_set_deadline(channel, DEADLINE_BROKER);
     channel->in.source = control_receive;
@@ -277,16 +278,17 @@ static void set_program(struct hello *hello)
 static struct channel *open_control(int *ret_error)
 {
     struct hello hello = hello_ours();
+    struct owner owner = root_owner();
     struct channel *channel = NULL;
     set_program(&hello);
     int to = known_door();
     *ret_error = -EPIPE;
     if (to >= 0)
-        channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
+        channel = door_open(to, &hello, DOOR_OF_BROKER, &owner, ret_error);
     if (channel || *ret_error != -EPIPE)
         return channel;
     if ((to = new_door()) >= 0)
-        channel = door_open(to, &hello, DOOR_OF_BROKER, ret_error);
+        channel = door_open(to, &hello, DOOR_OF_BROKER, &owner, ret_error);
     else
         *ret_error = -ENOTCONN;
     return channel;

@@ -1,5 +1,6 @@
 #include "bell.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -138,21 +139,28 @@ static bool rouse(struct bell_side *side, uint32_t to)
     return true;
 }
 
-bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total)
+static bool is_anothers(const struct bell *bell)
+{
+    return bell->owner && owner_is_another(bell->owner);
+}
+
+int bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total)
 {
     struct bell_side *side = bell->theirs;
     uint32_t state = bell->page ? state_of(side) : TRAY_SHUT;
     bell->by_the_tray = state != TRAY_SHUT;
     if (total > BELL_TRAY || (state != TRAY_OPEN && state != TRAY_DOZED_AT))
-        return false;
+        return 0;
     uint8_t *at = side->tray;
     for (size_t i = 0; i < n_spans; at += spans[i++].iov_len)
         memcpy(at, spans[i].iov_base, spans[i].iov_len);
     side->len = (uint32_t)total;
+    if (is_anothers(bell)) /* who has laid the same, or wipes it */
+        return -EOWNERDEAD;
     if (pass(side, TRAY_OPEN, TRAY_LAID) || rouse(side, TRAY_LAID)) /* it may have dozed off in between */
-        return true;
+        return 1;
     explicit_bzero(side->tray, total);
-    return false;
+    return 0;
 }
 
 bool bell_was_untouched(const struct bell *bell)
@@ -227,18 +235,6 @@ static bool look_between_others(const struct bell *bell)
     return has_come(bell);
 }
 
-/* What was laid, copied and wiped; the tray is open for the next. Longer than it can be is nothing: the peer lies. */
-static size_t clear_tray(struct bell_side *side, void *bytes, size_t max)
-{
-    uint32_t len = __atomic_load_n(&side->len, __ATOMIC_RELAXED); /* once: the peer can change it */
-    bool fits = len <= BELL_TRAY && len <= max;
-    if (fits)
-        memcpy(bytes, side->tray, len);
-    explicit_bzero(side->tray, fits ? len : (size_t)BELL_TRAY);
-    atomic_store_explicit(&side->state, TRAY_OPEN, memory_order_release);
-    return fits ? len : 0;
-}
-
 /* Slow peers and busy machines are not looked at for long: the rests grow with every miss. */
 static void miss(struct bell *bell)
 {
@@ -286,13 +282,43 @@ void bell_await(struct bell *bell, uint64_t asked)
         doze_a_while(bell);
 }
 
-size_t bell_take(struct bell *bell, void *bytes, size_t max)
+/* A copy of what was laid. Longer than it can be is nothing: the peer lies. */
+static size_t copy_tray(const struct bell_side *side, void *bytes, size_t max)
+{
+    uint32_t len = __atomic_load_n(&side->len, __ATOMIC_RELAXED); /* once: the peer can change it */
+    if (len > BELL_TRAY || len > max)
+        return 0;
+    memcpy(bytes, side->tray, len);
+    return len;
+}
+
+/* Wiped, and open for the next. */
+static void clear_tray(struct bell_side *side, size_t len)
+{
+    explicit_bzero(side->tray, len ? len : (size_t)BELL_TRAY);
+    atomic_store_explicit(&side->state, TRAY_OPEN, memory_order_release);
+}
+
+/* Both a child and its parent may come this far: what the child shuts it leaves as it was, and it wipes nothing of its parent's. */
+long bell_take(struct bell *bell, void *bytes, size_t max)
 {
     if (!bell->page)
         return 0;
     /* Whoever shuts the tray may have been given something at the last moment. */
-    bool laid = atomic_exchange(&bell->ours->state, TRAY_SHUT) == TRAY_LAID;
-    return laid ? clear_tray(bell->ours, bytes, max) : 0;
+    uint32_t was = atomic_exchange(&bell->ours->state, TRAY_SHUT);
+    if (is_anothers(bell)) {
+        pass(bell->ours, TRAY_SHUT, was);
+        return -EOWNERDEAD;
+    }
+    if (was != TRAY_LAID)
+        return 0;
+    size_t len = copy_tray(bell->ours, bytes, max);
+    if (is_anothers(bell)) {
+        explicit_bzero(bytes, len);
+        return -EOWNERDEAD;
+    }
+    clear_tray(bell->ours, len);
+    return (long)len;
 }
 
 void bell_answered(struct bell *bell)

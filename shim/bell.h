@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "codec.h"
+#include "owner.h"
 
 enum { BELL_PAGE = 4096, BELL_TRAY = 1920 };
 
@@ -43,6 +44,7 @@ _Static_assert(sizeof(struct bell_page) == BELL_PAGE, "the page is two halves");
 
 struct bell {
     struct bell_page *page;    /* NULL: there is none */
+    const struct owner *owner; /* of its channel; NULL: nobody else is ever to be feared */
     struct bell_side *ours;    /* what the peer writes for us */
     struct bell_side *theirs;  /* what we write for the peer */
     unsigned cpus;             /* processors we may run on */
@@ -71,8 +73,11 @@ int bell_make(struct bell *bell);
 void bell_hang(struct bell *bell, int fd);
 void bell_finish(struct bell *bell);
 
-/* Before each message: lays it on the peer's tray. False, with nothing done, if the peer does not look or there is no room. */
-bool bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total);
+/*
+ * Before each message: lays it on the peer's tray. 1; 0, with nothing done, if the peer does not look or there is no room;
+ * -EOWNERDEAD, with nothing done, if the bell is another process's.
+ */
+int bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_t total);
 
 /* What was laid last is still there: the peer has not taken it. */
 bool bell_was_untouched(const struct bell *bell);
@@ -86,8 +91,11 @@ void bell_ring(struct bell *bell);
  */
 void bell_await(struct bell *bell, uint64_t asked);
 
-/* Then: how many bytes of it were on the tray, at most `max`, now in `bytes`; 0 if recv() must be asked. */
-size_t bell_take(struct bell *bell, void *bytes, size_t max);
+/*
+ * Then: how many bytes of it were on the tray, at most `max`, now in `bytes`; 0 if recv() must be asked; -EOWNERDEAD, with all as it was, if
+ * the bell is another process's.
+ */
+long bell_take(struct bell *bell, void *bytes, size_t max);
 
 /* A message has come through the socket. */
 void bell_answered(struct bell *bell);

@@ -38,18 +38,11 @@ static bool is_too_slow(struct channel *channel)
     return now - channel->slow_since >= channel->deadline_ms;
 }
 
-void channel_belongs_to(struct channel *channel, uint32_t life, const _Atomic uint32_t *life_page, uint32_t (*life_now)(void))
+void channel_belongs_to(struct channel *channel, const struct owner *owner)
 {
-    channel->life = life;
-    channel->life_page = life_page;
-    channel->life_now = life_now;
-}
-
-bool channel_is_anothers(const struct channel *channel)
-{
-    if (channel->life_page)
-        return atomic_load_explicit(channel->life_page, memory_order_relaxed) != channel->life;
-    return channel->life_now && channel->life_now() != channel->life;
+    channel->owner = *owner;
+    channel->bell.owner = &channel->owner;
+    channel->bell.shelf.owner = &channel->owner;
 }
 
 /* A system call that times out is one tick of the deadline. */
@@ -57,7 +50,7 @@ static long receive(struct channel *channel, void *bytes, size_t max)
 {
     bool in_time = !is_too_slow(channel);
     while (in_time) {
-        if (channel_is_anothers(channel))
+        if (owner_is_another(&channel->owner))
             return -EOWNERDEAD;
         ssize_t n = recv(channel->from, bytes, max, 0);
         if (n >= 0)
@@ -83,13 +76,11 @@ static long channel_receive(void *context, void *bytes, size_t max)
     if (!channel->between)
         return receive(channel, bytes, max);
     channel->between = false;
-    if (channel_is_anothers(channel))
+    if (owner_is_another(&channel->owner))
         return -EOWNERDEAD;
     bell_await(&channel->bell, channel->asked);
-    if (channel_is_anothers(channel))
-        return -EOWNERDEAD;
-    long n = (long)bell_take(&channel->bell, bytes, max);
-    if (n > 0)
+    long n = bell_take(&channel->bell, bytes, max);
+    if (n != 0)
         return take_answer(channel, n);
     bell_sleep(&channel->bell);
     n = receive(channel, bytes, max);
@@ -156,7 +147,7 @@ void channel_use_shelf(struct channel *channel)
 void channel_begin(struct channel *channel, uint64_t asked)
 {
     reader_begin(&channel->in);
-    if (channel->between && !channel_is_anothers(channel)) /* the last message came together with the one before it */
+    if (channel->between && !owner_is_another(&channel->owner)) /* the last message came together with the one before it */
         bell_answered(&channel->bell);
     channel->asked = asked;
     channel->between = true;
@@ -197,7 +188,7 @@ static int send_all(struct channel *channel, struct msghdr *message)
     while (message->msg_iovlen) {
         if (is_too_slow(channel))
             return -ETIMEDOUT;
-        if (channel_is_anothers(channel))
+        if (owner_is_another(&channel->owner))
             return -EOWNERDEAD;
         ssize_t n = send_some(channel->to, message);
         int error = n < 0 ? errno : 0;
@@ -212,7 +203,7 @@ static int send_all(struct channel *channel, struct msghdr *message)
 }
 
 /* What lies on the tray is read first: nothing may still be on its way through the socket. */
-static bool lay(struct channel *channel, const struct msghdr *message)
+static int lay(struct channel *channel, const struct msghdr *message)
 {
     size_t total = channel->ahead ? SIZE_MAX : channel->out.total;
     return bell_lay(&channel->bell, message->msg_iov, message->msg_iovlen, total);
@@ -222,11 +213,11 @@ int channel_send(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
-    if (channel_is_anothers(channel))
+    if (owner_is_another(&channel->owner))
         return -EOWNERDEAD;
-    bool laid = !out->error && lay(channel, &message);
-    int error = out->error || laid ? out->error : send_all(channel, &message);
-    if (!laid && error != -EOWNERDEAD)
+    int laid = out->error ? out->error : lay(channel, &message);
+    int error = laid == 0 ? send_all(channel, &message) : laid < 0 ? laid : 0;
+    if (laid == 0 && error != -EOWNERDEAD)
         bell_ring(&channel->bell);
     channel->sent = out->total + out->shelved;
     writer_reset(out);
@@ -251,10 +242,10 @@ int channel_post(struct channel *channel)
 {
     struct writer *out = &channel->out;
     struct msghdr message = {.msg_iov = out->spans, .msg_iovlen = writer_seal(out)};
-    if (channel_is_anothers(channel))
+    if (owner_is_another(&channel->owner))
         return -EOWNERDEAD;
-    bool laid = !out->error && lay(channel, &message);
-    int error = out->error || laid ? out->error : post_one(channel, &message, out->total);
+    int laid = out->error ? out->error : lay(channel, &message);
+    int error = laid == 0 ? post_one(channel, &message, out->total) : laid < 0 ? laid : 0;
     writer_reset(out);
     return error;
 }

@@ -12,16 +12,15 @@
 #include "bell.h"
 #include "codec.h"
 #include "limits.h"
+#include "owner.h"
 
 struct slate_mark;
 
 struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
-    uint32_t life;        /* the shim's: the process's life it belongs to, see channel_belongs_to */
-    const _Atomic uint32_t *life_page; /* where the life stands, if it is wiped at fork; else life_now tells */
-    uint32_t (*life_now)(void);
-    uint32_t owner;       /* the helper's: the process that opened it */
+    struct owner owner;   /* the shim's: whose it is */
+    uint32_t opener;      /* the helper's: the process that opened it */
     struct slate_mark *mark; /* the helper's: where its thread notes what it calls; NULL if nowhere */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint8_t theirs;       /* bytes of a CK_ULONG at the other end, 0 if as many as here */
@@ -56,12 +55,8 @@ void channel_set_deadline(struct channel *channel, uint32_t ms);
 /* Both ends have the bell: its shelf is the writer's and reader's from now on. */
 void channel_use_shelf(struct channel *channel);
 
-/*
- * A program may fork in a signal handler, within a call: then the child comes back into it with its parent's channel. As soon as
- * `life_page` or, where that is NULL, `life_now` tells another life, the channel is another's: nothing more is sent or taken, and the error is -EOWNERDEAD.
- */
-void channel_belongs_to(struct channel *channel, uint32_t life, const _Atomic uint32_t *life_page, uint32_t (*life_now)(void));
-bool channel_is_anothers(const struct channel *channel);
+/* From now on it is that process's, and no child's: there nothing more is sent or taken, and the error is -EOWNERDEAD. */
+void channel_belongs_to(struct channel *channel, const struct owner *owner);
 
 /* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */
 void channel_begin(struct channel *channel, uint64_t asked);

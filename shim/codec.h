@@ -15,10 +15,12 @@
 #include <sys/uio.h>
 
 #include "arena.h"
+#include "owner.h"
 
 struct shelf {
     uint8_t *base; /* NULL: there is none */
     size_t size;
+    const struct owner *owner; /* NULL: nobody else is ever to be feared */
 };
 
 /* Our only extension type: fixext 16, offset and length of a byte string on the shelf. */

@@ -196,28 +196,29 @@ static bool has_way_back(const struct ends *ends)
 }
 
 /* Says hello through the door, with the far ends and a bell if there can be one. */
-static int introduce(int door, struct channel *channel, const struct ends *ends, const struct hello *hello)
+static int introduce(int door, struct channel *channel, const struct ends *ends, const struct hello *hello, const struct owner *owner)
 {
     int fds[MOST_FDS] = {ends->channel[1], ends->back[1], -1};
     size_t n = has_way_back(ends) ? 2 : 1;
     if (has_way_back(ends) && (fds[n] = bell_make(&channel->bell)) >= 0)
         n++;
+    channel_belongs_to(channel, owner);
     write_hello(&channel->out, hello);
-    int error = send_ends(door, fds, n, &channel->out);
+    int error = owner_is_another(owner) ? -EOWNERDEAD : send_ends(door, fds, n, &channel->out);
     writer_reset(&channel->out);
     if (n == MOST_FDS)
         close(fds[n - 1]);
     return error;
 }
 
-struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error)
+struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, const struct owner *owner, int *ret_error)
 {
     struct ends ends;
     *ret_error = make_ends(&ends, kind);
     if (*ret_error)
         return NULL;
     struct channel *channel = channel_new(ends.back[0], ends.channel[0]);
-    *ret_error = channel ? introduce(door, channel, &ends, hello) : -ENOMEM;
+    *ret_error = channel ? introduce(door, channel, &ends, hello, owner) : -ENOMEM;
     close(ends.channel[1]);
     if (has_way_back(&ends))
         close(ends.back[1]);

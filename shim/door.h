@@ -46,7 +46,7 @@ enum door_kind { DOOR_OF_BROKER, DOOR_OF_HELPER };
  * Opens a channel through `door`: sends its far end with our hello, to a helper also a way back and a bell. NULL with a
  * negative errno in *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read.
  */
-struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error);
+struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, const struct owner *owner, int *ret_error);
 
 /*
  * The other side: takes one message from `door`. A channel and the sender's pid, or NULL with *ret_error 0 for a

@@ -149,8 +149,10 @@ static void write_request(struct channel *channel, struct walk *walk)
 }
 
 /* What the caller gave cannot be sent: nothing was, and the channel is as before. */
-static CK_RV unsendable(const struct walk *walk)
+static CK_RV unsendable(const struct call *call, const struct walk *walk)
 {
+    if (call->lost)
+        return call->function->gone;
     if (walk->refusal != CKR_OK)
         return walk->refusal;
     return walk->w->error ? CKR_HOST_MEMORY : CKR_OK;
@@ -161,7 +163,8 @@ static void wipe(const struct call *call, struct channel *channel, size_t shelve
 {
     const struct shelf *shelf = &channel->bell.shelf;
     reader_wipe(&channel->in);
-    if (!call->function->secret || !(shelved || channel->in.shelved))
+    bool may_lie_there = call->function->secret && (shelved || channel->in.shelved);
+    if (!may_lie_there || owner_is_another(&channel->owner))
         return;
     explicit_bzero(shelf->base, shelf->size);
 }
@@ -199,11 +202,12 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     if (call->function->role)
         recall_operations(call, &walk, &recall);
     write_request(channel, &walk);
-    CK_RV rv = unsendable(&walk);
-    *ret_usable = true;
+    call->lost = channel->out.error == -EOWNERDEAD;
+    CK_RV rv = unsendable(call, &walk);
+    *ret_usable = !call->lost;
     if (rv != CKR_OK) {
         writer_reset(&channel->out);
-        *ret_usable = walk.refusal == CKR_OK || tell(call, channel, &walk);
+        *ret_usable = *ret_usable && (walk.refusal == CKR_OK || tell(call, channel, &walk));
         return rv;
     }
     channel_set_deadline(channel, patience_of(call));

@@ -297,7 +297,7 @@ static bool all_hung_up(void)
 static void channel_ended(struct channel *channel)
 {
     uint64_t one = 1;
-    uint32_t owner = channel->owner;
+    uint32_t owner = channel->opener;
     exchange_channel(channel, NULL);
     channel_free(channel);
     release_owner(owner);
@@ -317,7 +317,7 @@ static void *run_channel(void *argument)
 
 static void start_channel(struct channel *channel, uint32_t owner)
 {
-    channel->owner = owner;
+    channel->opener = owner;
     if (owner != STRANGER)
         share_hold(&share, owner);
     atomic_fetch_add(&channels, 1);

@@ -200,11 +200,11 @@ static uint32_t tick_of(const struct module *module)
 static struct channel *open_channel(struct module *module)
 {
     struct hello hello = hello_ours();
+    struct owner owner = root_owner();
     int error = -EPIPE;
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
-    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &error) : NULL;
+    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &owner, &error) : NULL;
     if (channel) {
-        channel_belongs_to(channel, root_life(), root_life_page(), root_life);
         channel->from = descriptor_raise(channel->from);
         channel->to = descriptor_raise(channel->to);
         descriptor_remember(channel->from);
@@ -255,7 +255,7 @@ static bool has_come(const struct channel *channel, uint64_t by)
     do {
         uint64_t now = now_ms();
         n = poll(&p, 1, now < by ? (int)(by - now) : 0);
-    } while (n < 0 && errno == EINTR && !channel_is_anothers(channel));
+    } while (n < 0 && errno == EINTR && !owner_is_another(&channel->owner));
     return n != 0;
 }
 

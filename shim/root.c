@@ -150,15 +150,41 @@ static void close_inherited(const struct state *parent)
     descriptors_close_inherited();
 }
 
-/* Under root->lock. The state is published complete or not at all. */
+static uint32_t begin_life(struct root *root)
+{
+    uint32_t life = atomic_load(&root->life);
+    if (life)
+        return life;
+    life = atomic_fetch_add(&last_life, 1) + 1;
+    atomic_store(&root->life, life);
+    return life;
+}
+
+/*
+ * Complete or not at all. A child that a signal handler forked while its parent was at it has another life, or none yet: the state is
+ * its parent's, and its next step is to build its own.
+ */
+static void publish(struct root *root, struct state *state, uint32_t life)
+{
+    struct state *before = atomic_load(&heritage);
+    atomic_store(&heritage, state->inherited ? state : NULL);
+    atomic_store(&root->state, state);
+    if (atomic_load(&root->life) == life) {
+        atomic_store(&strict, state->strict);
+        return;
+    }
+    atomic_store(&root->state, NULL);
+    atomic_store(&heritage, before);
+}
+
+/* Under root->lock. */
 static CK_RV build(struct root *root, bool lazy)
 {
     struct state *parent = atomic_load(&heritage);
     if (!root->cleaned)
         close_inherited(parent);
     root->cleaned = true;
-    if (!atomic_load(&root->life))
-        atomic_store(&root->life, atomic_fetch_add(&last_life, 1) + 1);
+    uint32_t life = begin_life(root);
     struct state *state = take_spare(root);
     if (!state)
         return CKR_HOST_MEMORY;
@@ -168,9 +194,7 @@ static CK_RV build(struct root *root, bool lazy)
         put_spare(root, state);
         return rv;
     }
-    atomic_store(&strict, state->strict);
-    atomic_store(&heritage, state->inherited ? state : NULL);
-    atomic_store(&root->state, state);
+    publish(root, state, life);
     return CKR_OK;
 }
 

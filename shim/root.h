@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "cryptoki.h"
+#include "owner.h"
 
 struct state;
 
@@ -28,6 +29,13 @@ uint32_t root_life(void);
 
 /* Where that number stands, if it reads 0 in a child from its beginning; else NULL. There is a life. */
 const _Atomic uint32_t *root_life_page(void);
+
+/* Whose a channel is that is opened now: nobody's, if the call is one of a process that this one was forked from. */
+static inline struct owner root_owner(void)
+{
+    uint32_t life = root_life();
+    return (struct owner){life ? life : UINT32_MAX, root_life_page(), root_life};
+}
 
 /* C_Initialize and C_Finalize. */
 CK_RV state_initialize(void);

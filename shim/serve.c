@@ -156,7 +156,7 @@ static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t
     struct channel *channel = request->channel;
     if (channel->mark)
         slate_enter(channel->mark, fn);
-    CK_RV rv = share_call(request->provider, fn, words, channel->owner);
+    CK_RV rv = share_call(request->provider, fn, words, channel->opener);
     if (channel->mark)
         slate_leave(channel->mark);
     return rv;

@@ -9,6 +9,7 @@
 enum {
     WRITER_RESERVE = sizeof(void *) == 8 ? LIMIT_MESSAGE - LIMIT_BYTES : 8 << 20, /* addresses are scarce */
     SHELF_ALIGN = 64,
+    SHELF_PIECE = 16384,
 };
 
 int writer_init(struct writer *w)
@@ -165,6 +166,19 @@ static bool lies_on(const struct shelf *shelf, const uint8_t *bytes)
     return shelf->base && bytes >= shelf->base && bytes < shelf->base + shelf->size;
 }
 
+/* In pieces: a child of a process that was interrupted here does not go on for long. */
+static void lay_down(struct writer *w, size_t at, const uint8_t *bytes, size_t len)
+{
+    for (size_t done = 0, piece; done < len; done += piece) {
+        if (w->shelf.owner && owner_is_another(w->shelf.owner)) {
+            writer_fail(w, -EOWNERDEAD);
+            return;
+        }
+        piece = len - done < SHELF_PIECE ? len - done : SHELF_PIECE;
+        memcpy(w->shelf.base + at + done, bytes + done, piece);
+    }
+}
+
 /* Puts the bytes on the shelf, unless they are there already. False when there is no room. */
 static bool shelve(struct writer *w, const uint8_t *bytes, size_t len)
 {
@@ -172,7 +186,7 @@ static bool shelve(struct writer *w, const uint8_t *bytes, size_t len)
     if (lies_on(&w->shelf, bytes)) {
         at = (size_t)(bytes - w->shelf.base);
     } else if (len <= w->shelf.size - at) {
-        memcpy(w->shelf.base + at, bytes, len);
+        lay_down(w, at, bytes, len);
         w->shelved = (at + len + SHELF_ALIGN - 1) & ~(size_t)(SHELF_ALIGN - 1);
         if (w->shelved > w->shelf.size)
             w->shelved = w->shelf.size;

@@ -291,9 +291,9 @@ static void a_tray_is_never_longer_than_it_is(void)
         uint8_t *bytes = malloc(room);
         expect(bytes != NULL);
         bell_await(&ours, 0);
-        size_t got_now = bell_take(&ours, bytes, room);
+        long got_now = bell_take(&ours, bytes, room);
         free(bytes);
-        expect(got_now <= room && got_now <= BELL_TRAY);
+        expect(got_now >= 0 && (size_t)got_now <= room && got_now <= BELL_TRAY);
         ours.rest = 0;
     }
     atomic_store(&is_over, true);
@@ -301,6 +301,60 @@ static void a_tray_is_never_longer_than_it_is(void)
     bell_finish(&theirs);
     bell_finish(&ours);
 }
+
+/* ---- a child that a signal handler has forked, within its parent's call ---- */
+
+static _Atomic uint32_t life = 1;
+
+/* Both ends of a bell; `ours` is that of life 1. */
+static void hang_owned(struct bell *ours, struct bell *theirs, const struct owner *owner)
+{
+    int fd = bell_make(ours);
+    ours->owner = owner;
+    bell_hang(theirs, fd);
+    close(fd);
+    expect(ours->page && theirs->page);
+    atomic_store(&life, 1);
+}
+
+static void a_child_takes_nothing_of_its_parents(void)
+{
+    static const uint8_t answer[] = "answer";
+    const struct owner owner = {.life = 1, .page = &life};
+    const struct iovec span = {(void *)(uintptr_t)answer, sizeof answer};
+    uint8_t bytes[BELL_TRAY];
+    struct bell ours, theirs;
+    hang_owned(&ours, &theirs, &owner);
+    atomic_store(&ours.ours->state, TRAY_OPEN);
+    expect_number(1, bell_lay(&theirs, &span, 1, sizeof answer));
+    atomic_store(&life, 2);
+    expect_number(-EOWNERDEAD, bell_take(&ours, bytes, sizeof bytes));
+    atomic_store(&life, 1);
+    expect_number(sizeof answer, bell_take(&ours, bytes, sizeof bytes));
+    expect_bytes(answer, bytes, sizeof answer);
+    atomic_store(&life, 2);
+    expect_number(-EOWNERDEAD, bell_take(&ours, bytes, sizeof bytes));
+    expect_number(TRAY_OPEN, atomic_load(&ours.ours->state));
+    bell_finish(&theirs);
+    bell_finish(&ours);
+}
+
+static void a_child_lays_nothing_for_its_parent(void)
+{
+    static const uint8_t request[] = "request";
+    const struct owner owner = {.life = 1, .page = &life};
+    const struct iovec span = {(void *)(uintptr_t)request, sizeof request};
+    struct bell ours, theirs;
+    hang_owned(&ours, &theirs, &owner);
+    atomic_store(&theirs.ours->state, TRAY_OPEN);
+    atomic_store(&life, 2);
+    expect_number(-EOWNERDEAD, bell_lay(&ours, &span, 1, sizeof request));
+    expect_number(TRAY_OPEN, atomic_load(&theirs.ours->state));
+    bell_finish(&theirs);
+    bell_finish(&ours);
+}
+
+/* ---- */
 
 static void expect_no_bell(int fd)
 {
@@ -359,6 +413,8 @@ static const struct test tests[] = {
     TEST(whoever_dozes_notices_the_end, "a peer that has gone is noticed while dozing"),
     TEST(messages_that_come_together_are_counted, "messages that were sent ahead are counted one by one"),
     TEST(a_tray_is_never_longer_than_it_is, "whatever a peer writes to the page, no more is taken than there is room for"),
+    TEST(a_child_takes_nothing_of_its_parents, "a child that comes back into its parent's call leaves the answer on the tray"),
+    TEST(a_child_lays_nothing_for_its_parent, "a child that comes back into its parent's call asks nothing"),
     TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
     TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
 };

@@ -14,6 +14,8 @@
 static int outside = -1, inside = -1; /* the caller's end of the door, the receiver's */
 static unsigned descriptors;          /* open before a test */
 
+static const struct owner nobody;
+
 static void end(void)
 {
     if (outside >= 0)
@@ -72,7 +74,7 @@ static void pass(enum door_kind kind)
     bool with_bell = kind == DOOR_OF_HELPER;
     int error;
     struct hello hello = some_hello(), heard;
-    struct channel *ours = door_open(outside, &hello, kind, &error);
+    struct channel *ours = door_open(outside, &hello, kind, &nobody, &error);
     expect_number(0, error);
     struct channel *theirs = receive(&heard, &error);
     expect(ours && theirs);
@@ -111,7 +113,7 @@ static void many_come_through_in_order(void)
     for (unsigned i = 0; i < MANY; i++) {
         struct hello hello = some_hello();
         hello.program[0] = (char)('a' + i);
-        ours[i] = door_open(outside, &hello, DOOR_OF_HELPER, &error);
+        ours[i] = door_open(outside, &hello, DOOR_OF_HELPER, &nobody, &error);
         expect(ours[i] != NULL);
     }
     for (unsigned i = 0; i < MANY; i++) {
@@ -133,7 +135,7 @@ static void nobody_behind_the_door(void)
     begin();
     close(inside);
     inside = -1;
-    expect(door_open(outside, &hello, DOOR_OF_HELPER, &error) == NULL);
+    expect(door_open(outside, &hello, DOOR_OF_HELPER, &nobody, &error) == NULL);
     expect_number(-EPIPE, error);
     finish();
 }
@@ -155,10 +157,25 @@ static void no_door_at_all(void)
     struct hello hello = some_hello(), heard;
     pid_t pid;
     int error;
-    expect(door_open(-1, &hello, DOOR_OF_HELPER, &error) == NULL);
+    expect(door_open(-1, &hello, DOOR_OF_HELPER, &nobody, &error) == NULL);
     expect_number(-EBADF, error);
     expect(door_receive(-1, &heard, &pid, &error) == NULL);
     expect_number(-EBADF, error);
+}
+
+/* A signal handler has forked while the ends were being made: they are the parent's to hand over. */
+static void another_process_opens_nothing(void)
+{
+    static const _Atomic uint32_t life = 2;
+    const struct owner parent = {.life = 1, .page = &life};
+    struct hello hello = some_hello(), heard;
+    int error;
+    begin();
+    expect(door_open(outside, &hello, DOOR_OF_HELPER, &parent, &error) == NULL);
+    expect_number(-EOWNERDEAD, error);
+    expect(receive(&heard, &error) == NULL);
+    expect_number(0, error);
+    finish();
 }
 
 /* ---- what should not ---- */
@@ -341,6 +358,7 @@ static const struct test tests[] = {
     TEST(nobody_behind_the_door, "a door with nobody behind it is -EPIPE and no SIGPIPE"),
     TEST(the_last_caller_has_gone, "a receiver learns that nobody can come any more"),
     TEST(no_door_at_all, "a door that is none is an error"),
+    TEST(another_process_opens_nothing, "a call of the process we were forked from says nothing through its door"),
     TEST(a_message_without_a_channel_is_dropped, "a message without a descriptor is dropped"),
     TEST(an_empty_message_is_dropped, "an empty message is dropped, and is not taken for the end"),
     TEST(a_message_with_too_much_is_dropped, "a message with too many descriptors is dropped and they are closed"),

@@ -18,7 +18,7 @@ static void begin_on_shelf(void)
     writer_finish(&w);
     expect_number(0, writer_init(&w));
     memset(shelf_memory, 0, sizeof shelf_memory);
-    w.shelf = (struct shelf){shelf_memory, sizeof shelf_memory};
+    w.shelf = (struct shelf){.base = shelf_memory, .size = sizeof shelf_memory};
 }
 
 static void read_from_shelf(void)
@@ -78,7 +78,20 @@ static void give(const char *bytes, size_t len)
     message_set(&m, bytes, len);
     m.portion = 3;
     reader_init(&r, buffer, message_source, &m);
-    r.shelf = (struct shelf){shelf_memory, sizeof shelf_memory};
+    r.shelf = (struct shelf){.base = shelf_memory, .size = sizeof shelf_memory};
+}
+
+static void a_child_puts_nothing_on_its_parents_shelf(void)
+{
+    static const _Atomic uint32_t life = 2;
+    static const uint8_t bytes[WRITER_BY_REFERENCE] = {1};
+    const struct owner parent = {.life = 1, .page = &life};
+    begin_on_shelf();
+    w.shelf.owner = &parent;
+    write_bin(&w, bytes, sizeof bytes);
+    expect_number(-EOWNERDEAD, w.error);
+    expect_number(0, shelf_memory[0]);
+    writer_finish(&w);
 }
 
 static void wild_places_on_the_shelf_are_refused(void)
@@ -110,6 +123,7 @@ static void shelved_bytes_are_skipped(void)
 static const struct test tests[] = {
     TEST(long_bytes_lie_on_the_shelf, "a long byte string goes by the shelf, a short one does not"),
     TEST(a_full_shelf_is_no_hindrance, "what does not fit on the shelf goes through the socket"),
+    TEST(a_child_puts_nothing_on_its_parents_shelf, "a child that comes back into its parent's call leaves the shelf alone"),
     TEST(wild_places_on_the_shelf_are_refused, "a place that is not on the shelf is refused"),
     TEST(shelved_bytes_are_skipped, "a byte string on the shelf is skipped"),
 };

@@ -67,17 +67,17 @@ static void answer(int fd, int spare)
         found("the response could not be sent");
 }
 
-struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error);
+struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, const struct owner *owner, int *ret_error);
 int __wrap_close(int fd);
 int __real_close(int fd);
 
 /* Instead of asking anybody: a channel with the answer in it. */
 static int far_end = -1;
 
-struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, int *ret_error)
+struct channel *__wrap_door_open(int door, const struct hello *hello, enum door_kind kind, const struct owner *owner, int *ret_error)
 {
     int ends[2];
-    (void)hello, (void)kind;
+    (void)hello, (void)kind, (void)owner;
     make_pair(SOCK_STREAM, ends);
     if (far_end >= 0)
         __real_close(far_end); /* a broker that ended is asked again */

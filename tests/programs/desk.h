@@ -92,12 +92,17 @@ static bool are_alike(const struct desk *a, const struct desk *b)
     return !memcmp(a->mac, b->mac, sizeof a->mac) && !memcmp(a->hash, b->hash, sizeof a->hash);
 }
 
+static void fill_data(void)
+{
+    for (int i = 0; i < MUCH; i++)
+        data[i] = (CK_BYTE)(i * 31);
+}
+
 /* Before the first fork. */
 static void set_up(void)
 {
     CK_ULONG count = MOST_MECHANISMS;
-    for (int i = 0; i < MUCH; i++)
-        data[i] = (CK_BYTE)(i * 31);
+    fill_data();
     slot = first_slot(list);
     must(list->C_GetSlotInfo(slot, &the_slot), "C_GetSlotInfo");
     must(list->C_GetMechanismList(slot, the_mechanisms, &count), "C_GetMechanismList");
