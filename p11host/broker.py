@@ -122,7 +122,7 @@ class Broker:
     async def start(self, caller: Caller, module: Module, *, patient: bool) -> Spawned:
         """Start a helper of `module` for `caller`, whose its door then is, or raise P11HostError.
 
-        One that is held back for a moment is waited for if the caller is `patient`.
+        After deaths it begins a little later if the caller is `patient`: it asks for nothing else meanwhile.
         """
         try:
             await self._await_turn(caller, module, patient=patient)
@@ -141,10 +141,8 @@ class Broker:
         if self._is_new(module):
             self._lives.renewed(module.name)
         self._lives.check(caller, module)
-        pause = self._lives.pause(caller, module)
-        if pause and not patient:
-            raise P11HostError(f"the last of module {module.name} died at once; try again in {pause:.1f} s")
-        await asyncio.sleep(pause)
+        if patient:
+            await asyncio.sleep(self._lives.pause(caller, module))
 
     def _is_new(self, module: Module) -> bool:
         """Tell whether the file of a provider is another than at the last start, and log that."""
