@@ -219,6 +219,8 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         channel_begin(channel, channel->sent);
         rv = read_answer(call, &walk, channel->next_id);
         error = channel->in.error;
+        if (!error && owner_is_another(&channel->owner)) /* what was read may have been pulled away */
+            error = -EOWNERDEAD;
         if (walk.refusal != CKR_OK)
             log_event("answer.refused function=%s module=%s reason=\"a length or pointer leads out of its buffer\"",
                       call->function->name, call->module->name);

@@ -12,6 +12,7 @@
 #include "door.h"
 #include "log.h"
 #include "root.h"
+#include "shared.h"
 
 enum {
     LAST_BREATH_MS = 50,
@@ -111,6 +112,7 @@ static struct channel *free_channel(struct channel *channel)
     if (channel) {
         descriptor_forget(channel->from);
         descriptor_forget(channel->to);
+        shared_forget(channel->bell.page);
     }
     return channel_free(channel);
 }
@@ -209,6 +211,7 @@ static struct channel *open_channel(struct module *module)
         channel->to = descriptor_raise(channel->to);
         descriptor_remember(channel->from);
         descriptor_remember(channel->to);
+        shared_remember(channel->bell.page);
     } else if (error != -EPIPE) {
         log_event("channel.failed module=%s error=\"%s\"", module->name, strerror(-error));
     }

@@ -8,6 +8,7 @@
 
 #include "descriptors.h"
 #include "mark.h"
+#include "shared.h"
 #include "state.h"
 
 enum { PAGE = 4096 };
@@ -148,6 +149,7 @@ static void close_inherited(const struct state *parent)
     if (parent)
         state_keep_doors(parent);
     descriptors_close_inherited();
+    shared_leave_inherited();
 }
 
 static uint32_t begin_life(struct root *root)

@@ -279,6 +279,40 @@ def strict_child() -> list[str]:
     return found
 
 
+# ---- what a child still has of its parent ----
+
+
+def test_memory_shared_with_a_helper_is_not_a_childs(plain: Host, env: Mapping[str, str]) -> None:
+    """After its first call a child cannot read what its parent says and hears, PINs and keys among it."""
+    parent, at_fork, child, after = plain.play(look_at_shared_memory, env=env)
+
+    assert parent == at_fork == after != []
+    assert [] == [each for each in child if each in parent]
+    assert [] != child, "it has its own"
+
+
+def look_at_shared_memory() -> list[list[str]]:
+    """List the memory shared with a helper: the parent's, a child's before and after its first call."""
+    shim = Shim()
+    session = shim.begin()
+
+    def live() -> list[list[str]]:
+        at_fork = shared_memory()
+        shim.must("C_Login", shim.open_session(shim.slots()[0]), 1, b"1234", 4)
+        return [at_fork, shared_memory()]
+
+    parent = shared_memory()
+    children = in_child(live)
+    assert shim.use(session) == "CKR_OK"
+    return [parent, *children, shared_memory()]
+
+
+def shared_memory() -> list[str]:
+    """Return the files of this process's memory that a helper sees too, by their numbers."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({line.split()[4] for line in maps if "p11host-bell" in line})
+
+
 # ---- what a child has done before its first call ----
 
 

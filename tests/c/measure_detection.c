@@ -58,6 +58,10 @@ void state_finish(struct state *state)
     (void)state;
 }
 
+void shared_leave_inherited(void)
+{
+}
+
 void descriptors_close_inherited(void)
 {
 }
