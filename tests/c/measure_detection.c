@@ -12,6 +12,7 @@
 
 #include "descriptors.h"
 #include "root.h"
+#include "shared.h"
 #include "state.h"
 
 enum { ROUNDS = 200, LOOKS = 20000 };
