@@ -21,7 +21,7 @@ class Limits:
     message: int
     elements: int
     modules: int
-    slots: int
+    module_slots: int
     channels: int
     narrow_bytes: int
     narrow_channels: int

@@ -59,7 +59,7 @@ def _library(channel: Channel, module: Attached) -> Library:
 
 
 def _slots(channel: Channel, module: Attached) -> Sequence[str]:
-    _, numbers = _call(channel, module, "C_GetSlotList", [False, [True, limits().slots]])
+    _, numbers = _call(channel, module, "C_GetSlotList", [False, [True, limits().module_slots]])
     return [_text(_call(channel, module, "C_GetSlotInfo", [number, True])[0]) for number in numbers]
 
 

@@ -222,8 +222,7 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         if (!error && owner_is_another(&channel->owner)) /* what was read may have been pulled away */
             error = -EOWNERDEAD;
         if (walk.refusal != CKR_OK)
-            log_event("answer.refused function=%s module=%s reason=\"a length or pointer leads out of its buffer\"",
-                      call->function->name, call->module->name);
+            log_event("answer.refused function=%s module=%s reason=\"%s\"", call->function->name, call->module->name, walk.reason);
         call->unsent = is_gone(error) && bell_was_untouched(&channel->bell);
         if (error != -EOWNERDEAD)
             wipe(call, channel, shelved);

@@ -3,7 +3,9 @@
 #include <string.h>
 #include <time.h>
 
-enum { MODULE_SLOTS = 1024, POLL_MS = 100 };
+#include "log.h"
+
+enum { POLL_MS = 100 };
 
 /* The same call with other arguments to one module. */
 static CK_RV ask(const struct call *call, struct module *module, uintptr_t *words)
@@ -48,12 +50,12 @@ CK_RV merge_info(struct call *call)
 /* Ids are given when the answer is read. */
 static void learn(const struct call *call, struct module *module)
 {
-    CK_SLOT_ID found[MODULE_SLOTS];
+    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
     CK_ULONG count = 0;
     uintptr_t how_many[] = {CK_FALSE, 0, (uintptr_t)&count}, which[] = {CK_FALSE, (uintptr_t)found, (uintptr_t)&count};
     if (ask(call, module, how_many) != CKR_OK)
         return;
-    count = MODULE_SLOTS;
+    count = LIMIT_MODULE_SLOTS;
     ask(call, module, which);
 }
 
@@ -96,19 +98,41 @@ static void start_modules(const struct call *call, bool counting, bool ret_ready
         ret_ready[i] = ret_ready[i] && module_revive(&modules[i]) == CKR_OK;
 }
 
-/* A module that fails is left out: it never hides the others. Only the end of everything is an error. */
+/* Whatever a provider says, it is our C_Finalize that ends everything. */
+static bool is_over(const struct call *call)
+{
+    return atomic_load(&call->state->ending);
+}
+
+/*
+ * A provider has as many slots as it said when it was asked how many (section 5.5 of the standard): with more than that the caller's
+ * room would never be enough, and nobody's slots be told.
+ */
+static CK_ULONG at_most_told(struct module *module, CK_BBOOL present, CK_ULONG count)
+{
+    CK_ULONG told = atomic_load(&module->slots_told[present ? 1 : 0]);
+    return told && count > told - 1 ? told - 1 : count;
+}
+
+/* A module that fails, or says what cannot be, is left out: it never hides the others. */
 static CK_RV add_module(const struct call *call, struct module *module, struct slot_list *list)
 {
-    CK_SLOT_ID found[MODULE_SLOTS];
-    CK_ULONG count = MODULE_SLOTS;
+    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
+    CK_BBOOL present = (CK_BBOOL)call->words[0];
+    CK_ULONG count = list->slots ? LIMIT_MODULE_SLOTS : 0;
     uintptr_t words[] = {call->words[0], list->slots ? (uintptr_t)found : 0, (uintptr_t)&count};
     CK_RV rv = ask(call, module, words);
     if (rv != CKR_OK)
-        return rv == CKR_CRYPTOKI_NOT_INITIALIZED ? rv : CKR_OK;
-    if (list->slots)
-        add_slots(list, found, count);
+        return is_over(call) ? CKR_CRYPTOKI_NOT_INITIALIZED : CKR_OK;
+    if (count > LIMIT_MODULE_SLOTS)
+        log_event("answer.refused function=%s module=%s reason=\"more slots than a module may have\"", call->function->name,
+                  module->name);
+    else if (list->slots)
+        add_slots(list, found, at_most_told(module, present, count));
     else
         list->count += count;
+    if (!list->slots)
+        atomic_store(&module->slots_told[present ? 1 : 0], 1 + (count > LIMIT_MODULE_SLOTS ? 0 : count));
     return CKR_OK;
 }
 
@@ -148,17 +172,26 @@ CK_RV merge_slots(struct call *call)
 
 /* ---- C_WaitForSlotEvent ---- */
 
-/* One look at every module. CKR_NO_EVENT if at least one can have events, else what the last one said. */
+/*
+ * One look at every module, beginning after the one that had an event last: one that always has some does not hide the others'.
+ * CKR_NO_EVENT if at least one can have events, else what the last one said.
+ */
 static CK_RV look(const struct call *call)
 {
     struct call brief = *call;
+    unsigned n = call->state->n_modules, first = atomic_load(&call->state->next_look);
     CK_RV result = CKR_FUNCTION_NOT_SUPPORTED;
     bool can_have = false;
     brief.brief = true;
-    for (unsigned i = 0; i < call->state->n_modules; i++) {
+    for (unsigned i = 0; i < n; i++) {
+        unsigned at = (first + i) % n;
         uintptr_t words[] = {call->words[0] | CKF_DONT_BLOCK, call->words[1], call->words[2]};
-        result = ask(&brief, &call->state->modules[i], words);
-        if (result == CKR_OK || result == CKR_CRYPTOKI_NOT_INITIALIZED)
+        result = ask(&brief, &call->state->modules[at], words);
+        if (is_over(call))
+            return CKR_CRYPTOKI_NOT_INITIALIZED;
+        if (result == CKR_OK)
+            atomic_store(&call->state->next_look, at + 1);
+        if (result == CKR_OK)
             return result;
         can_have = can_have || result == CKR_NO_EVENT;
     }

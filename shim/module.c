@@ -120,6 +120,8 @@ static struct channel *free_channel(struct channel *channel)
 /* Who reads the first of the two before the second never takes a handle of this generation's sessions for one of another. */
 static void begin_generation(struct module *module, uint32_t generation, uint32_t of_sessions)
 {
+    for (unsigned i = 0; i < 2; i++)
+        atomic_store(&module->slots_told[i], 0);
     atomic_store(&module->of_sessions, of_sessions);
     atomic_store(&module->generation, generation);
 }
@@ -433,6 +435,8 @@ void module_give(struct module *module, struct channel *channel)
             atomic_compare_exchange_strong(&module->idle[i], &none, channel))
             return;
     }
+    if (!clean)
+        log_event("answer.unasked module=%s", module->name);
     free_channel(channel);
 }
 

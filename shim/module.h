@@ -37,6 +37,7 @@ struct module {
     _Atomic bool inherited;         /* children share the helper */
     _Atomic bool is_heir;           /* the helper is one that an ancestor had started */
     _Atomic bool slots_known;       /* it has been asked for its slots in this life */
+    _Atomic CK_ULONG slots_told[2]; /* 1 + how many it said there are, by whether a token must be there; 0 if it was not asked */
     _Atomic unsigned *calls;        /* in progress, the state's */
     _Atomic(struct rows *) rows;    /* its own, NULL when it has none; a new helper may have others */
     struct rows *kept;              /* all it ever had in this life: calls may still look into them */

@@ -167,6 +167,7 @@ static struct slot {
     CK_ULONG server;
 } slots[LIMIT_SLOTS];
 static _Atomic unsigned slot_count;
+static unsigned slots_of[LIMIT_MODULES + 1]; /* what a provider makes up is not at the expense of others */
 
 static unsigned find_module(const char *name)
 {
@@ -210,7 +211,8 @@ CK_ULONG slot_to_client(unsigned module, CK_ULONG server)
     pthread_mutex_lock(lock);
     unsigned n = atomic_load(&slot_count);
     id = find_slot(module, server);
-    if (id == CK_UNAVAILABLE_INFORMATION && n < LIMIT_SLOTS) {
+    if (id == CK_UNAVAILABLE_INFORMATION && n < LIMIT_SLOTS && slots_of[module] < LIMIT_MODULE_SLOTS) {
+        slots_of[module]++;
         slots[n] = (struct slot){.module = module, .server = server};
         atomic_store(&slot_count, n + 1);
         id = n + FIRST_SLOT_ID;

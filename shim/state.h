@@ -23,6 +23,7 @@ struct state {
     bool strict;         /* some module wants every child to call C_Initialize */
     bool inherited;      /* some module's helper is to be shared with children */
     _Atomic unsigned calls; /* in progress */
+    _Atomic unsigned next_look; /* the module that C_WaitForSlotEvent asks first */
     _Atomic(struct operations *) operations; /* NULL until there is one to remember */
     unsigned n_modules;
     struct module modules[LIMIT_MODULES];

@@ -75,7 +75,7 @@ CK_RV get_response(struct walk *walk);
 /* The largest buffer the provider is given. */
 enum { ROOM_BYTES = sizeof(void *) == 8 ? LIMIT_BYTES : LIMIT_NARROW_BYTES };
 /* For the log, from whoever notices. */
-extern const char provider_lies[];
+extern const char provider_lies[], gives_no_handle[];
 
 /* What a cell or buffer in the arena holds until the provider writes it. */
 enum { UNWRITTEN = 0xa5 };

@@ -19,8 +19,20 @@ static bool is_written(const CK_ULONG *cell)
     return cell && *cell != unwritten;
 }
 
-static void put_cell(struct walk *walk, const CK_ULONG *cell)
+/* Keys that a parameter asks for come in it: then what the call gives need be none (CKM_SSL3_KEY_AND_MAC_DERIVE). */
+static bool lacks_handle(const struct walk *walk, enum arg_kind kind, CK_RV rv, const CK_ULONG *handles, CK_ULONG count)
 {
+    bool is_handle = kind == ARG_OUT_SESSION || kind == ARG_OUT_OBJECTS || (kind == ARG_OUT_OBJECT && !walk->parameter_len);
+    for (CK_ULONG i = 0; is_handle && rv == CKR_OK && handles && i < count; i++)
+        if (handles[i] == 0 || !is_written(&handles[i]))
+            return true;
+    return false;
+}
+
+static void put_cell(struct walk *walk, enum arg_kind kind, const CK_ULONG *cell, CK_RV rv)
+{
+    if (lacks_handle(walk, kind, rv, cell, 1))
+        walk->reason = gives_no_handle;
     if (is_written(cell))
         write_number(walk->w, *cell);
     else
@@ -76,12 +88,34 @@ static void put_objects(struct walk *walk, const struct arg *arg, CK_RV rv)
         return;
     }
     write_number(walk->w, *cell);
-    if (objects && *cell > walk->words[arg->len])
-        walk->reason = provider_lies;
-    if (objects && *cell <= walk->words[arg->len])
-        put_numbers(walk->w, objects, *cell);
-    else
+    if (!objects || *cell > walk->words[arg->len]) {
+        walk->reason = objects ? provider_lies : walk->reason;
         write_nil(walk->w);
+        return;
+    }
+    if (lacks_handle(walk, arg->kind, rv, objects, *cell))
+        walk->reason = gives_no_handle;
+    put_numbers(walk->w, objects, *cell);
+}
+
+/* UTF-8 has no such bytes. NULs where blanks belong are common, and harm nobody who knows the length. */
+static bool is_text(const uint8_t *text, size_t len)
+{
+    while (len && (text[len - 1] == '\0' || text[len - 1] == ' '))
+        len--;
+    for (size_t i = 0; i < len; i++)
+        if (text[i] < ' ' || text[i] == 0x7f || text[i] == 0xc0 || text[i] == 0xc1 || text[i] > 0xf4)
+            return false;
+    return true;
+}
+
+/* In these structs all that lies inline as bytes is text. It is told as it is: nobody can know what it should be. */
+static void put_struct(struct walk *walk, const struct layout *layout, const uint8_t *base)
+{
+    for (unsigned i = 0; i < layout->n_fields; i++)
+        if (layout->fields[i].kind == FIELD_FIXED && !is_text(base + layout->fields[i].offset, layout->fields[i].length))
+            walk->reason = "the provider tells what is no text";
+    put_fields(walk, layout, base, NULL, DIR_WHOLE);
 }
 
 static bool carries_template(CK_RV rv)
@@ -118,11 +152,11 @@ static void put_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:
     case ARG_OUT_SESSION:
-    case ARG_OUT_OBJECT: put_cell(walk, p); break;
+    case ARG_OUT_OBJECT: put_cell(walk, arg->kind, p, rv); break;
     case ARG_OUT_OBJECTS: put_objects(walk, arg, rv); break;
     case ARG_OUT_STRUCT:
         if (rv == CKR_OK && p)
-            put_fields(walk, layout_of(walk, arg->type), p, NULL, DIR_WHOLE);
+            put_struct(walk, layout_of(walk, arg->type), p);
         else
             write_nil(w);
         break;
@@ -224,13 +258,17 @@ static void get_exactly(struct walk *walk, void *buffer, CK_ULONG len, CK_RV rv)
         read_raw(walk->r, buffer, len);
 }
 
-static void get_written(struct walk *walk, enum arg_kind kind, CK_ULONG *cell)
+/* A session that is none cannot be used, nor closed. */
+static void get_written(struct walk *walk, enum arg_kind kind, CK_ULONG *cell, CK_RV rv)
 {
-    if (read_nil_if(walk->r))
-        return;
-    CK_ULONG value = read_number(walk->r);
-    if (!cell)
+    bool written = !read_nil_if(walk->r);
+    CK_ULONG value = written ? read_number(walk->r) : 0;
+    if (written && !cell)
         reader_fail(walk->r, -EBADMSG);
+    else if (kind == ARG_OUT_SESSION && cell && rv == CKR_OK && value == 0)
+        refuse(walk, CKR_DEVICE_ERROR, gives_no_handle);
+    else if (!written)
+        return;
     else if (!walk->r->error)
         *cell = rename(walk, kind, value);
 }
@@ -270,7 +308,7 @@ static void get_response_arg(struct walk *walk, const struct arg *arg, CK_RV rv)
     case ARG_OUT_NUMBER:
     case ARG_OUT_SLOT:
     case ARG_OUT_SESSION:
-    case ARG_OUT_OBJECT: get_written(walk, arg->kind, p); break;
+    case ARG_OUT_OBJECT: get_written(walk, arg->kind, p, rv); break;
     case ARG_OUT_OBJECTS: get_filled(walk, arg->kind, p, walk->words[arg->len], pointer(walk, arg->count), rv); break;
     case ARG_OUT_STRUCT: get_struct(walk, layout_of(walk, arg->type), p, rv); break;
     default: break;
