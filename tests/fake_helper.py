@@ -1,7 +1,8 @@
 """A helper without a provider, for tests of the broker that need no C: doors, hellos and three functions.
 
 What it does beyond that a module's environment says: FAKE_STDERR is written to standard error, FAKE_EXIT is
-an exit code to end with at once, FAKE_ERROR an error to say hello with.
+an exit code to end with at once, FAKE_ERROR an error to say hello with; to the function
+FAKE_LIES it answers `twice`, or first to a call that `nobody` made, as FAKE_LIE says.
 """
 
 import array
@@ -21,8 +22,8 @@ from p11host.slate import Phase
 from p11host.wire import PROTOCOL, Decoder, Fault, Hello, Message, Request, Response, Value, decode, encode
 
 SLOT = 7
-#: For a descriptor, and the credentials that the kernel adds: pid, uid, gid.
-ROOM = sum(socket.CMSG_SPACE(n * array.array("i").itemsize) for n in (1, 3))
+#: For a channel, a way back and a bell, and the credentials that the kernel adds: pid, uid, gid.
+ROOM = sum(socket.CMSG_SPACE(n * array.array("i").itemsize) for n in (3, 3))
 FUNCTIONS: dict[str, Callable[[Sequence[Value]], list[Value]]] = {
     "C_GetInfo": lambda _: [0, [[2, 40], b"p11host".ljust(32), 0, b"fake".ljust(32), [1, 0]]],
     "C_GetSlotList": lambda params: [0, [1, [SLOT] if params[1][0] else None]],
@@ -40,8 +41,8 @@ def main(words: Sequence[str]) -> None:
     note(Phase.SERVING)
     door = socket.socket(fileno=int(words[words.index("--door") + 1]))
     module = words[words.index("--module") + 1]
-    while (channel := receive(door)) is not None:
-        threading.Thread(target=serve, args=(channel, module)).start()
+    while (ends := receive(door)) is not None:
+        threading.Thread(target=serve, args=(*ends, module)).start()
     note(Phase.LEAVING)
 
 
@@ -51,28 +52,44 @@ def note(phase: Phase) -> None:
     os.pwrite(SLATE, struct.pack("=Q", 1 << 16), 64)
 
 
-def receive(door: socket.socket) -> socket.socket | None:
-    """Return the next channel opened through `door`, None at its end."""
+def receive(door: socket.socket) -> tuple[socket.socket, socket.socket] | None:
+    """Return both directions of the next channel opened through `door`, None at its end."""
     while True:
         data, ancillary, _, _ = door.recvmsg(1024, ROOM)
         if not data and not ancillary:
             return None
-        for descriptor in descriptors_of(ancillary):
-            Hello.of(decode(data, call_frame()))
-            return socket.socket(fileno=descriptor)
+        if not (descriptors := descriptors_of(ancillary)):
+            continue
+        Hello.of(decode(data, call_frame()))
+        channel, *rest = descriptors
+        back, *bell = rest or [os.dup(channel)]
+        for descriptor in bell:
+            os.close(descriptor)  # it is not heard
+        return socket.socket(fileno=channel), socket.socket(fileno=back)
 
 
-def serve(channel: socket.socket, module: str) -> None:
+def serve(channel: socket.socket, back: socket.socket, module: str) -> None:
     """Say hello, then answer calls until the channel ends."""
     decoder = Decoder(call_frame())
     error = os.environ.get("FAKE_ERROR")
     hello = Hello(PROTOCOL, ULONG, 0, module=module, pid=os.getpid(), cryptoki=(2, 40), error=error)
-    with channel, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        channel.sendall(encode(hello.message(), call_frame()))
+    with channel, back, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        back.sendall(encode(hello.message(), call_frame()))
         while data := channel.recv(65536):
             decoder.feed(data)
             for message in decoder:
-                channel.sendall(encode(answer(message), call_frame()))
+                back.sendall(b"".join(encode(each, call_frame()) for each in answers(message)))
+
+
+def answers(message: Message) -> list[Response]:
+    """Return what is sent for a message: an answer, and what FAKE_LIE adds to those of FAKE_LIES."""
+    honest = answer(message)
+    if not isinstance(message, Request) or message.method != os.environ.get("FAKE_LIES"):
+        return [honest]
+    return {
+        "twice": [honest, honest],
+        "nobody": [Response((honest.msgid + 1) % 2**32, None, honest.result), honest],
+    }[os.environ["FAKE_LIE"]]
 
 
 def answer(message: Message) -> Response:

@@ -96,7 +96,7 @@ def storm(directory: Path, seconds: float) -> Storm:
 
 
 def last_report(application: Playing) -> Any:
-    """Return what the application tells in the end; before, it tells of each kill, so as not to stand still."""
+    """Return what the application tells in the end; before that, it tells of each kill."""
     while not isinstance(told := application.report(), dict):
         pass
     return told

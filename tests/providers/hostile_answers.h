@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { SLOT = 5, BYTES = 12, FILLED = 'h', TOO_MANY = 1000000, WILD = 0xff };
+enum { SLOT = 5, BYTES = 12, FILLED = 'h', WILD = 0xff };
 
 static atomic_ulong last_handle;
 static atomic_uint outcome; /* of an act: 0 none yet */
@@ -197,10 +197,21 @@ static CK_RV lie_silence(const struct row *row, const uintptr_t *words)
     return CKR_OK; /* and nothing is filled */
 }
 
+/* Of a slot that there never was, another each time. */
+static CK_RV lie_of_event(const struct row *row, const uintptr_t *words)
+{
+    static atomic_ulong events;
+    CK_RV rv = answer(row, words);
+    for (unsigned i = 0; i < row->count; i++)
+        if (row->outputs[i].kind == KIND_OUT_SLOT)
+            rv = fill_number(at(&row->outputs[i], words, 0), SLOT + atomic_fetch_add(&events, 1));
+    return rv;
+}
+
 static const struct lie {
     const char *name;
     CK_RV (*tell)(const struct row *row, const uintptr_t *words);
 } lies[] = {
     {"length", lie_one_more}, {"wild", lie_wild},    {"overrun", lie_overrun},     {"zero", lie_zero},        {"code", lie_code},
-    {"uninitialized", lie_not_initialized}, {"error", lie_after_error}, {"unpadded", lie_unpadded}, {"silence", lie_silence},
+    {"uninitialized", lie_not_initialized}, {"error", lie_after_error}, {"unpadded", lie_unpadded}, {"silence", lie_silence}, {"event", lie_of_event},
 };
