@@ -1,0 +1,150 @@
+"""Learning what a module needs: it runs as it wants to, and the lines that allow that are printed."""
+
+import json
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from application import Shim
+from brokers import PATIENCE, module
+from life import TESTS, Host, Hosting, Workshop
+from test_sandbox import O_CREATE, attempt, attempts
+
+from p11host.sandbox.learn import Heard
+from p11host.sandbox.lines import covered, lines
+from p11host.sandbox.resolve import Allowed, Profile
+from p11host.sandbox.settings import DEFAULT
+
+pytest_plugins = ["life_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def attempter(workshop: Workshop) -> Path:
+    """Return the provider that tries what it is told."""
+    return workshop.provider("attempt")
+
+
+def learn(config: Path, *command: str, status: int = 0) -> str:
+    """Have p11host learn what the module `it` needs for a command; return what it printed."""
+    words = [sys.executable, "-m", "p11host", "sandbox", "it", "--config", str(config), "--learn"]
+    words += ["--", *command] if command else []
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert status == done.returncode, done.stderr
+    return done.stdout
+
+
+def trying(*wishes: str) -> Sequence[str]:
+    """Return the command of an application that has the provider try things, each of which must succeed."""
+    words = ["test_learn", "must", "9", *map(json.dumps, wishes)]
+    return ["sh", "-c", 'exec "$0" "$@" 9>/dev/null', sys.executable, str(TESTS / "act.py"), *words]
+
+
+def must(*wishes: str) -> None:
+    """Have the provider try things, each of which must succeed."""
+    shim = Shim()
+    session = shim.begin()
+    assert [""] * len(wishes) == [attempt(shim, session, wish) for wish in wishes]
+
+
+def test_learned_lines_are_enough(attempter: Path, tmp_path: Path, hosting: Hosting) -> None:
+    """A module that learns is denied nothing; with the lines that are printed it gets all of that again."""
+    for name in ("read", "written", "made"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as here:
+        here.bind(str(tmp_path / "socket"))
+        here.listen()
+        port = server.getsockname()[1]
+        wishes = [
+            f":open 0 {tmp_path}/read/file",
+            f":open 1 {tmp_path}/written/file",
+            ":fork",
+            ":exec /bin/true",
+        ]
+        wishes += [
+            f":open {O_CREATE} {tmp_path}/made/new",
+            f"unlink {tmp_path}/made/new",
+            ":open 2 /dev/full",
+        ]
+        wishes += [f":connect {port}", f":connect {tmp_path}/socket", ":open 0 /usr/lib/os-release"]
+        config = tmp_path / "learn.toml"
+        config.write_text(module("it", attempter))
+        printed = learn(config, *trying(*wishes))
+        sandbox = tomllib.loads(printed)["module"]["it"]["sandbox"]
+
+        assert {
+            "read": [f"{tmp_path}/read/file"],
+            "write": [f"{tmp_path}/made", f"{tmp_path}/written/file"],
+            "execute": [str(Path("/bin/true").resolve())],
+            "devices": ["/dev/full"],
+            "sockets": [f"{tmp_path}/socket"],
+            "network": True,
+            "processes": True,
+        } == sandbox
+        assert f"or [{port}]" in printed
+        assert [""] * len(wishes) == hosting(config.read_text(), printed).play(attempts, *wishes)
+
+
+def test_nothing_to_learn(attempter: Path, tmp_path: Path) -> None:
+    """A module that needs no more than it has is told so; calls that nobody may make are named."""
+    config = tmp_path / "learn.toml"
+    config.write_text(module("it", attempter))
+
+    assert "# it needs nothing beyond its profile, strict.\n" == learn(config)
+    printed = learn(config, *trying("personality 0"))
+    assert "# It also made calls that no module may make: personality.\n" in printed
+
+
+def test_failing_command(attempter: Path, tmp_path: Path) -> None:
+    """If the command fails, what was learned is printed, and that it may not be all."""
+    config = tmp_path / "learn.toml"
+    config.write_text(module("it", attempter))
+
+    assert "needs nothing" in learn(config, "false", status=1)
+
+
+# ---- lines ----
+
+
+def profile(*paths: Allowed) -> Profile:
+    """Return a profile with these paths."""
+    return Profile("x", "", paths, network=False, processes=False, ipc=False, settings=DEFAULT)
+
+
+def test_what_is_covered() -> None:
+    """Changing covers reading, a directory what is in it; sockets are named one by one."""
+    has: list[tuple[str, str]] = [("write", "/a"), ("read", "/b"), ("sockets", "/run/s"), ("sockets", "@x")]
+    yes = [("read", "/a/x"), ("write", "/a"), ("read", "/b"), ("sockets", "/run/s"), ("sockets", "@x")]
+    no = [("write", "/b/x"), ("read", "/ab"), ("execute", "/a/x"), ("sockets", "/run/s/t"), ("sockets", "@y")]
+
+    assert [True] * 5 + [False] * 5 == [covered(right, path, has) for right, path in yes + no]  # type: ignore[arg-type]
+
+
+def test_many_files_are_their_directory() -> None:
+    """Eight files of one directory become the directory; below it nothing is named again."""
+    heard = [Heard("read", f"/many/{number}") for number in range(8)] + [Heard("read", "/few/1")]
+    heard += [Heard("read", "/many/deeper/1"), Heard("read", "/its/own"), Heard(capability="ipc")]
+
+    assert ['[module."a.b".sandbox]', 'read = ["/few/1", "/many"]', "ipc = true"] == list(
+        lines("a.b", profile(Allowed("read", "/its", "")), heard)
+    )
+
+
+def test_strict_is_not_told_again(hosting: Hosting, attempter: Path) -> None:
+    """The words for people name the profile and what it allows."""
+    host: Host = hosting(module("it", attempter, sandbox={"ipc": True}))
+    said = host.run(sys.executable, "-m", "p11host", "sandbox", "it", "--config", host.config or "")
+
+    assert "module it  profile strict (unknown: the strict default)" in said
+    assert "may share memory and queues with others" in " ".join(said.split())
+    report = json.loads(
+        host.run(sys.executable, "-m", "p11host", "sandbox", "it", "--json", "--config", host.config or "")
+    )
+    assert ("it", "strict", True, False) == tuple(
+        report[key] for key in ("module", "profile", "enforced", "required")
+    )
+    assert str(attempter) in {each["detail"] for each in report["statements"]}
