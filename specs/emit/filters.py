@@ -27,7 +27,10 @@ MACHINES = {"__x86_64__": 0xC000003E, "__i386__": 0x40000003, "__aarch64__": 0xC
 SELF = 0x5E1F5E1F
 _EQUAL, _MASKED = 4, 7
 _OPTIMIZE, _BINARY_TREE = 8, 2
-_LOAD_NUMBER, _AT_LEAST, _RETURN = 0x20, 0x35, 0x06
+_LOAD, _EQUALS, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+#: Where what is filtered has the number of the call, and the machine's.
+_NUMBER_AT, _MACHINE_AT = 0, 4
+_FARTHEST = 255
 _INSTRUCTION = struct.Struct("=HBBI")
 
 Instruction = tuple[int, int, int, int]
@@ -128,16 +131,91 @@ class Filter:
 
 
 def make(rules: Rules, machine: int, has: frozenset[str], *, learn: bool = False) -> list[Instruction]:
-    """Return the filter of a profile with these capabilities; to learn, one that asks instead of denying."""
+    """Return the filter of a profile with these capabilities; to learn, one that asks instead of denying.
+
+    libseccomp compiles what looks at arguments. Before that, what needs no such look is found among ranges of
+    numbers: half as long, and so twice as fast to install.
+    """
+    learned = set(rules.table["learn"]["calls"]) if learn else set()
     found = Filter(machine, NOTIFY if learn else ERRNO | errno.EPERM)
     for call in rules.table["absent"]:
         found.add(ERRNO | errno.ENOSYS, call)
-    for call in sorted(rules.allowed(has) - set(rules.table["learn"]["calls"] if learn else ())):
-        found.add(ALLOW, call)
     for rule in rules.rules(has):
-        if not learn or rule["call"] not in rules.table["learn"]["calls"]:
+        if rule["call"] not in learned:
             _add_rule(found, rule, machine)
-    return _without_newer(found.program(), rules.table["newest"])
+    numbers = {number_of(call, machine) for call in rules.allowed(has) - learned}
+    # What i386 has as one of several things that another call does is told by that one's arguments.
+    for call in sorted(rules.allowed(has) - learned):
+        if machine == MACHINES["__i386__"] and _is_multiplexed(call):
+            found.add(ALLOW, call)
+    return [
+        *_ranges({number for number in numbers if number >= 0}, machine, rules.table["newest"]),
+        *found.program(),
+    ]
+
+
+def number_of(call: str, machine: int) -> int:
+    """Return a call's number on a machine, less than 0 where it has none of its own."""
+    return int(_library().seccomp_syscall_resolve_name_arch(ctypes.c_uint32(machine), call.encode()))
+
+
+def _is_multiplexed(call: str) -> bool:
+    """Tell whether i386 makes a call by socketcall or ipc too."""
+    return -200 < number_of(call, MACHINES["__i386__"]) < -100
+
+
+def _ranges(numbers: set[int], machine: int, newest: int) -> list[Instruction]:
+    """Allow calls by their numbers; those beyond the newest fail as on older kernels; go on with the rest."""
+    ends = sorted(numbers ^ {number + 1 for number in numbers})
+    tree = _search(ends, 0, len(ends))
+    size = len(tree)
+    if size + 4 > _FARTHEST:
+        raise FilterError(f"{size} ends of ranges; the kernel's jumps go no farther than {_FARTHEST}")
+    # Behind the tree: allow, fail, and whatever follows this.
+    places = {True: size, False: size + 2}
+    code = [
+        (_AT_LEAST, _to(yes, place, places), _to(no, place, places), ends[number])
+        for place, (number, yes, no) in enumerate(tree)
+    ]
+    return [
+        (_LOAD, 0, 0, _MACHINE_AT),
+        (_EQUALS, 0, size + 4, machine),
+        (_LOAD, 0, 0, _NUMBER_AT),
+        (_AT_LEAST, size + 1, 0, newest + 1),
+        *code,
+        (_RETURN, 0, 0, ALLOW),
+        (_RETURN, 0, 0, ERRNO | errno.ENOSYS),
+    ]
+
+
+def _search(ends: Sequence[int], low: int, high: int) -> list[tuple[int, int | bool, int | bool]]:
+    """Return a binary search: which end to compare with, and where to go on in it, or the outcome.
+
+    A number is in a range if an odd number of ends are not beyond it.
+    """
+    middle = (low + high) // 2
+    if low == high:
+        return []
+    below, above = _search(ends, low, middle), _search(ends, middle + 1, high)
+    return [
+        (middle, 1 + len(below) if above else bool((middle + 1) % 2), 1 if below else bool(middle % 2)),
+        *_moved(below, 1),
+        *_moved(above, 1 + len(below)),
+    ]
+
+
+def _moved(
+    tree: list[tuple[int, int | bool, int | bool]], by: int
+) -> Iterator[tuple[int, int | bool, int | bool]]:
+    def target(to: int | bool) -> int | bool:  # noqa: FBT001
+        return to if isinstance(to, bool) else to + by
+
+    return ((number, target(yes), target(no)) for number, yes, no in tree)
+
+
+def _to(target: int | bool, place: int, places: Mapping[bool, int]) -> int:  # noqa: FBT001
+    """Return how far it is from the instruction after a place to a target."""
+    return (places[target] if isinstance(target, bool) else target) - place - 1
 
 
 def _add_rule(found: Filter, rule: Mapping[str, Any], machine: int) -> None:
@@ -158,16 +236,6 @@ def _comparison(rule: Mapping[str, Any], value: int | str) -> _Comparison:
     if "mask" in rule:
         return _Comparison(rule["arg"], _MASKED, rule["mask"], number)
     return _Comparison(rule["arg"], _EQUAL, number, 0)
-
-
-def _without_newer(program: list[Instruction], newest: int) -> list[Instruction]:
-    """Have calls that the table does not know of yet fail as on a kernel without them."""
-    return [
-        (_LOAD_NUMBER, 0, 0, 0),
-        (_AT_LEAST, 0, 1, newest + 1),
-        (_RETURN, 0, 0, ERRNO | errno.ENOSYS),
-        *program,
-    ]
 
 
 def machines(*, narrow: bool) -> list[str]:

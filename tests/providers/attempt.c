@@ -5,7 +5,7 @@
  *     NAME A B C …        the system call of that name; an argument is a number, or a text that begins with / or @
  *     :connect PATH       to a socket: a path, @name for an abstract one, or the number of a port of TCP on this machine
  *     :open FLAGS PATH    closes it again
- *     :exec PROGRAM, :fork, :thread, :use DEVICE, :allocate MIB, :descriptors N
+ *     :exec PROGRAM, :fork, :thread, :pid, :use DEVICE, :allocate MIB, :descriptors N
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -142,6 +142,18 @@ static int start_process(void)
     return pid < 0 ? errno : answer(waitpid(pid, NULL, 0));
 }
 
+/* It is whom the kernel says it is, and so is a child of it. */
+static int tell_pid(void)
+{
+    int status;
+    if (getpid() != syscall(SYS_getpid))
+        return ESRCH;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(getpid() != syscall(SYS_getpid));
+    return pid > 0 && (waitpid(pid, &status, 0) != pid || status != 0) ? ECHILD : 0;
+}
+
 static int allocate(size_t mib)
 {
     void *memory = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -176,6 +188,8 @@ static int attempt(char *const *words)
         return run_program(first);
     if (!strcmp(what, ":thread"))
         return start_thread();
+    if (!strcmp(what, ":pid"))
+        return tell_pid();
     if (!strcmp(what, ":fork"))
         return start_process();
     if (!strcmp(what, ":allocate"))
