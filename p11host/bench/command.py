@@ -16,13 +16,15 @@ from rich.progress import Progress
 
 from p11host.bench import fork_report, memory, prefork, report, ways
 from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare
-from p11host.bench.report import BARE, DIRECT, OURS, PEER, Memory, Row
+from p11host.bench.report import BARE, DIRECT, OURS, PEER, UNCONFINED, Memory, Row
 from p11host.cli.options import json_option
 from p11host.throwaway import make_token
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 TOOL = _PACKAGE / "p11host-bench"
 SLEEPY = _PACKAGE / "p11host-sleepy.so"
+#: Where a filter of system calls and checks of paths can be seen.
+_CONFINEMENT_SHOWS = ("session-info", "random", "start")
 _ROUNDS, _QUICK_SHARE = 5, 0.02
 
 
@@ -87,6 +89,7 @@ def open_ways(directory: Path) -> Iterator[Mapping[str, Mapping[str, Target | No
             found[provider.name] = {
                 DIRECT: ways.direct(provider),
                 OURS: stack.enter_context(ways.through_p11host(provider, directory)),
+                UNCONFINED: stack.enter_context(ways.through_p11host(provider, directory, sandbox="off")),
                 PEER: stack.enter_context(ways.through_peer(provider, directory)),
                 BARE: None,
             }
@@ -104,4 +107,6 @@ def _providers(directory: Path) -> list[ways.Provider]:
 def _sample(row: Measure, target: Target | None, way: str, share: float) -> Sample:
     if way == BARE:
         return measure_bare(TOOL, row, share)
+    if way == UNCONFINED and row.name not in _CONFINEMENT_SHOWS:
+        return Sample(None, why="—")
     return Sample(None, why="not installed") if target is None else measure(TOOL, row, target, share)

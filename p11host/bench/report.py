@@ -15,8 +15,10 @@ from rich.table import Table
 from p11host.bench.measures import Measure, Sample, Unit
 
 OURS, DIRECT, PEER, BARE = "p11host", "direct", "p11-kit", "socketpair"
-WAYS = (DIRECT, OURS, PEER, BARE)
-HEADS = (DIRECT, OURS, PEER, "bare", "× direct", "× p11-kit")
+#: p11host with `sandbox = "off"`: what confining a provider costs.
+UNCONFINED = "p11host without sandbox"
+WAYS = (DIRECT, OURS, UNCONFINED, PEER, BARE)
+HEADS = (DIRECT, OURS, "unconfined", PEER, "bare", "× direct", "× p11-kit")
 _UNITS: Mapping[Unit, Sequence[tuple[float, str]]] = {
     "ns": ((1e6, "ms"), (1e3, "µs"), (1, "ns")),
     "calls/s": ((1e3, "k/s"), (1, "/s")),
@@ -63,6 +65,7 @@ class Bound:
 BOUNDS = (
     Bound("session-info", PEER, "cost", 0.8),
     Bound("session-info", BARE, "cost", 1.5),
+    Bound("session-info", UNCONFINED, "cost", 1.02),
     Bound("random-8", DIRECT, "speed", 0.9),
     Bound("digest", DIRECT, "speed", 0.85),
     Bound("encrypt", DIRECT, "speed", 0.85),
@@ -143,7 +146,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "title": row.measure.title,
         "unit": row.measure.unit,
         "ways": {way: asdict(row.summary(way)) for way in WAYS},
-        "speed": {other: row.speed(other) for other in (DIRECT, PEER, BARE)},
+        "speed": {other: row.speed(other) for other in (DIRECT, UNCONFINED, PEER, BARE)},
     }
 
 

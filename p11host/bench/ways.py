@@ -41,12 +41,15 @@ def direct(provider: Provider) -> Target:
 
 
 @contextmanager
-def through_p11host(provider: Provider, directory: Path, fork: str = "reinit") -> Iterator[Target]:
+def through_p11host(
+    provider: Provider, directory: Path, fork: str = "reinit", sandbox: str = "on"
+) -> Iterator[Target]:
     """Yield the shim, with a broker of its own that knows this provider alone; children find `fork`."""
-    config = directory / f"{provider.name}.toml"
-    config.write_text(configuration(provider, fork))
+    config = directory / f"{provider.name}-{fork}-{sandbox}.toml"
+    config.write_text(configuration(provider, fork, sandbox))
     config.chmod(0o600)
-    with private_broker(config) as broker:
+    # Nobody needs to be told aloud that the sandbox is off here.
+    with private_broker(config, "warning" if sandbox == "on" else "error") as broker:
         yield Target(shim_path(), broker.env, provider.label, provider.pin)
 
 
@@ -65,9 +68,9 @@ def through_peer(provider: Provider, directory: Path) -> Iterator[Target | None]
         yield Target(library, env, provider.label, provider.pin)
 
 
-def configuration(provider: Provider, fork: str = "reinit") -> str:
+def configuration(provider: Provider, fork: str = "reinit", sandbox: str = "on") -> str:
     """Return a configuration with this one module."""
-    module = {"path": str(provider.path), "env": dict(provider.env), "fork": fork}
+    module = {"path": str(provider.path), "env": dict(provider.env), "fork": fork, "sandbox": sandbox}
     return tomlkit.dumps({"module": {provider.name: module}})
 
 
