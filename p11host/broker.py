@@ -23,12 +23,15 @@ from p11host.circuit import Circuits, State
 from p11host.client import ULONG, peer_credentials
 from p11host.config import Config, Module
 from p11host.control import Control
+from p11host.custody import Custody
 from p11host.door import Door, Hung, Opened
 from p11host.errors import P11HostError
 from p11host.helper import Spawned, spawn, watch
 from p11host.limits import deadlines, limits
 from p11host.listen import Listener
 from p11host.lives import Lives
+from p11host.obituary import Obituary
+from p11host.pins import Pins
 from p11host.provider import NARROW, CheckedProviders, stamp
 from p11host.readiness import readable
 from p11host.reload import Configuration
@@ -63,7 +66,13 @@ class Settings:
 class Broker:
     """One broker's life, from `run` to `stop`. Owns the listener."""
 
-    def __init__(self, listener: Listener, configuration: Configuration, settings: Settings) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        configuration: Configuration,
+        settings: Settings,
+        pins: Pins | None = None,
+    ) -> None:
         self._listener = listener
         self._configuration = configuration
         self._settings = settings
@@ -81,6 +90,7 @@ class Broker:
         self._helpers = asyncio.TaskGroup()
         self._spares = Spares()
         self._lives = Lives(self._applications, Circuits())
+        self._custody = Custody(pins or Pins(), self._lives)
         self._stamps: dict[str, tuple[int, ...]] = {}
 
     async def run(self) -> None:
@@ -115,18 +125,22 @@ class Broker:
     def restart(self, caller: Caller, module: Module) -> int:
         """End all helpers of `module` that are the caller's to end, and hold none back; return how many."""
         self._spares.discard(module.name)
+        self._custody.allow(module.name)
         count = self._lives.restart(module.name, self._uid_seen_by(caller))
         log.info("module.restarted", module=module.name, helpers=count, by=caller.pid, uid=caller.uid)
         return count
 
-    async def start(self, caller: Caller, module: Module, *, patient: bool) -> Spawned:
+    async def start(self, caller: Caller, module: Module, *, patient: bool, resume: bool = False) -> Spawned:
         """Start a helper of `module` for `caller`, whose its door then is, or raise P11HostError.
 
         After deaths it begins a little later if the caller is `patient`: it asks for nothing else meanwhile.
+        To `resume` it may get the user's PIN.
         """
         try:
             await self._await_turn(caller, module, patient=patient)
-            spawned = await self._helper_for(caller, module)
+            spawned = (
+                await self._resumed(caller, module) if resume else await self._helper_for(caller, module)
+            )
         except P11HostError as error:
             self._log_refusal(module, error)
             raise
@@ -158,22 +172,35 @@ class Broker:
         """Return whose helpers are a caller's affair: None for all."""
         return None if caller.uid in (0, os.geteuid()) else caller.uid
 
-    async def _helper_for(self, caller: Caller, module: Module) -> Spawned:
-        """Return a helper that waits, or else a new one."""
+    async def _helper_for(self, caller: Caller, module: Module, pin: int | None = None) -> Spawned:
+        """Return a helper that waits, or else a new one; with a PIN it must be new."""
         if not self._providers.is_known(module.path):
             await asyncio.to_thread(self._providers.check, module.path)
         self._applications.check_room(caller, module.name)
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            return self._spares.take(module, self._stamp(module)) or self._spawn(module)
+            spare = self._spares.take(module, self._stamp(module)) if pin is None else None
+            return spare or self._spawn(module, pin=pin)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
 
-    def _spawn(self, module: Module, *, spare: bool = False) -> Spawned:
+    async def _resumed(self, caller: Caller, module: Module) -> Spawned:
+        """Return a helper that has got the PIN, if the caller's user had logged in in the one before."""
+        pin = await self._custody.give(caller, module)
+        try:
+            spawned = await self._helper_for(caller, module, pin)
+        finally:
+            if pin is not None:
+                os.close(pin)
+        if pin is not None and module.pin_source is not None:
+            self._custody.given(spawned, module.pin_source)
+        return spawned
+
+    def _spawn(self, module: Module, *, spare: bool = False, pin: int | None = None) -> Spawned:
         with self._confinement.begin(module) as confined:
-            spawned = spawn(self._helper(module), module, self._nofile, confined, spare=spare)
+            spawned = spawn(self._helper(module), module, self._nofile, confined, spare=spare, pin=pin)
         self._lives.begin(spawned)
         self._helpers.create_task(self._watch(spawned))
         return spawned
@@ -291,6 +318,7 @@ class Broker:
                 await self._serve_opened(door, uid, number, channels)
         finally:
             self._lives.forget(number)
+            self._custody.forget(number)
 
     async def _serve_opened(self, door: Door, uid: int, number: int, channels: asyncio.TaskGroup) -> None:
         """Give each channel its task, until no more can come."""
@@ -305,7 +333,7 @@ class Broker:
             if opened is None:
                 return
             if isinstance(opened, Hung):
-                self._lives.hung(number, opened.sender, opened.module, opened.pid)
+                self._lives.hung(number, opened)
                 continue
             caller = Caller(number, opened.pid, uid, opened.hello.program or "", next(self._numbers))
             if room.locked() or not self._quota.take(uid, CHANNEL_COST):
@@ -338,10 +366,15 @@ class Broker:
             log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
             await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
 
+    def _ended(self, spawned: Spawned, obituary: Obituary) -> None:
+        """Draw the conclusions from a helper's end."""
+        self._custody.ended(spawned, obituary.notes, self._lives.caller(spawned))
+        self._lives.ended(spawned, obituary)
+
     async def _watch(self, spawned: Spawned) -> None:
         """See a helper end, whoever has it then."""
         try:
-            await contained("helper", watch(spawned, partial(self._lives.ended, spawned)))
+            await contained("helper", watch(spawned, partial(self._ended, spawned)))
         finally:
             self._spares.drop(spawned)
             if caller := self._lives.remove(spawned):

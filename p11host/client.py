@@ -168,9 +168,13 @@ class Channel:
         """Ask a broker for a helper of every module (section 6). The caller closes the doors."""
         return _modules_of(*self.call_with_descriptors("attach", [{}], timeout))
 
-    def open_module(self, name: str, timeout: float | None = None) -> Attached:
-        """Ask a broker for a new helper of one module (section 6). The caller closes the door."""
-        return _modules_of(*self.call_with_descriptors("open", [{"module": name}], timeout))[0]
+    def open_module(self, name: str, timeout: float | None = None, *, resume: bool = False) -> Attached:
+        """Ask a broker for a new helper of one module (section 6). The caller closes the door.
+
+        To `resume` it gets the user's PIN, if the broker holds one and this process had logged in before.
+        """
+        params = {"module": name} | ({"resume": True} if resume else {})
+        return _modules_of(*self.call_with_descriptors("open", [params], timeout))[0]
 
     def close(self) -> None:
         """Close the channel, and descriptors nobody took."""

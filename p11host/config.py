@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from p11host.errors import ConfigError
 from p11host.paths import config_candidates
+from p11host.pins import PinSource
 from p11host.sandbox.settings import DEFAULT, Settings
 from p11host.trust import distrust
 
@@ -31,7 +32,8 @@ class Module:
 
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
-    Helpers run as `user` and `group`, None for the broker's own.
+    Helpers run as `user` and `group`, None for the broker's own. `broken` are CK_RVs after which a helper is
+    ended, at most once in `broken_pause` seconds.
     """
 
     name: str
@@ -52,6 +54,10 @@ class Module:
     sandbox: Settings = DEFAULT
     user: str | None = None
     group: str | None = None
+    resume: bool = False
+    pin_source: PinSource | None = None
+    broken: tuple[int, ...] = ()
+    broken_pause: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from p11host.config import File, Fork, Module, Source
 from p11host.config_lines import Location, locate
+from p11host.config_resume import BROKEN, BrokenField, PinSourceField, broken_pause, pin_source
 from p11host.config_sandbox import SANDBOX_PATH, SandboxTable, Switch, absent_paths
 from p11host.config_table import Table
 from p11host.limits import deadlines, limits
@@ -117,6 +119,10 @@ class ModuleTable(Table):
     sandbox: Switch = Field(
         default=SandboxTable(), description='"on", "off" or a table [module.NAME.sandbox] (docs/sandbox.md)'
     )
+    resume: bool = Field(default=False, description="true or false")
+    pin_source: PinSourceField | None = pin_source()
+    broken: BrokenField = Field(default=(), description=BROKEN)
+    broken_pause: int = broken_pause()
     user: Account | None = Field(default=None, description="the name of a user")
     group: Account | None = Field(default=None, description="the name of a group")
     tables: list[Annotated[str, AfterValidator(_absolute)]] = Field(
@@ -214,6 +220,10 @@ def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
         rows=rows,
         spare=table.spare,
         sandbox=table.sandbox.settings(),
+        resume=table.resume,
+        pin_source=table.pin_source,
+        broken=table.broken,
+        broken_pause=table.broken_pause,
         user=table.user,
         group=table.group,
     )
@@ -232,7 +242,7 @@ def _describe_all(source: Source, errors: Sequence[ErrorDetails]) -> Iterator[st
 
 def _describe(error: ErrorDetails, location: Location) -> str:
     if error["type"] == "extra_forbidden":
-        return f"unknown key; {_nearest(location[-1], list(_table_at(location[:-1]).model_fields))}"
+        return f"unknown key; {_nearest(location[-1], list(fields_of(_table_at(location[:-1]))))}"
     expected = _expected(error, location)
     if error["type"] == "missing":
         return f"missing; expected {expected}"
@@ -256,8 +266,13 @@ def _expected(error: ErrorDetails, location: Location) -> str:
             return "the absolute path of a file with a vendor's rows"
         case ("module", _, "sandbox", _, _):
             return SANDBOX_PATH
-    field = _table_at(location[:-1]).model_fields.get(location[-1])
+    field = fields_of(_table_at(location[:-1])).get(location[-1])
     return (field.description if field else None) or "something else"
+
+
+def fields_of(table: type[Table]) -> dict[str, FieldInfo]:
+    """Return the fields of a table by their keys in the file."""
+    return {field.alias or name: field for name, field in table.model_fields.items()}
 
 
 def _table_at(location: Location) -> type[Table]:
@@ -285,7 +300,7 @@ def _shown(value: object, location: Location) -> str:
         list: "an array",
     }
     kind = kinds.get(type(value), "a date or time")
-    if {"env", "reserved"} & set(location) or isinstance(value, dict | list):
+    if {"env", "reserved", "pin-source"} & set(location) or isinstance(value, dict | list):
         return kind
     text = str(value).lower() if isinstance(value, bool) else ascii(value).replace("'", '"')
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -27,7 +27,7 @@ class Host(Protocol):
     def config(self) -> Config:
         """Return the configuration as it is now."""
 
-    async def start(self, caller: Caller, module: Module, *, patient: bool) -> Spawned:
+    async def start(self, caller: Caller, module: Module, *, patient: bool, resume: bool) -> Spawned:
         """Start a helper for `caller`, whose its door then is, or raise P11HostError."""
 
     def restart(self, caller: Caller, module: Module) -> int:
@@ -100,7 +100,8 @@ class Control:
 
     async def _open(self, params: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         module = self._module("open", params)
-        return {"modules": [_add(answer, await self._start(module, patient=True))]}
+        resume = params.get("resume") is True
+        return {"modules": [_add(answer, await self._start(module, patient=True, resume=resume))]}
 
     async def _restart(self, params: Mapping[str, Any], _: Answer) -> dict[str, Any]:
         module = self._module("restart", params)
@@ -141,14 +142,18 @@ class Control:
             raise RefusedError("refused", f"{module.file}: module.{name}.enabled is false")
         return module
 
-    async def _start(self, module: Module, *, patient: bool) -> Offer:
+    async def _start(self, module: Module, *, patient: bool, resume: bool = False) -> Offer:
         """Return a module as section 6 describes it, and its door, if it has one."""
         said: dict[str, Any] = {"name": module.name, "fork": module.fork}
         said |= {"short": module.short, "long": module.long, "start": module.start}
         if module.rows:
             said["rows"] = module.rows
+        if module.resume:
+            said["resume"] = True
+        if module.broken:
+            said |= {"broken": list(module.broken), "broken_pause": module.broken_pause * 1000}
         try:
-            spawned = await self._host.start(self._caller, module, patient=patient)
+            spawned = await self._host.start(self._caller, module, patient=patient, resume=resume)
         except P11HostError as error:
             return said | {"door": False, "error": short_text(str(error))}, None
         return said | {"door": True, "pid": spawned.pid}, spawned.door

@@ -15,6 +15,7 @@ from p11host.broker import Broker, Settings
 from p11host.config import choose
 from p11host.listen import BusyError, Listener, listen, passed_by_systemd
 from p11host.paths import SYSTEM_SOCKET, socket_path
+from p11host.pins import Pins, ask_on_terminal, sources
 from p11host.reload import Configuration
 from p11host.sandbox.learn import Learner
 
@@ -56,7 +57,14 @@ def run(options: Options) -> None:
             return
         raise
     os.chdir("/")
-    asyncio.run(_serve(listener, configuration, settings, private=options.private))
+    pins = Pins()
+    pins.ask(
+        sources((each.name, each.pin_source) for each in configuration.current().enabled), ask_on_terminal
+    )
+    try:
+        asyncio.run(_serve(listener, configuration, settings, pins, private=options.private))
+    finally:
+        pins.wipe()
     if options.private:
         _remove(path)
 
@@ -82,9 +90,9 @@ def _socket(options: Options, configuration: Configuration) -> Path:
 
 
 async def _serve(
-    listener: Listener, configuration: Configuration, settings: Settings, *, private: bool
+    listener: Listener, configuration: Configuration, settings: Settings, pins: Pins, *, private: bool
 ) -> None:
-    broker = Broker(listener, configuration, settings)
+    broker = Broker(listener, configuration, settings, pins)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, broker.stop)

@@ -38,11 +38,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A report without a channel: a call to this helper has passed its deadline. `sender` is as in Opened."""
+    """A report without a channel: this helper is of no more use. `sender` is as in Opened.
+
+    A call to it has passed its deadline, or has returned `rv`.
+    """
 
     module: str
     pid: int
     sender: int
+    rv: int | None = None
 
 
 class Door:
@@ -99,13 +103,16 @@ def parse(data: bytes, ancillary: Ancillary, flags: int) -> Opened | Hung:
 def _report(data: bytes, sender: int) -> Hung | None:
     """Return what a message without a descriptor reports, None if that is nothing known."""
     message = decode(data, control_frame())
-    if not isinstance(message, Notification) or message.method != "hung":
+    if not isinstance(message, Notification) or message.method not in ("hung", "broken"):
         return None
     said = map_of(message.params)
     module, pid = said.get("module"), said.get("pid")
     if not is_name(module) or not isinstance(pid, int) or pid <= 0:
         raise RemoteError("malformed", "a report of nobody's helper")
-    return Hung(str(module), pid, sender)
+    rv = said.get("rv") if message.method == "broken" else None
+    if message.method == "broken" and not isinstance(rv, int):
+        raise RemoteError("malformed", "a report without its reason")
+    return Hung(str(module), pid, sender, rv)
 
 
 def _stream(descriptors: list[int]) -> socket.socket:

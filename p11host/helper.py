@@ -26,9 +26,10 @@ from p11host.paths import provider_environment
 from p11host.readiness import readable
 from p11host.slate import Slate
 
-#: Where a helper finds its door, its module's rows, its slate, its profile, and whom it tells what it needs.
-DOOR, ROWS, SLATE, PROFILE, LEARN = 3, 4, 5, 6, 7
-_LAST = LEARN
+#: Where a helper finds its door, its module's rows, its slate, its profile, whom it tells what it needs, and
+#: the user's PIN.
+DOOR, ROWS, SLATE, PROFILE, LEARN, PIN = 3, 4, 5, 6, 7, 8
+_LAST = PIN
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -74,9 +75,13 @@ class Spawned:
     born: float = field(default_factory=time.monotonic)
 
 
-def command(program: Path, module: Module, confined: Confined, *, spare: bool = False) -> list[str]:
+def command(
+    program: Path, module: Module, confined: Confined, *, spare: bool = False, pin: bool = False
+) -> list[str]:
     """Return the command line of a helper for `module`; a `spare` one waits until somebody wants it."""
     words = [str(program)]
+    if pin:
+        words += ["--pin", str(PIN)]
     if spare:
         words.append("--spare")
     if module.threads == 1:
@@ -101,12 +106,19 @@ def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
     return provider_environment(module.env, environ) | reserved
 
 
-def spawn(
-    program: Path, module: Module, nofile: tuple[int, int], confined: Confined, *, spare: bool = False
+def spawn(  # noqa: PLR0913 (each a thing of its own)
+    program: Path,
+    module: Module,
+    nofile: tuple[int, int],
+    confined: Confined,
+    *,
+    spare: bool = False,
+    pin: int | None = None,
 ) -> Spawned:
     """Start a helper: a session of its own, default signals, no descriptors but its door and standard error.
 
-    `nofile` is the limit of descriptors it is given, for the broker raised its own.
+    `nofile` is the limit of descriptors it is given, for the broker raised its own; `pin` a pipe with the
+    user's PIN, which stays the caller's.
     """
     with contextlib.ExitStack() as failed, contextlib.ExitStack() as theirs:
         door, helper_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -125,9 +137,10 @@ def spawn(
         failed.callback(slate.close)
         given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: profile}
         given[LEARN] = _above(confined.learner, theirs)
+        given[PIN] = _above(pin, theirs)
         try:
             with _descriptor_limit(nofile):
-                words = command(program, module, confined, spare=spare)
+                words = command(program, module, confined, spare=spare, pin=pin is not None)
                 pid = _posix_spawn(words, environment(module, os.environ), helper_stderr, given)
         except OSError as error:
             raise P11HostError(
@@ -187,11 +200,11 @@ def _file_of(data: bytes) -> int | None:
         return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
 
 
-def _above(sock: socket.socket | None, theirs: contextlib.ExitStack) -> int | None:
+def _above(file: socket.socket | int | None, theirs: contextlib.ExitStack) -> int | None:
     """Return a descriptor for a helper's end, out of the way of where it finds its own. `theirs` owns it."""
-    if sock is None:
+    if file is None:
         return None
-    descriptor = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
+    descriptor = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
     theirs.callback(os.close, descriptor)
     return descriptor
 

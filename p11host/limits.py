@@ -27,6 +27,7 @@ class Limits:
     narrow_channels: int
     rows: int
     profile: int
+    broken: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 Knows applications, circuits and how a helper is told to end. Must not know how one is started.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p11host import log
 from p11host.applications import Applications, Caller, Running
 from p11host.circuit import Circuits, Key, State
 from p11host.config import Module
+from p11host.door import Hung
 from p11host.helper import Spawned
 from p11host.obituary import Obituary
 
@@ -60,6 +62,10 @@ class Lives:
         if life.caller is not None and not (obituary.in_order or obituary.wanted):
             self._count(life.caller, spawned.module, obituary)
 
+    def caller(self, spawned: Spawned) -> Caller | None:
+        """Return whose a helper is, None if it is nobody's yet."""
+        return self._living[spawned.pid].caller
+
     def remove(self, spawned: Spawned) -> Caller | None:
         """Forget a helper that has ended; return whose it was."""
         life = self._living.pop(spawned.pid)
@@ -67,21 +73,21 @@ class Lives:
             self._applications.remove(life.caller, life.running)
         return life.caller
 
-    def hung(self, door: int, sender: int, module: str, pid: int) -> None:
-        """End a helper that one of its processes says is hung. Of what is not theirs nothing is said."""
-        life = self._living.get(pid)
-        if life is None or life.spawned.module != module or not _may_end(life, door, sender):
-            log.debug("helper.hung.unknown", module=module, pid=pid, application=sender)
+    def hung(self, door: int, report: Hung) -> None:
+        """End a helper that one of its processes says is of no use. Of what is not theirs nothing is said."""
+        fields = {"module": report.module, "pid": report.pid, "application": report.sender}
+        life = self._living.get(report.pid)
+        if life is None or life.spawned.module != report.module or not _may_end(life, door, report.sender):
+            log.debug("helper.hung.unknown", **fields)
             return
         if not life.spawned.to_end.is_set():
-            inside = ",".join(life.spawned.slate.read().inside)
-            log.warning("helper.hung", module=module, pid=pid, application=sender, function=inside)
+            _log_report(report, fields, life)
         life.spawned.to_end.set()
 
     def restart(self, module: str, uid: int | None) -> int:
         """Close the circuit of a module and end its helpers, a user's or all; return how many these are."""
         self._circuits.close(module, uid)
-        ending = [life.spawned for life in self._of(module, uid)]
+        ending = [life.spawned for life in self.of(module, uid)]
         for spawned in ending:
             spawned.wanted.set()
             spawned.to_end.set()
@@ -125,17 +131,25 @@ class Lives:
         """Close the circuits of those whose present helper answers calls."""
         if self._circuits.state(module, uid) is None:
             return
-        for life in self._of(module, uid):
+        for life in self.of(module, uid):
             if life.caller is not None and life.spawned.slate.read().answered:
                 self._circuits.served((life.caller.uid, module))
                 log.info("circuit.closed", module=module, uid=life.caller.uid, pid=life.spawned.pid)
 
-    def _of(self, module: str, uid: int | None) -> list[Life]:
+    def of(self, module: str, uid: int | None = None) -> list[Life]:
+        """Return the living helpers of a module that somebody has; of a user, if `uid` is not None."""
         return [
             life
             for life in self._living.values()
             if life.spawned.module == module and life.caller is not None and uid in (None, life.caller.uid)
         ]
+
+
+def _log_report(report: Hung, fields: Mapping[str, object], life: Life) -> None:
+    if report.rv is None:
+        log.warning("helper.hung", **fields, function=",".join(life.spawned.slate.read().inside))
+    else:
+        log.warning("helper.broken", **fields, rv=hex(report.rv))
 
 
 def _may_end(life: Life, door: int, sender: int) -> bool:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from p11host.limits import limits
 from p11host.tables import function_names
 
-_HEAD = struct.Struct("=II")
+_HEAD = struct.Struct("=IIII")
 _MARK = struct.Struct("=Q")
 _LINE = 64
 _COUNT_SHIFT = 16
@@ -32,6 +32,16 @@ class Phase(IntEnum):
     DESERTED = 6
 
 
+class Pin(IntEnum):
+    """What became of the PIN that a helper was given."""
+
+    UNUSED = 0
+    TRIED = 1
+    GOOD = 2
+    REFUSED = 3
+
+
+_PINS = {pin.value: pin for pin in Pin}
 _PHASES = {phase.value: phase for phase in Phase}
 #: What a helper that dies then was in, in the words of the loader and of Cryptoki.
 _IN_PHASE = {
@@ -45,12 +55,15 @@ _IN_PHASE = {
 class Notes:
     """What stood on a slate. `inside` are the functions that had not returned, each once.
 
-    `answered` counts the calls that have; it is 0 for a helper that was never ready.
+    `answered` counts the calls that have; it is 0 for a helper that was never ready. `user`: one has logged
+    in, by a call.
     """
 
     phase: Phase
     inside: tuple[str, ...]
     answered: int
+    user: bool = False
+    pin: Pin = Pin.UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +86,33 @@ class Slate:
 
     def read(self) -> Notes:
         """Return what stands there now."""
-        phase = self.phase()
+        number, _, user, pin = self._head()
+        phase = _PHASES.get(number, Phase.SERVING)
         words = list(self._words()) if phase >= Phase.SERVING else []
         inside = tuple(dict.fromkeys(name for word in words if (name := _function_in(word))))
         if phase in _IN_PHASE:
             inside = (_IN_PHASE[phase],)
-        return Notes(phase, inside, sum(word >> _COUNT_SHIFT for word in words))
+        answered = sum(word >> _COUNT_SHIFT for word in words)
+        # What is no known state of a PIN is no good sign.
+        return Notes(phase, inside, answered, bool(user), _PINS.get(pin, Pin.REFUSED))
 
     def phase(self) -> Phase:
         """Return what the main thread is at now."""
-        number = _HEAD.unpack(os.pread(self.descriptor, _HEAD.size, 0))[0]
-        return _PHASES.get(number, Phase.SERVING)
+        return _PHASES.get(self._head()[0], Phase.SERVING)
 
     def pids(self) -> list[int]:
         """Return the processes that are served now; none of whom nothing is known."""
-        count = _HEAD.unpack(os.pread(self.descriptor, _HEAD.size, 0))[1]
+        count = self._head()[1]
         data = os.pread(self.descriptor, _PID.size * min(count, limits().channels), _pids_at())
         return [pid for (pid,) in _PID.iter_unpack(data) if pid]
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.descriptor)
+
+    def _head(self) -> tuple[int, int, int, int]:
+        phase, served, user, pin = _HEAD.unpack(os.pread(self.descriptor, _HEAD.size, 0))
+        return phase, served, user, pin
 
     def _words(self) -> Iterator[int]:
         """Yield the marks of channels that have been used."""

@@ -113,7 +113,7 @@ static void close_unused(struct control *control)
 
 /* ---- attach and open ---- */
 
-static void write_request(struct writer *w, const char *module)
+static void write_request(struct writer *w, const char *module, bool resume)
 {
     const char *method = module ? "open" : "attach";
     write_array(w, 4);
@@ -121,10 +121,14 @@ static void write_request(struct writer *w, const char *module)
     write_uint(w, 1);
     write_str(w, method, strlen(method));
     write_array(w, 1);
-    write_map(w, module ? 1 : 0);
+    write_map(w, (module ? 1U : 0U) + (resume ? 1U : 0U));
     if (module) {
         write_str(w, "module", 6);
         write_str(w, module, strlen(module));
+    }
+    if (resume) {
+        write_str(w, "resume", 6);
+        write_bool(w, true);
     }
 }
 
@@ -153,6 +157,15 @@ static void read_rows(struct reader *r, struct offer *offer)
     free(packed);
 }
 
+static void read_broken(struct reader *r, struct offer *offer)
+{
+    size_t count = read_array(r);
+    if (count > LIMIT_BROKEN)
+        reader_fail(r, -EMSGSIZE);
+    for (size_t i = 0; i < count && !r->error; i++)
+        offer->broken[i] = (uint32_t)read_uint(r);
+}
+
 /* Nobody waits for ever for a helper to start. */
 static uint64_t read_deadline(struct reader *r)
 {
@@ -178,6 +191,12 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
         offer->helper = read_uint(r);
     else if (!strcmp(key, "fork"))
         read_fork(r, offer);
+    else if (!strcmp(key, "resume"))
+        offer->resumes = read_bool(r);
+    else if (!strcmp(key, "broken"))
+        read_broken(r, offer);
+    else if (!strcmp(key, "broken_pause"))
+        offer->broken_pause_ms = (uint32_t)read_uint(r);
     else if (!strcmp(key, "rows") && !offer->rows)
         read_rows(r, offer);
     else if (!strcmp(key, "door") && offer->door < 0)
@@ -254,14 +273,14 @@ static void read_answer(struct reader *r, struct control *control, struct offer 
     read_offers(r, control, ret_offers, ret_count);
 }
 
-static int ask(struct control *control, const char *module, struct offer *ret_offers, unsigned *ret_count)
+static int ask(struct control *control, const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count)
 {
     struct channel *channel = control->channel;
     channel_set_ticks(channel, DEADLINE_BROKER, DEADLINE_BROKER);
     channel_set_deadline(channel, DEADLINE_BROKER);
     channel->in.source = control_receive;
     channel->in.context = control;
-    write_request(&channel->out, module);
+    write_request(&channel->out, module, resume);
     int error = channel_send(channel);
     if (error)
         return error;
@@ -307,13 +326,13 @@ static struct channel *open_control_for(const char *module, int *ret_error)
     return channel;
 }
 
-static int ask_once(const char *module, struct offer *ret_offers, unsigned *ret_count)
+static int ask_once(const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count)
 {
     int error;
     struct control control = {.channel = open_control_for(module, &error)};
     *ret_count = 0;
     if (control.channel)
-        error = ask(&control, module, ret_offers, ret_count);
+        error = ask(&control, module, resume, ret_offers, ret_count);
     for (unsigned i = 0; error && i < *ret_count; i++)
         close_offer(&ret_offers[i]);
     close_unused(&control);
@@ -327,12 +346,12 @@ static bool has_ended(int error)
     return error == -ENODATA || error == -EPIPE || error == -ECONNRESET;
 }
 
-CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
+CK_RV attach(const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count)
 {
     enum { BROKERS = 3 };
-    int error = ask_once(module, ret_offers, ret_count);
+    int error = ask_once(module, resume, ret_offers, ret_count);
     for (int tried = 1; tried < BROKERS && has_ended(error); tried++)
-        error = ask_once(module, ret_offers, ret_count);
+        error = ask_once(module, resume, ret_offers, ret_count);
     if (error && error != -ENOTCONN && error != -ESHUTDOWN)
         log_event("broker.failed error=\"%s\"", strerror(-error));
     return error ? CKR_GENERAL_ERROR : CKR_OK;
@@ -340,26 +359,31 @@ CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
 
 /* ---- a report through the door, without a channel ---- */
 
-static void write_report(struct writer *w, const char *module, uint64_t helper)
+static void write_report(struct writer *w, const char *module, uint64_t helper, CK_RV rv)
 {
+    const char *method = rv ? "broken" : "hung";
     write_array(w, 3);
     write_uint(w, 2);
-    write_str(w, "hung", 4);
+    write_str(w, method, strlen(method));
     write_array(w, 1);
-    write_map(w, 2);
+    write_map(w, rv ? 3 : 2);
     write_str(w, "module", 6);
     write_str(w, module, strlen(module));
     write_str(w, "pid", 3);
     write_uint(w, helper);
+    if (rv) {
+        write_str(w, "rv", 2);
+        write_uint(w, rv);
+    }
 }
 
 /* Not while a thread is looking for a broker: that may take long. */
-void attach_report_hung(const char *module, uint64_t helper)
+void attach_report(const char *module, uint64_t helper, CK_RV rv)
 {
     struct writer w;
     if (writer_init(&w) < 0)
         return;
-    write_report(&w, module, helper);
+    write_report(&w, module, helper, rv);
     struct msghdr message = {.msg_iov = w.spans, .msg_iovlen = writer_seal(&w)};
     if (pthread_mutex_trylock(root_attach_lock()) == 0) {
         bool sent = known_door() >= 0 && sendmsg(door, &message, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;

@@ -18,16 +18,22 @@ struct offer {
     struct rows *rows; /* the receiver's to free; NULL: the standard's tables are all */
     bool strict;    /* a forked child must call C_Initialize */
     bool inherited; /* a forked child shares this helper */
+    uint32_t broken[LIMIT_BROKEN]; /* CK_RVs after which this helper is to be ended; 0 ends the list */
+    uint32_t broken_pause_ms;      /* at most once in this time */
+    bool resumes;   /* after its helper's death the application goes on with the next one */
 };
 
 /*
  * Asks the broker for all modules (`module` NULL) or for a new helper of one. Writes at most LIMIT_MODULES offers.
  * CKR_OK, or CKR_GENERAL_ERROR when there is no broker or it refused; the log says which.
  */
-CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count);
+CK_RV attach(const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count);
 
-/* Tells the broker, if that can be done at once, that a call to this helper has passed its deadline. */
-void attach_report_hung(const char *module, uint64_t helper);
+/*
+ * Tells the broker, if that can be done at once, that this helper is of no more use: it returned `rv`, or a call to it has passed its
+ * deadline if that is CKR_OK.
+ */
+void attach_report(const char *module, uint64_t helper, CK_RV rv);
 
 /* Closes the door to the broker. */
 void attach_close(void);

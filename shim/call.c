@@ -25,10 +25,10 @@ static CK_RV to_slot(struct call *call)
     call->module = state_module_by_number(call->state, number);
     if (!call->module)
         return CKR_SLOT_ID_INVALID;
-    return call->module->inherited ? family_slot(call) : exchange_anew(call);
+    return module_lasts(call->module) ? family_slot(call) : exchange_anew(call);
 }
 
-static CK_RV to_session(struct call *call)
+static CK_RV to_session_once(struct call *call)
 {
     CK_ULONG client = call->words[0];
     uint32_t of_sessions = handle_generation(client);
@@ -37,7 +37,21 @@ static CK_RV to_session(struct call *call)
         return family_inherited(call);
     if (!handle_to_server(&call->module->large, of_sessions, client, &call->session))
         return CKR_SESSION_HANDLE_INVALID;
-    return call->module->inherited ? family_session(call) : exchange(call);
+    return module_lasts(call->module) ? family_session(call) : exchange(call);
+}
+
+/* What turns out not to have reached a helper that has died is for the next one, if its sessions last. */
+static CK_RV to_session(struct call *call)
+{
+    enum { LIVES = 3 };
+    CK_RV rv = to_session_once(call);
+    for (int life = 1; life < LIVES && call->unsent && call->module->resumes; life++) {
+        if (atomic_load(&call->module->generation) == call->generation)
+            break;
+        call->unsent = false;
+        rv = to_session_once(call);
+    }
+    return rv;
 }
 
 static CK_RV dispatch(struct call *call, unsigned fn)

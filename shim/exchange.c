@@ -5,12 +5,15 @@
 
 #include "log.h"
 #include "refusal.h"
+#include "resume.h"
 
 /* ---- the walker's names ---- */
 
 static bool object_to_wire(void *context, CK_ULONG client, CK_ULONG *ret_server)
 {
     struct call *call = context;
+    if (call->module->resumes && !call->aside)
+        return resume_object(call, client, ret_server);
     return handle_to_server(&call->module->large, call->generation, client, ret_server);
 }
 
@@ -202,6 +205,8 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
     if (call->function->role)
         recall_operations(call, &walk, &recall);
     write_request(channel, &walk);
+    if (call->lost_object)
+        refuse(&walk, call->lost_rv, call->lost_object);
     call->lost = channel->out.error == -EOWNERDEAD;
     CK_RV rv = unsendable(call, &walk);
     *ret_usable = !call->lost;
@@ -262,7 +267,7 @@ static CK_RV no_channel(const struct call *call, bool late)
 static void end_channel(const struct call *call, struct channel *channel)
 {
     if (call->hung)
-        module_give_up(call->module, channel);
+        module_give_up(call->module, channel, CKR_OK);
     else if (!call->lost)
         module_drop(call->module, channel);
 }
@@ -277,7 +282,9 @@ CK_RV exchange(struct call *call)
     atomic_fetch_add(&call->state->calls, 1);
     CK_RV rv = converse(call, channel, &usable);
     atomic_fetch_sub(&call->state->calls, 1);
-    if (usable)
+    if (usable && module_is_broken(call->module, rv))
+        module_give_up(call->module, channel, rv);
+    else if (usable)
         module_give(call->module, channel);
     else
         end_channel(call, channel);
@@ -305,4 +312,49 @@ CK_RV exchange_anew(struct call *call)
         rv = exchange_in_this_life(call);
     }
     return rv;
+}
+
+/* ---- what is not in the tables ---- */
+
+static CK_RV read_login(struct reader *r, uint32_t id)
+{
+    if (read_array(r) != 4 || read_uint(r) != 1 || read_uint(r) != id || !read_nil_if(r) || read_array(r) != 1)
+        reader_fail(r, -EBADMSG);
+    return (CK_RV)read_uint(r);
+}
+
+static void write_login(struct channel *channel, CK_ULONG session)
+{
+    struct writer *w = &channel->out;
+    write_array(w, 4);
+    write_uint(w, 0);
+    write_uint(w, ++channel->next_id);
+    write_str(w, "login", 5);
+    write_array(w, 1);
+    write_number(w, session);
+}
+
+CK_RV exchange_login(struct call *call)
+{
+    bool late;
+    struct channel *channel = take_channel(call, &late);
+    if (!channel)
+        return no_channel(call, late);
+    write_login(channel, call->session);
+    channel_set_deadline(channel, call->module->patience[PATIENCE_LONG]);
+    int error = channel_send(channel);
+    CK_RV rv = CKR_GENERAL_ERROR;
+    if (!error) {
+        channel_set_deadline(channel, call->module->patience[PATIENCE_LONG]);
+        channel_begin(channel, channel->sent);
+        rv = read_login(&channel->in, channel->next_id);
+        error = channel->in.error;
+    }
+    call->hung = error == -ETIMEDOUT && !atomic_load(&call->state->ending);
+    call->lost = error == -EOWNERDEAD;
+    if (error)
+        end_channel(call, channel);
+    else
+        module_give(call->module, channel);
+    return error ? meaning_of(call, error) : rv;
 }

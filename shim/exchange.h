@@ -14,6 +14,9 @@ struct call {
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
     bool brief;             /* the function may wait for ever, this call of it may not */
+    bool aside;             /* of our own: objects are those of this generation, and not got to know */
+    const char *lost_object; /* why an object of an earlier generation is none in this one, and what is said of it */
+    CK_RV lost_rv;
     bool over;              /* the helper refused and closes the channel */
     bool hung;              /* its deadline has passed */
     bool lost;              /* this is a child, forked within the call: the channel is its parent's */
@@ -21,6 +24,9 @@ struct call {
 };
 
 CK_RV exchange(struct call *call);
+
+/* Has the helper log the user in, in the call's session, with the PIN that the broker gave it. */
+CK_RV exchange_login(struct call *call);
 
 /*
  * A call that needs no session: the module gets a new helper if it has none, also if it turns out only now that it has

@@ -1,6 +1,7 @@
 #include "family.h"
 
 #include "log.h"
+#include "resume.h"
 
 static bool is(const struct call *call, unsigned fn)
 {
@@ -34,9 +35,12 @@ static CK_RV open_session(struct call *call)
     struct session session = {
         .handle = *client, .slot = call->slot, .flags = call->words[1], .life = call->generation, .server = server_of(call, *client),
     };
-    if (sessions_put(&call->module->sessions, &session))
-        return CKR_OK;
     call->session = session.server;
+    if (sessions_put(&call->module->sessions, &session)) {
+        if (call->module->resumes)
+            resume_login(call);
+        return CKR_OK;
+    }
     uintptr_t words[] = {*client};
     also(call, FN_C_CloseSession, words);
     return CKR_HOST_MEMORY;
@@ -50,6 +54,8 @@ static CK_RV close_session(struct call *call)
     CK_RV rv = exchange(call);
     if (known && rv != CKR_OK && rv != CKR_SESSION_HANDLE_INVALID)
         sessions_put(&call->module->sessions, &session);
+    else if (known)
+        resume_closed(call->module, session.slot);
     return rv;
 }
 
@@ -57,9 +63,11 @@ static CK_RV close_session(struct call *call)
 static CK_RV close_all_sessions(struct call *call)
 {
     CK_RV rv = exchange_anew(call);
-    if (rv == CKR_OK)
-        sessions_forget_slot(&call->module->sessions, call->slot);
-    return rv;
+    if (rv != CKR_OK)
+        return rv;
+    sessions_forget_slot(&call->module->sessions, call->slot);
+    resume_closed(call->module, call->slot);
+    return CKR_OK;
 }
 
 CK_RV family_slot(struct call *call)
@@ -109,11 +117,21 @@ static CK_RV log_out(struct call *call)
     return CKR_OK;
 }
 
-CK_RV family_session(struct call *call)
+static CK_RV use_session(struct call *call)
 {
     if (is(call, FN_C_CloseSession))
         return close_session(call);
     return is(call, FN_C_Logout) ? log_out(call) : exchange(call);
+}
+
+CK_RV family_session(struct call *call)
+{
+    if (!call->module->resumes)
+        return use_session(call);
+    resume_foresee(call);
+    CK_RV rv = use_session(call);
+    resume_follow(call, rv);
+    return rv;
 }
 
 /* ---- sessions that this process has inherited ---- */
@@ -157,7 +175,12 @@ static CK_RV reopen(struct call *call, const struct session *session)
     uintptr_t words[] = {0, session->flags, 0, 0, (uintptr_t)&own};
     call->slot = session->slot;
     CK_RV rv = also(call, FN_C_OpenSession, words);
-    return rv == CKR_OK ? settle(call, session->handle, own) : meaning_of(call, rv);
+    rv = rv == CKR_OK ? settle(call, session->handle, own) : meaning_of(call, rv);
+    if (rv == CKR_OK)
+        operations_forget(atomic_load(&call->state->operations), session->handle, ALL_OPERATIONS);
+    if (rv == CKR_OK && call->module->resumes)
+        resume_login(call);
+    return rv;
 }
 
 /* A process that has left its family gets its next helper here. */

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "door.h"
+#include "pin.h"
 #include "provider.h"
 #include "rows.h"
 #include "sandbox.h"
@@ -71,7 +72,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--slate FD] --door FD "
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] --door FD "
           "--module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
@@ -82,6 +83,7 @@ static void parse(int argc, char **argv)
         {"door", required_argument, NULL, 'd'},
         {"learn", required_argument, NULL, 'l'},
         {"module", required_argument, NULL, 'm'},
+        {"pin", required_argument, NULL, 'P'},
         {"profile", required_argument, NULL, 'p'},
         {"rows", required_argument, NULL, 'r'},
         {"serialize", no_argument, NULL, 's'},
@@ -95,6 +97,7 @@ static void parse(int argc, char **argv)
         case 'd': helper.door = atoi(optarg); break;
         case 'l': helper.learn = atoi(optarg); break;
         case 'm': helper.module = optarg; break;
+        case 'P': pin_read(atoi(optarg)); break;
         case 'p': helper.profile = atoi(optarg); break;
         case 'r': helper.rows = atoi(optarg); break;
         case 's': helper.provider.serialize = true; break;

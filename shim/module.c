@@ -11,6 +11,7 @@
 #include "descriptors.h"
 #include "door.h"
 #include "log.h"
+#include "resume.h"
 #include "root.h"
 #include "shared.h"
 
@@ -92,6 +93,10 @@ static void take_offer(struct module *module, const struct offer *offer)
 {
     module->inherited = offer->inherited;
     module->helper = offer->helper;
+    module->resumes = offer->resumes;
+    for (unsigned i = 0; i < LIMIT_BROKEN; i++)
+        atomic_store_explicit(&module->broken[i], offer->broken[i], memory_order_relaxed);
+    module->broken_pause_ms = offer->broken_pause_ms;
     set_patience(module, offer);
     set_rows(module, offer->rows);
     set_door(module, offer->door);
@@ -151,7 +156,15 @@ void module_finish(struct module *module)
     large_handles_finish(&module->large);
     free_rows(module);
     sessions_finish(&module->sessions);
+    objects_finish(&module->objects);
+    atomic_store(&module->user_slot, 0);
+    atomic_store(&module->user_lost, 0);
     end_generation(module);
+}
+
+bool module_lasts(const struct module *module)
+{
+    return module->inherited || module->resumes;
 }
 
 /* ---- in a child ---- */
@@ -174,6 +187,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     module->number = parent->number;
     module->inherited = parent->inherited;
     module->start_ms = parent->start_ms;
+    module->resumes = parent->resumes;
     for (unsigned i = 0; i < sizeof module->patience / sizeof *module->patience; i++)
         atomic_store(&module->patience[i], atomic_load(&parent->patience[i]));
     module->door = -1;
@@ -288,7 +302,7 @@ static CK_RV reopen(struct module *module)
 {
     struct offer offers[LIMIT_MODULES];
     unsigned count;
-    CK_RV rv = attach(module->name, offers, &count);
+    CK_RV rv = attach(module->name, resume_wants_login(module), offers, &count);
     if (rv != CKR_OK || count != 1)
         return CKR_GENERAL_ERROR;
     drop_idle(module);
@@ -352,18 +366,37 @@ static bool is_hung_up(int door)
     return poll(&p, 1, LAST_BREATH_MS) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
 }
 
+bool module_is_broken(struct module *module, CK_RV rv)
+{
+    unsigned i = rv == CKR_OK ? LIMIT_BROKEN : 0;
+    while (i < LIMIT_BROKEN && atomic_load_explicit(&module->broken[i], memory_order_relaxed) != rv)
+        i++;
+    if (i == LIMIT_BROKEN)
+        return false;
+    uint64_t now = now_ms(), before = atomic_load(&module->broken_at);
+    bool due = before == 0 || now - before >= module->broken_pause_ms;
+    return due && atomic_compare_exchange_strong(&module->broken_at, &before, now);
+}
+
+/* Before the generation ends: a child that finds none takes what sessions there are for good. */
+static void forget_sessions(struct module *module)
+{
+    if (!module->resumes)
+        sessions_finish(&module->sessions);
+}
+
 /* Under the module's lock: notices that its helper has gone. */
 static void bury(struct module *module)
 {
     if (module->door < 0 || !is_hung_up(module->door))
         return;
     log_event("module.gone module=%s generation=%u", module->name, atomic_load(&module->generation));
-    sessions_finish(&module->sessions); /* first: a child that finds no generation takes what sessions there are for good */
+    forget_sessions(module);
     end_generation(module);
     drop_idle(module);
 }
 
-void module_give_up(struct module *module, struct channel *channel)
+void module_give_up(struct module *module, struct channel *channel, CK_RV rv)
 {
     uint32_t generation = channel->generation;
     free_channel(channel);
@@ -371,15 +404,15 @@ void module_give_up(struct module *module, struct channel *channel)
     bool present = atomic_load(&module->generation) == generation;
     uint64_t helper = module->helper;
     if (present) {
-        log_event("module.hung module=%s generation=%u", module->name, generation);
+        log_event("module.%s module=%s generation=%u", rv ? "broken" : "hung", module->name, generation);
+        forget_sessions(module);
         end_generation(module);
-        sessions_finish(&module->sessions);
         drop_idle(module);
         close_door(module); /* a helper that nobody can reach any more ends, if it can, without a broker too */
     }
     pthread_mutex_unlock(&module->lock);
     if (present && helper)
-        attach_report_hung(module->name, helper);
+        attach_report(module->name, helper, rv);
 }
 
 void module_leave(struct module *module, uint32_t generation)
@@ -411,7 +444,7 @@ static struct channel *take_new(struct module *module, uint32_t generation, uint
         return channel;
     *ret_late = channel->in.error == -ETIMEDOUT;
     if (*ret_late)
-        module_give_up(module, channel);
+        module_give_up(module, channel, CKR_OK);
     else
         module_drop(module, channel);
     return NULL;

@@ -15,6 +15,7 @@
 #include "channel.h"
 #include "descriptors.h"
 #include "names.h"
+#include "objects.h"
 #include "sessions.h"
 #include "tables.h"
 
@@ -35,6 +36,7 @@ struct module {
     _Atomic bool serial;            /* its provider gets one call at a time */
     struct identity door_identity;
     _Atomic bool inherited;         /* children share the helper */
+    _Atomic bool resumes;           /* the next helper has what this one had, as far as resume.h goes */
     _Atomic bool is_heir;           /* the helper is one that an ancestor had started */
     _Atomic bool slots_known;       /* it has been asked for its slots in this life */
     _Atomic CK_ULONG slots_told[2]; /* 1 + how many it said there are, by whether a token must be there; 0 if it was not asked */
@@ -43,7 +45,15 @@ struct module {
     struct rows *kept;              /* all it ever had in this life: calls may still look into them */
     _Atomic uint64_t refusals;      /* calls that were not sent, in the life of the process */
     struct large_handles large;
-    struct sessions sessions; /* if inherited: all that this process may use */
+    _Atomic uint32_t broken[LIMIT_BROKEN]; /* CK_RVs after which it needs another helper; 0 ends the list */
+    uint32_t broken_pause_ms;       /* at most once in this time */
+    _Atomic uint64_t broken_at;     /* when that was last, 0 for never */
+    struct sessions sessions; /* if they last: all that this process may use */
+    struct objects objects;   /* if it resumes */
+    pthread_mutex_t user_lock; /* one thread logs the user in again */
+    uint32_t user_life;        /* the generation in which that was tried */
+    _Atomic uint32_t user_lost; /* the generation in which it failed */
+    _Atomic(CK_ULONG) user_slot; /* where the user has logged in: see resume.c */
     _Atomic(struct channel *) idle[IDLE_CHANNELS];
 };
 
@@ -56,6 +66,9 @@ void module_finish(struct module *module);
  * needed. False when out of memory.
  */
 bool module_inherit(struct module *module, const struct module *parent, _Atomic unsigned *calls);
+
+/* Does a session of it last longer than its helper's life, or this process's? Then it is in `sessions`. */
+bool module_lasts(const struct module *module);
 
 /* In a child: has it this door of its parent's, and shares it? */
 bool module_has_heirs(const struct module *parent);
@@ -89,7 +102,13 @@ void module_give(struct module *module, struct channel *channel);
 /* A channel that is of no more use. If the helper is gone, ends the generation. */
 void module_drop(struct module *module, struct channel *channel);
 
-/* The channel of a call whose deadline has passed: ends the generation, and has the broker end the helper. */
-void module_give_up(struct module *module, struct channel *channel);
+/*
+ * The channel of a call after which the helper is of no more use: ends the generation, and has the broker end the helper. `rv` is what
+ * the provider returned, CKR_OK if the call's deadline has passed.
+ */
+void module_give_up(struct module *module, struct channel *channel, CK_RV rv);
+
+/* Does the configuration say that a provider which returns this needs another helper? Not more often than it says, too. */
+bool module_is_broken(struct module *module, CK_RV rv);
 
 #endif

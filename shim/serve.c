@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kept.h"
+#include "pin.h"
 #include "refusal.h"
 #include "share.h"
 #include "slate.h"
@@ -159,6 +160,8 @@ static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t
     CK_RV rv = share_call(request->provider, fn, words, channel->opener);
     if (channel->mark)
         slate_leave(channel->mark);
+    if ((fn == FN_C_Login || fn == FN_C_LoginUser) && rv == CKR_OK && words[1] == CKU_USER)
+        slate_note_user();
     return rv;
 }
 
@@ -186,6 +189,24 @@ static bool perform(struct request *request, const struct function *function)
     return true;
 }
 
+/* Who had logged in in an earlier life is logged in again with the broker's PIN. */
+static bool log_in_again(struct request *request)
+{
+    struct reader *r = &request->channel->in;
+    struct writer *w = &request->channel->out;
+    if (read_array(r) != 1)
+        reader_fail(r, -EBADMSG);
+    CK_ULONG session = read_number(r);
+    if (r->error)
+        return false;
+    CK_RV rv = pin_log_in(request->provider, session, request->channel->opener);
+    write_head(w, request->id);
+    write_nil(w);
+    write_array(w, 1);
+    write_number(w, rv);
+    return true;
+}
+
 static bool answer(struct request *request)
 {
     struct reader *r = &request->channel->in;
@@ -195,6 +216,8 @@ static bool answer(struct request *request)
     const struct function *function = r->error ? NULL : find_function(request->method);
     if (function)
         return perform(request, function);
+    if (!r->error && !strcmp(request->method, "login"))
+        return log_in_again(request);
     read_skip(r);
     if (!r->error)
         write_fault(&request->channel->out, request->id, "unknown", "no such function");

@@ -15,6 +15,9 @@
 /* What the main thread is at. Only in SERVING are there channels. DESERTED: nobody waited any more until it was ready. */
 enum slate_phase { SLATE_BORN, SLATE_LOADING, SLATE_SPARE, SLATE_INITIALIZING, SLATE_SERVING, SLATE_LEAVING, SLATE_DESERTED };
 
+/* What became of the PIN that the broker gave (pin.h). */
+enum slate_pin { SLATE_PIN_UNUSED, SLATE_PIN_TRIED, SLATE_PIN_GOOD, SLATE_PIN_REFUSED };
+
 /* Calls that were answered, then 15 bits for a function's index + 1, then whether it is being called. */
 struct slate_mark {
     _Atomic uint64_t word;
@@ -26,7 +29,9 @@ enum { SLATE_COUNT_SHIFT = 16, SLATE_BUSY = 1 };
 struct slate {
     _Atomic uint32_t phase;
     _Atomic uint32_t served; /* how many processes use this helper: the first of the pids */
-    uint8_t apart[56];
+    _Atomic uint32_t user;   /* 1 once a user has logged in in this life, by a call of the application's */
+    _Atomic uint32_t pin;    /* enum slate_pin */
+    uint8_t apart[48];
     struct slate_mark marks[LIMIT_CHANNELS];
     _Atomic uint32_t pids[LIMIT_CHANNELS];
 };
@@ -40,6 +45,16 @@ void slate_use(int fd);
 static inline void slate_note(enum slate_phase phase)
 {
     atomic_store_explicit(&slate->phase, (uint32_t)phase, memory_order_relaxed);
+}
+
+static inline void slate_note_user(void)
+{
+    atomic_store_explicit(&slate->user, 1, memory_order_relaxed);
+}
+
+static inline void slate_note_pin(enum slate_pin pin)
+{
+    atomic_store_explicit(&slate->pin, (uint32_t)pin, memory_order_seq_cst);
 }
 
 /* A thread alone writes to its mark. */

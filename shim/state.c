@@ -38,13 +38,14 @@ CK_RV state_init(struct state *state, bool lazy)
 {
     struct offer offers[LIMIT_MODULES];
     begin(state, lazy);
-    CK_RV rv = attach(NULL, offers, &state->n_modules);
+    CK_RV rv = attach(NULL, false, offers, &state->n_modules);
     if (rv != CKR_OK)
         state->n_modules = 0;
     for (unsigned i = 0; i < state->n_modules; i++) {
         module_init(&state->modules[i], &offers[i], &state->calls);
         state->strict = state->strict || offers[i].strict;
         state->inherited = state->inherited || offers[i].inherited;
+        state->lasting = state->lasting || module_lasts(&state->modules[i]);
     }
     return rv == CKR_OK ? await_helpers(state) : rv;
 }
@@ -54,6 +55,7 @@ CK_RV state_inherit(struct state *state, const struct state *parent, bool lazy)
     begin(state, lazy);
     state->strict = parent->strict;
     state->inherited = parent->inherited;
+    state->lasting = parent->lasting;
     for (unsigned i = 0; i < parent->n_modules; i++, state->n_modules++)
         if (!module_inherit(&state->modules[i], &parent->modules[i], &state->calls))
             return CKR_HOST_MEMORY;
@@ -98,7 +100,7 @@ struct module *state_module_of_sessions(struct state *state, uint32_t of_session
 
 struct module *state_module_of_inherited(struct state *state, CK_ULONG client, struct session *ret_session)
 {
-    for (unsigned i = 0; state->inherited && i < state->n_modules; i++)
+    for (unsigned i = 0; state->lasting && i < state->n_modules; i++)
         if (sessions_get(&state->modules[i].sessions, client, ret_session))
             return &state->modules[i];
     return NULL;

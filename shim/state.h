@@ -22,6 +22,7 @@ struct state {
     _Atomic bool ending; /* C_Finalize has begun */
     bool strict;         /* some module wants every child to call C_Initialize */
     bool inherited;      /* some module's helper is to be shared with children */
+    bool lasting;        /* some module's sessions last longer than a life */
     _Atomic unsigned calls; /* in progress */
     _Atomic unsigned next_look; /* the module that C_WaitForSlotEvent asks first */
     _Atomic(struct operations *) operations; /* NULL until there is one to remember */

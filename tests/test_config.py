@@ -9,9 +9,10 @@ import pytest
 
 from p11host.config import IDLE, Choice, Config, choose, load
 from p11host.config_lines import locate
-from p11host.config_schema import BrokerTable, ModuleTable
+from p11host.config_schema import BrokerTable, ModuleTable, fields_of
 from p11host.errors import ConfigError
 from p11host.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, config_candidates, socket_path
+from p11host.pins import RULE as PIN_SOURCE
 
 RESERVED = "expected a string of 1 to 16384 bytes without NUL, as the provider wants it"
 GOOD = """\
@@ -149,6 +150,12 @@ class TestFaults:
             ),
             ("deadlines = { start = 0 }", "module.a.deadlines.start: expected milliseconds, 1 to"),
             ("deadlines = { long = 4294967296 }", "module.a.deadlines.long: expected milliseconds"),
+            ('pin-source = "1234"', f"module.a.pin-source: expected {PIN_SOURCE}, not a string"),
+            ("pinsource = 1234", "module.a.pinsource: unknown key; did you mean 'pin-source'?"),
+            ('broken = ["CKR_PIN_INCORRECT"]', "module.a.broken: expected an array of up to 16 names"),
+            ('broken = ["CKM_AES_CBC"]', "module.a.broken: expected an array"),
+            ("broken = [48]", "module.a.broken: expected an array"),
+            ("broken-pause = -1", "module.a.broken-pause: expected seconds, at most 86400, not -1"),
             ("enabled = 2026-01-01", "module.a.enabled: expected true or false, not datetime.date"),
         ],
     )
@@ -353,11 +360,11 @@ def test_the_sample_is_right() -> None:
     """The sample configuration means what its comments say, as it is and with every key switched on."""
     sample = Path(__file__).parent.parent / "conf" / "p11host.toml"
     config = load(choose(sample, {}))
-    every = re.sub(r"^# (?=(\w+ = |\[module))", "", sample.read_text(), flags=re.MULTILINE)
+    every = re.sub(r"^# (?=([\w-]+ = |\[module))", "", sample.read_text(), flags=re.MULTILINE)
 
     assert ["softhsm"] == [module.name for module in config.modules]
     assert {"softhsm", "opensc"} == set(tomllib.loads(every)["module"])
-    assert set(ModuleTable.model_fields) == set(tomllib.loads(every)["module"]["softhsm"])
+    assert set(fields_of(ModuleTable)) == set(tomllib.loads(every)["module"]["softhsm"])
     assert set(BrokerTable.model_fields) == set(tomllib.loads(every)["broker"])
     assert (IDLE, 60_000, 600_000) == (config.idle, config.modules[0].short, config.modules[0].long)
 
@@ -365,7 +372,7 @@ def test_the_sample_is_right() -> None:
 def test_the_sample_with_every_key(tmp_path: Path) -> None:
     """Each key that the sample shows in a comment is one that is known, with its default."""
     sample = (Path(__file__).parent.parent / "conf" / "p11host.toml").read_text()
-    every = read(tmp_path, re.sub(r"^# (?=(\w+ = |\[module))", "", sample, flags=re.MULTILINE))
+    every = read(tmp_path, re.sub(r"^# (?=([\w-]+ = |\[module))", "", sample, flags=re.MULTILINE))
     soft, plain = every.modules
 
     assert (plain.fork, plain.priority, plain.enabled) == (soft.fork, soft.priority, soft.enabled)

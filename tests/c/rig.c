@@ -43,14 +43,16 @@ static struct offer offer_of(const char *name, int door, uint32_t start_ms)
 
 uint64_t rig_hung;
 
-void attach_report_hung(const char *module, uint64_t helper)
+void attach_report(const char *module, uint64_t helper, CK_RV rv)
 {
+    (void)rv;
     expect(module[0]);
     rig_hung = helper;
 }
 
-CK_RV attach(const char *module, struct offer *ret_offers, unsigned *ret_count)
+CK_RV attach(const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count)
 {
+    (void)resume;
     *ret_count = 1;
     ret_offers[0] = offer_of(module, rig_next_door, LONG_MS);
     rig_next_door = -1;

@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     descriptors = data[0] % (MOST_FDS + 1);
     response = data + 1;
     response_len = size - 1;
-    CK_RV rv = attach(data[0] & 0x80 ? "module" : NULL, offers, &count);
+    CK_RV rv = attach(data[0] & 0x80 ? "module" : NULL, data[0] & 0x40, offers, &count);
     if (count > LIMIT_MODULES)
         found("more offers than there is room for");
     for (unsigned i = 0; i < count && rv == CKR_OK; i++) {

@@ -1,0 +1,115 @@
+"""Who gets a PIN that the broker holds: an application whose user had logged in, in the helper that has died.
+
+Knows helpers' slates and the pins. Must not know how a PIN reaches a helper; nor does it ever see one.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from p11host import log
+from p11host.applications import Caller
+from p11host.config import Module
+from p11host.errors import P11HostError
+from p11host.helper import Spawned
+from p11host.lives import Life, Lives
+from p11host.pins import Pins, PinSource
+from p11host.slate import Notes, Pin
+
+#: Seconds in which another application's login with the same PIN must have ended, and between two looks.
+PATIENCE, LOOK = 10.0, 0.02
+
+Owner = tuple[tuple[int, int], str]
+
+
+class Custody:
+    """Gives PINs, one untried one at a time."""
+
+    def __init__(self, pins: Pins, lives: Lives) -> None:
+        self._pins = pins
+        self._lives = lives
+        self._users: set[Owner] = set()
+        self._given: dict[int, PinSource] = {}
+        self._good: set[str] = set()
+        self._turn: dict[str, asyncio.Lock] = {}
+
+    async def give(self, caller: Caller, module: Module) -> int | None:
+        """Return a pipe with the PIN for the caller's next helper of `module`; None if it gets none."""
+        source = module.pin_source
+        if source is None or not self._had_user(caller, module.name):
+            return None
+        try:
+            async with self._turn.setdefault(module.name, asyncio.Lock()):
+                await self._await_verdict(module.name)
+                return self._pins.give(module.name, source)
+        except P11HostError as error:
+            log.warning("pin.withheld", module=module.name, application=caller.pid, reason=error)
+            return None
+
+    def given(self, spawned: Spawned, source: PinSource) -> None:
+        """Note which helper has got a PIN."""
+        self._given[spawned.pid] = source
+
+    def ended(self, spawned: Spawned, notes: Notes, caller: Caller | None) -> None:
+        """Draw the conclusions from a helper's end."""
+        if notes.user and caller is not None:
+            self._users.add((caller.key, spawned.module))
+        source = self._given.pop(spawned.pid, None)
+        if source is not None:
+            self._judge(spawned.module, source, notes.pin, over=True)
+
+    def allow(self, module: str) -> None:
+        """Use a module's PIN again: somebody has looked at it."""
+        self._pins.allow(module)
+
+    def forget(self, door: int) -> None:
+        """Forget who had logged in behind a door that has been closed."""
+        self._users = {owner for owner in self._users if owner[0][0] != door}
+
+    def _had_user(self, caller: Caller, module: str) -> bool:
+        """Tell whether this application has logged in in its last helper, which may not be reaped yet."""
+        owner = caller.key, module
+        if owner in self._users:
+            self._users.discard(owner)
+            return True
+        return any(life.spawned.slate.read().user for life in self._of(caller, module))
+
+    def _of(self, caller: Caller, module: str) -> Iterable[Life]:
+        return (
+            life
+            for life in self._lives.of(module)
+            if life.caller is not None and life.caller.key == caller.key
+        )
+
+    async def _await_verdict(self, module: str) -> None:
+        """Return when no helper has a PIN of the module's that is not known to be good."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self._is_on_trial(module):  # noqa: ASYNC110 (said in memory, where nobody can wait)
+                    await asyncio.sleep(LOOK)
+        except TimeoutError:
+            raise P11HostError("another login with the same PIN has had no end") from None
+
+    def _is_on_trial(self, module: str) -> bool:
+        verdicts = [self._verdict(life) for life in self._lives.of(module)]
+        return any(verdicts)
+
+    def _verdict(self, life: Life) -> bool:
+        """Judge by what a living helper says; tell whether it has yet to say it."""
+        source = self._given.get(life.spawned.pid)
+        if source is None:
+            return False
+        said = life.spawned.slate.read().pin
+        self._judge(life.spawned.module, source, said, over=False)
+        return said in (Pin.UNUSED, Pin.TRIED) and life.spawned.module not in self._good
+
+    def _judge(self, module: str, source: PinSource, said: Pin, *, over: bool) -> None:
+        if said is Pin.GOOD:
+            self._good.add(module)
+        elif said is Pin.REFUSED or (said is Pin.TRIED and over):
+            self._good.discard(module)
+            self._pins.refuse(module, source)
+            log.error(
+                "pin.refused",
+                module=module,
+                reason="the token" if said is Pin.REFUSED else "its use had no end",
+            )

@@ -1,0 +1,56 @@
+/*
+ * What objects of a token are known by, so that a later life of its helper can find them again (`resume`).
+ *
+ * As many are remembered as the table has cells; one that is used again after it gave way is looked at again.
+ */
+#ifndef P11HOST_OBJECTS_H
+#define P11HOST_OBJECTS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cryptoki.h"
+
+enum { ID_BYTES = 64, LABEL_BYTES = 128, UNIQUE_BYTES = 128 };
+
+/* A length of CK_UNAVAILABLE_INFORMATION: the object has no such attribute, or one that is too long to be remembered. */
+struct traits {
+    CK_OBJECT_CLASS class;
+    CK_KEY_TYPE key_type; /* CK_UNAVAILABLE_INFORMATION: none */
+    CK_ULONG id_len, label_len, unique_len;
+    CK_BYTE id[ID_BYTES];
+    CK_BYTE label[LABEL_BYTES];
+    CK_BYTE unique[UNIQUE_BYTES];
+};
+
+struct object {
+    CK_ULONG client; /* the handle, as the application has it; 0 is none */
+    CK_ULONG slot;   /* the provider's */
+    uint32_t life;   /* the generation in which it is `server` */
+    CK_ULONG server;
+    bool findable;   /* it is the token's, and has traits to find it by */
+    uint32_t age;
+    struct traits traits;
+};
+
+struct objects {
+    pthread_mutex_t lock;   /* zero is unlocked */
+    _Atomic(struct object *) cells; /* NULL until there is one to remember */
+    uint32_t clock;
+};
+
+/* Where there is no memory for it, it is not remembered. */
+void objects_put(struct objects *objects, const struct object *object);
+bool objects_get(struct objects *objects, CK_ULONG client, struct object *ret_object);
+bool objects_has(struct objects *objects, CK_ULONG client);
+
+/* Where it has been found. */
+void objects_settle(struct objects *objects, CK_ULONG client, uint32_t life, CK_ULONG server);
+
+/* Its handle, or its traits, may soon be another's. */
+void objects_forget(struct objects *objects, CK_ULONG client);
+void objects_finish(struct objects *objects);
+
+#endif
