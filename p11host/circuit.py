@@ -26,6 +26,9 @@ STEADY = 10.0
 #: So many deaths soon after one another cost an application nothing; then a pause that doubles.
 FREE_DEATHS, SHORT_PAUSE, LONGEST_PAUSE = 2, 0.01, 0.5
 
+#: So many applications are remembered; more, if all of them have had helpers that died just now.
+MOST_APPLICATIONS = 1000
+
 Key = tuple[int, str]
 
 
@@ -37,6 +40,7 @@ class Line:
     last: str = ""
     not_before: float = 0.0
     starts: int = 0
+    touched: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -87,9 +91,13 @@ class Circuits:
         line = self._modules.get(key)
         if line is not None and line.is_open:
             line.not_before = self._clock() + _rest(line.deaths)
-        mine = self._applications.setdefault((*application, key[1]), Line())
+        mine = self._line_of((*application, key[1]))
         mine.starts += 1
         return mine.starts
+
+    def over(self, key: Key, application: tuple[int, int]) -> None:
+        """Note that a helper has ended in order: its application has no more use for that module."""
+        self._applications.pop((*application, key[1]), None)
 
     def died(self, key: Key, application: tuple[int, int], obituary: Obituary) -> bool:
         """Note a death; return whether the circuit has opened by it."""
@@ -129,7 +137,7 @@ class Circuits:
         return State(worst.is_open, worst.deaths, worst.last, self._left(worst))
 
     def _died_soon(self, key: tuple[int, int, str], obituary: Obituary) -> None:
-        line = self._applications.setdefault(key, Line())
+        line = self._line_of(key)
         if obituary.life >= STEADY:
             line.deaths, line.starts = 0, 0
             return
@@ -138,6 +146,17 @@ class Circuits:
         if excess > 0:
             pause = min(LONGEST_PAUSE, SHORT_PAUSE * 2.0 ** min(excess - 1, 16))
             line.not_before = self._clock() + self._jittered(pause)
+
+    def _line_of(self, key: tuple[int, int, str]) -> Line:
+        """Return an application's line. Of many that come and go through a door the oldest are forgotten."""
+        now = self._clock()
+        if key not in self._applications and len(self._applications) >= MOST_APPLICATIONS:
+            old = [known for known, line in self._applications.items() if line.touched <= now - STEADY]
+            for known in old:
+                del self._applications[known]
+        line = self._applications.setdefault(key, Line())
+        line.touched = now
+        return line
 
     def _left(self, line: Line | None) -> float:
         return max(0.0, line.not_before - self._clock()) if line is not None else 0.0

@@ -59,7 +59,11 @@ class Lives:
         if life.caller is not None:
             fields |= {"application": life.caller.pid, "attempt": life.attempt}
         (log.info if obituary.in_order else log.warning)("helper.ended", **fields)
-        if life.caller is not None and not (obituary.in_order or obituary.wanted):
+        if life.caller is None:
+            return
+        if obituary.in_order:
+            self._circuits.over((life.caller.uid, spawned.module), life.caller.key)
+        elif not obituary.wanted:
             self._count(life.caller, spawned.module, obituary)
 
     def caller(self, spawned: Spawned) -> Caller | None:

@@ -100,8 +100,9 @@ static void take_offer(struct module *module, const struct offer *offer)
     set_patience(module, offer);
     set_rows(module, offer->rows);
     set_door(module, offer->door);
-    if (offer->door < 0)
+    if (offer->door < 0 && !module->absent)
         log_event("module.absent module=%s reason=\"%s\"", module->name, offer->error);
+    module->absent = offer->door < 0;
 }
 
 void module_init(struct module *module, const struct offer *offer, _Atomic unsigned *calls)

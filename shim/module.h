@@ -30,6 +30,7 @@ struct module {
     pthread_mutex_t lock;           /* for door and generation to change */
     int door;                       /* -1 when it has no helper */
     uint64_t helper;                /* the broker's number of its process, 0 if it did not say */
+    bool absent;                    /* under the lock: the last offer was none, as has been logged */
     uint32_t start_ms;              /* how long a new helper is waited for */
     struct channel *greeting;       /* under the lock: to a helper that has yet to say hello */
     uint64_t ready_by;              /* when nobody waits for that any more */

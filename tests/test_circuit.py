@@ -4,7 +4,15 @@ from itertools import pairwise
 
 import pytest
 
-from p11host.circuit import FIRST_REST, LONGEST_PAUSE, LONGEST_REST, OPENS_AFTER, STEADY, Circuits
+from p11host.circuit import (
+    FIRST_REST,
+    LONGEST_PAUSE,
+    LONGEST_REST,
+    MOST_APPLICATIONS,
+    OPENS_AFTER,
+    STEADY,
+    Circuits,
+)
 from p11host.errors import P11HostError
 from p11host.obituary import Obituary
 from p11host.slate import Notes, Phase
@@ -197,6 +205,25 @@ def test_a_long_life_ends_the_row(circuits: Circuits) -> None:
         assert attempt == circuits.started(ME, APPLICATION)
         circuits.died(ME, APPLICATION, died(answered=9))
     circuits.died(ME, APPLICATION, died(answered=9, life=STEADY))
+
+    assert 1 == circuits.started(ME, APPLICATION)
+
+
+def test_many_applications_are_forgotten(circuits: Circuits, clock: Clock) -> None:
+    """Of a server whose children come and go through one door no list grows without end."""
+    for child in range(3 * MOST_APPLICATIONS):
+        assert 1 == circuits.started(ME, (1, child))
+        clock.now += 1
+    circuits.started(ME, APPLICATION)
+
+    assert 2 == circuits.started(ME, APPLICATION), "who came just now is remembered"
+    assert 1 == circuits.started(ME, (1, 0)), "who came long ago is not"
+
+
+def test_an_end_in_order_is_forgotten(circuits: Circuits) -> None:
+    """A helper that ended with its work leaves nothing behind."""
+    circuits.started(ME, APPLICATION)
+    circuits.over(ME, APPLICATION)
 
     assert 1 == circuits.started(ME, APPLICATION)
 
