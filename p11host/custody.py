@@ -51,9 +51,10 @@ class Custody:
 
     def ended(self, spawned: Spawned, notes: Notes, caller: Caller | None) -> None:
         """Draw the conclusions from a helper's end."""
-        if notes.user and caller is not None:
-            self._users.add((caller.key, spawned.module))
         source = self._given.pop(spawned.pid, None)
+        # One that died before it came to use its PIN was given it for a user who had logged in.
+        if caller is not None and (notes.user or source is not None):
+            self._users.add((caller.key, spawned.module))
         if source is not None:
             self._judge(spawned.module, source, notes.pin, over=True)
 
@@ -105,7 +106,8 @@ class Custody:
     def _judge(self, module: str, source: PinSource, said: Pin, *, over: bool) -> None:
         if said is Pin.GOOD:
             self._good.add(module)
-        elif said is Pin.REFUSED or (said is Pin.TRIED and over):
+        # A helper may be killed at any moment, in a login with a PIN that is known to be right too.
+        elif said is Pin.REFUSED or (said is Pin.TRIED and over and module not in self._good):
             self._good.discard(module)
             self._pins.refuse(module, source)
             log.error(

@@ -46,8 +46,6 @@ static CK_RV to_session(struct call *call)
     enum { LIVES = 3 };
     CK_RV rv = to_session_once(call);
     for (int life = 1; life < LIVES && call->unsent && call->module->resumes; life++) {
-        if (atomic_load(&call->module->generation) == call->generation)
-            break;
         call->unsent = false;
         rv = to_session_once(call);
     }

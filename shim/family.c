@@ -201,6 +201,7 @@ CK_RV family_inherited(struct call *call)
     if (!call->module)
         return CKR_SESSION_HANDLE_INVALID;
     CK_RV rv = begin_generation(call);
+    call->unsent = rv != CKR_OK;
     if (rv != CKR_OK)
         return rv;
     if (!sessions_get(&call->module->sessions, call->words[0], &session)) /* anew: the helper may have been another */
@@ -210,5 +211,8 @@ CK_RV family_inherited(struct call *call)
         return sessions_take(&call->module->sessions, session.handle, &session) ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
     call->session = session.server;
     rv = open ? CKR_OK : reopen(call, &session);
-    return rv == CKR_OK ? family_session(call) : rv;
+    if (rv == CKR_OK)
+        return family_session(call);
+    call->unsent = atomic_load(&call->module->generation) != call->generation; /* the next helper died, too */
+    return call->unsent ? call->function->gone : rv;
 }

@@ -128,8 +128,13 @@ static CK_RV search_in_slot(const struct call *call, struct object *object, CK_U
 }
 
 /* A private object cannot be seen before somebody logs in. */
-static void lose(struct call *call, CK_ULONG count)
+static void lose(struct call *call, CK_RV rv, CK_ULONG count)
 {
+    if (rv != CKR_OK) { /* of a helper that has died the call itself says so */
+        call->lost_rv = CKR_FUNCTION_FAILED;
+        call->lost_object = atomic_load(&call->module->generation) == call->generation ? "the search for the object failed" : NULL;
+        return;
+    }
     bool unseen = count == 0 && atomic_load(&call->module->user_lost) == call->generation;
     call->lost_rv = unseen ? CKR_USER_NOT_LOGGED_IN : CKR_OBJECT_HANDLE_INVALID;
     if (unseen)
@@ -147,8 +152,7 @@ static bool find_again(struct call *call, struct object *object)
         return true;
     }
     log_event("object.lost module=%s rv=0x%lx matches=%lu", call->module->name, (unsigned long)rv, (unsigned long)count);
-    if (rv == CKR_OK)
-        lose(call, count);
+    lose(call, rv, count);
     return false;
 }
 
@@ -237,10 +241,8 @@ static void log_in(struct call *call)
 {
     CK_RV rv = exchange_login(call);
     log_event("user.%s module=%s rv=0x%lx", rv == CKR_OK ? "resumed" : "lost", call->module->name, (unsigned long)rv);
-    if (rv == CKR_OK || rv == CKR_USER_ALREADY_LOGGED_IN)
-        return;
-    atomic_store(&call->module->user_slot, NOWHERE);
-    atomic_store(&call->module->user_lost, call->generation);
+    if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
+        atomic_store(&call->module->user_lost, call->generation);
 }
 
 /* Whoever comes meanwhile waits: its call may need the login. */

@@ -51,7 +51,7 @@ class FailedError(Exception):
     """A call that did not return CKR_OK: its function and its CK_RV."""
 
 
-def load(seconds: float, pin: str, seed: int, *, resume: bool = False) -> None:
+def load(seconds: float, pin: str, seed: int, resume: bool) -> None:  # noqa: FBT001 (by a line of JSON)
     """Sign for so many seconds while our helper is killed; report what came of it."""
     storm = Storm(pin, resume=resume)
     storm.warm_up()

@@ -112,6 +112,25 @@ def test_helper_that_is_not_reaped(bench: Bench) -> None:
     assert None is asyncio.run(bench.give(caller(2)))
 
 
+def test_next_one_after_an_early_death(bench: Bench) -> None:
+    """After a helper that died before it came to use its PIN the next one gets it."""
+    bench.died(Helper(10, user=True), caller(1))
+    assert b"123456" == asyncio.run(bench.give(caller(1)))
+    bench.died(bench.start(Helper(11), caller(1)), caller(1))
+
+    assert b"123456" == asyncio.run(bench.give(caller(1)))
+
+
+def test_killed_in_a_login_that_was_right_before(bench: Bench) -> None:
+    """A PIN that a token has taken is given again after a helper was killed while it used it."""
+    for pin in (Pin.GOOD, Pin.TRIED):
+        bench.died(Helper(10, user=True), caller(1))
+        assert b"123456" == asyncio.run(bench.give(caller(1)))
+        bench.died(bench.start(Helper(11, pin=pin), caller(1)), caller(1))
+
+    assert b"123456" == asyncio.run(bench.give(caller(1)))
+
+
 def test_forgotten_with_the_door(bench: Bench) -> None:
     """Of an application that has gone nothing is remembered for whoever comes with its pid."""
     bench.died(Helper(10, user=True), caller(1))

@@ -9,14 +9,14 @@ from kill_storm import Storm, storm
 SECONDS = 3.0
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    """Return what came of a short storm."""
-    return storm(tmp_path_factory.mktemp("storm"), SECONDS)
+@pytest.fixture(scope="module", params=[False, True], ids=["anew", "resume"])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Storm:
+    """Return what came of a short storm: with a program that begins anew, and with one that is resumed."""
+    return storm(tmp_path_factory.mktemp("storm"), SECONDS, resume=request.param)
 
 
 def test_nothing_is_wrong(found: Storm) -> None:
-    """No signature is wrong, no call hangs, nothing leaks, and every failure is one of the documented."""
+    """No signature is wrong, nothing hangs or leaks, and what fails is as documented."""
     assert [] == found.wrong()
 
 
