@@ -152,7 +152,10 @@ class TestAdd:
         done = p11host.run("add", library, "--env", "A=b=c", "--env", "PIN=", "--config", file)
 
         assert (0, "") == (done.returncode, done.stderr)
-        assert f"{file}: added [module.softhsm2]" == done.stdout.splitlines()[0]
+        said = done.stdout.splitlines()
+        assert f"{file}: added [module.softhsm2]" == said[0]
+        assert re.fullmatch(rf"{library}: owner \w+:\w+, mode 0\d\d\d, symbols C_GetFunctionList", said[1])
+        assert "It may do what SoftHSM may:  p11host sandbox softhsm2" == said[2]
         assert f'[module.softhsm2]\npath = "{library}"\nenv = {{A = "b=c", PIN = ""}}\n' == file.read_text()
         assert 0o644 == file.stat().st_mode & 0o777
 
@@ -353,6 +356,8 @@ class TestStatus:
 
         assert broker.process.pid == state["pid"]
         assert os.getpid() == state["applications"][0]["pid"]
+        assert re.search(r"^module one  .*  sandbox strict$", shown, re.MULTILINE)
+        assert {"strict"} == {module["sandbox"] for module in state["modules"]}
         assert f"application {os.getpid()}  test\n  helper {one.hello.pid}  module one\n" in shown
         assert f"  helper {two.hello.pid}  module two\n" in shown
 
@@ -435,6 +440,9 @@ class TestListThroughTheShim:
         shown = listing.run("list").stdout
 
         assert "module wrong" in shown
+        assert re.search(
+            r"\n  file: owner \w+:\w+, mode 0\d\d\d, symbols C_GetFunctionList, \d+ other C_", shown
+        )
         assert "error: " in shown
         assert f"token '{token.label}'" in shown
 

@@ -111,7 +111,7 @@ def _headline(module: "Module") -> "Text":
     if module.path:
         line.append(printable(f"  {module.path}"), style="dim")
     if module.file is not None:
-        line.append(printable(f"\n  file: {module.file}"), style="dim")
+        line.append("\n  file: ", style="dim").append(printable(str(module.file)), style="dim")
     if module.error is not None:
         line.append("\n  error: ", style="red").append(printable(module.error))
     elif not module.slots:
