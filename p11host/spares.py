@@ -4,8 +4,11 @@ Knows which of them fits what is asked for. Must not know applications: a spare 
 provider has had no call.
 """
 
+import contextlib
 import os
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from p11host.config import Module
 from p11host.helper import Spawned
@@ -53,6 +56,7 @@ class Spares:
         spare = self._waiting.get(spawned.module)
         if spare is not None and spare.spawned is spawned:
             del self._waiting[spawned.module]
+            _end_stopped(spawned)
             spawned.door.close()
 
     def discard(self, name: str) -> None:
@@ -64,6 +68,14 @@ class Spares:
         """Let all of them end."""
         for spare in list(self._waiting.values()):
             self.drop(spare.spawned)
+
+
+def _end_stopped(spawned: Spawned) -> None:
+    """Kill a helper whose provider has stopped it: it cannot end by itself."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{spawned.pid}/stat").read_text(errors="replace").rpartition(") ")[2]
+        if state.startswith("T"):
+            signal.pidfd_send_signal(spawned.pidfd, signal.SIGKILL)
 
 
 def _lives(spawned: Spawned) -> bool:

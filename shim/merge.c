@@ -47,6 +47,26 @@ CK_RV merge_info(struct call *call)
 
 /* ---- C_GetSlotList ---- */
 
+/*
+ * A provider has as many slots as it said when it was asked how many (section 5.5 of the standard): with more than that the caller's
+ * room would never be enough, and nobody's slots be told.
+ */
+static void note_told(struct module *module, CK_BBOOL present, CK_ULONG count)
+{
+    CK_ULONG told = 1 + (count > LIMIT_MODULE_SLOTS ? 0 : count);
+    atomic_store(&module->slots_told[present ? 1 : 0], told);
+    if (atomic_load(&module->slots_told[0]) < told)
+        atomic_store(&module->slots_told[0], told); /* those with a token are some of all */
+}
+
+static CK_ULONG at_most_told(struct module *module, CK_BBOOL present, CK_ULONG count)
+{
+    CK_ULONG all = atomic_load(&module->slots_told[0]), told = atomic_load(&module->slots_told[present ? 1 : 0]);
+    if (all && count > all - 1)
+        count = all - 1;
+    return told && count > told - 1 ? told - 1 : count;
+}
+
 /* Ids are given when the answer is read. */
 static void learn(const struct call *call, struct module *module)
 {
@@ -55,6 +75,7 @@ static void learn(const struct call *call, struct module *module)
     uintptr_t how_many[] = {CK_FALSE, 0, (uintptr_t)&count}, which[] = {CK_FALSE, (uintptr_t)found, (uintptr_t)&count};
     if (ask(call, module, how_many) != CKR_OK)
         return;
+    note_told(module, CK_FALSE, count);
     count = LIMIT_MODULE_SLOTS;
     ask(call, module, which);
 }
@@ -104,16 +125,6 @@ static bool is_over(const struct call *call)
     return atomic_load(&call->state->ending);
 }
 
-/*
- * A provider has as many slots as it said when it was asked how many (section 5.5 of the standard): with more than that the caller's
- * room would never be enough, and nobody's slots be told.
- */
-static CK_ULONG at_most_told(struct module *module, CK_BBOOL present, CK_ULONG count)
-{
-    CK_ULONG told = atomic_load(&module->slots_told[present ? 1 : 0]);
-    return told && count > told - 1 ? told - 1 : count;
-}
-
 /* A module that fails, or says what cannot be, is left out: it never hides the others. */
 static CK_RV add_module(const struct call *call, struct module *module, struct slot_list *list)
 {
@@ -132,7 +143,7 @@ static CK_RV add_module(const struct call *call, struct module *module, struct s
     else
         list->count += count;
     if (!list->slots)
-        atomic_store(&module->slots_told[present ? 1 : 0], 1 + (count > LIMIT_MODULE_SLOTS ? 0 : count));
+        note_told(module, present, count);
     return CKR_OK;
 }
 

@@ -323,6 +323,16 @@ bool module_is_late(struct module *module)
     return late;
 }
 
+void module_report_late(struct module *module)
+{
+    if (pthread_mutex_trylock(&module->lock) != 0)
+        return; /* somebody waits for it still */
+    uint64_t helper = module->greeting ? module->helper : 0;
+    pthread_mutex_unlock(&module->lock);
+    if (helper)
+        attach_report(module->name, helper, CKR_OK);
+}
+
 bool module_start(struct module *module)
 {
     if (atomic_load(&module->generation))

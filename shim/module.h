@@ -87,6 +87,9 @@ CK_RV module_await(struct module *module);
 /* Has yet to say hello, and nobody waits for it any more. */
 bool module_is_late(struct module *module);
 
+/* At the end: a helper that is late is the broker's to end, for one that stands still cannot do it itself. */
+void module_report_late(struct module *module);
+
 /* If the module has no helper, asks the broker for one, but does not wait for it. False if there is none to wait for. */
 bool module_start(struct module *module);
 

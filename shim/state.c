@@ -77,6 +77,8 @@ bool state_claim(struct state *state)
 void state_end(struct state *state)
 {
     atomic_store(&state->ending, true);
+    for (unsigned i = 0; i < state->n_modules; i++)
+        module_report_late(&state->modules[i]);
     descriptors_shut_down();
     attach_close();
 }

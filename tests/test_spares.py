@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from p11host import helper_path
 from p11host.client import Door
 from p11host.config import choose, load
 from p11host.helper import Confined, Spawned, spawn
+from p11host.sandbox.confine import Kept
+from p11host.sandbox.resolve import resolve
+from p11host.spares import Spare, Spares
 from p11host.throwaway import softhsm
 from p11host.wire import RemoteError
 
@@ -132,6 +136,18 @@ class TestHelper:
         with waiting(module("one", softhsm()), tmp_path) as spawned:
             spawned.door.close()
             assert 0 == exit_code(spawned)
+
+    def test_stopped(self, tmp_path: Path) -> None:
+        """A spare helper that stands still is killed when it is dropped: it would not hear of it."""
+        with waiting(module("one", softhsm()), tmp_path) as spawned:
+            spares = Spares()
+            one = load(choose(tmp_path / "p11host.toml")).modules[0]
+            made_of = (), Kept(one, resolve(one, {}), (), b"")
+            spares.keep(Spare(one, made_of, spawned))
+            os.kill(spawned.pid, signal.SIGSTOP)
+            os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
+            spares.clear()
+            assert signal.SIGKILL == exit_code(spawned)
 
     def test_unfit_provider(self, tmp_path: Path) -> None:
         """With a provider that cannot be loaded it does not wait."""

@@ -48,6 +48,25 @@ static void a_late_helper_is_not_waited_for_twice(void)
     helper_dies(&late);
 }
 
+/* Nobody will wait for it any more, and it may stand still. */
+static void a_late_helper_is_reported_at_the_end(void)
+{
+    static struct module slow;
+    int ends[2];
+    make_pair(SOCK_SEQPACKET, ends);
+    rig_module_init(&slow, ends[0], TICK_MS);
+    slow.helper = 4711;
+    rig_hung = 0;
+    module_report_late(&slow);
+    expect_number(0, rig_hung);
+    module_greet(&slow);
+    expect_number(CKR_FUNCTION_FAILED, module_await(&slow));
+    module_report_late(&slow);
+    expect_number(4711, rig_hung);
+    close(ends[1]);
+    module_finish(&slow);
+}
+
 static void a_helper_that_never_comes_is_dropped(void)
 {
     static struct module silent;
@@ -138,6 +157,7 @@ static void a_channel_of_another_life_is_not_used(void)
 static const struct test tests[] = {
     TEST(a_provider_that_failed_says_why, "what the provider's C_Initialize answered is what the application hears"),
     TEST(a_late_helper_is_not_waited_for_twice, "a helper that is slow to say hello is waited for once, and used when it has"),
+    TEST(a_late_helper_is_reported_at_the_end, "a helper that is late when the application ends is the broker's to end"),
     TEST(a_helper_that_never_comes_is_dropped, "a helper that ends instead makes room for another"),
     TEST(a_module_without_a_door_is_no_helper, "a module that the broker could not start is absent"),
     TEST(nobody_behind_the_door_is_no_helper, "a module without a helper is told at once"),
