@@ -51,15 +51,15 @@ class Storm:
     """Helpers that did not end with the broker and the application."""
     resume: bool = False
 
-    def wrong(self) -> list[str]:
-        """Say what must not have been."""
+    def wrong(self, back: float = BACK) -> list[str]:
+        """Say what must not have been; `back` is the seconds within which there must be service again."""
         told = self.told
         found = [f"{told[key]} {key}" for key in ("wrong", "stuck") if told[key]]
         documented = RESUMED if self.resume else DOCUMENTED
         found += [f"{name} {rv}" for name, rv, _ in told["failures"] if rv not in documented]
         lost, calls = sum(count for _, _, count in told["failures"]), THREADS * len(told["killed"])
         found += [f"{lost} calls lost, {calls} were in flight"] if self.resume and lost > calls else []
-        found += [f"{each:.3f} s without a signature" for each in told["back"] if not 0 <= each < BACK]
+        found += [f"{each:.3f} s without a signature" for each in told["back"] if not 0 <= each < back]
         grown = {key: told["after"][key] - told["before"][key] for key in told["after"]}
         found += [f"{grown['KiB']} KiB more"] if grown["KiB"] > FLAT else []
         # To find an object again a thread needs a channel more, which stays: two descriptors.

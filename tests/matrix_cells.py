@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from p11host.tables import Function, tables
 
 #: What ends the helper, or cuts it off from everybody.
-DIES = ("segv", "abort", "exit", "_exit", "sigkill", "memory", "exec", "close")
+DIES = ("segv", "abort", "exit", "_exit", "sigkill", "memory", "close")
 #: What keeps the call; of these only the last stops the other threads of the helper.
 HANGS = ("loop", "sleep", "sigstop")
+#: What the sandbox refuses; without it exec ends the helper, and of the others the call knows nothing.
+ATTACKS = ("exec", "fork", "daemon", "ssh", "connect", "ptrace", "kill")
 #: What leaves the call alone: it is answered as ever, whether the deed was done or refused.
-BEARS = ("signals", "threads", "fork", "daemon", "ssh", "connect", "ptrace", "kill")
+BEARS = ("signals", "threads", *ATTACKS)
 SPEAKS = ("garbage",)
 ACTS = (*DIES, *HANGS, *SPEAKS, *BEARS)
-LIES = ("length", "wild", "overrun", "zero", "code", "uninitialized", "error", "unpadded", "silence")
+LIES = (
+    *("length", "wild", "overrun", "zero", "code", "uninitialized"),
+    *("error", "unpadded", "silence", "event"),
+)
 PHASES = ("load", "initialize", "idle", "call", "finalize")
 ENDINGS = ("load", "initialize", "finalize")
 
@@ -61,11 +66,6 @@ def functions() -> list[str]:
     return [each.name for each in tables().functions.values() if not each.local and each.name not in ends]
 
 
-def is_slow(act: str, phase: str) -> bool:
-    """Tell whether a cell takes seconds: whoever starts a provider waits for it longer than for a call."""
-    return act in HANGS and phase in ("load", "initialize")
-
-
 def whole() -> Iterator[Cell]:
     """Return every cell."""
     for function in functions():
@@ -75,7 +75,7 @@ def whole() -> Iterator[Cell]:
 
 def sample() -> list[Cell]:
     """Return a cell for each behaviour in each phase, and for each function: always the same."""
-    pairs = [(act, phase) for phase in PHASES for act in ACTS if not is_slow(act, phase)]
+    pairs = [(act, phase) for phase in PHASES for act in ACTS]
     pairs += [(lie, "call") for lie in LIES]
     names = functions()
     # A step that has no factor in common with the number of functions comes past each of them.
@@ -105,47 +105,61 @@ def unknown(function: Function) -> set[str]:
     return {GENERAL if function.gone == GENERAL else ERROR}
 
 
-def expected(cell: Cell) -> set[str]:
+def expected(cell: Cell, *, confined: bool = True) -> set[str]:
     """Return the names of the CK_RVs of which the application must get one."""
     if is_merged(cell.row):
-        return answered(cell.row)
+        return _merged(cell)
     if cell.behaviour in LIES:
         return _of_lie(cell)
     if cell.phase == "finalize":
         return answered(cell.row)
+    dies = cell.behaviour in DIES or (cell.behaviour == "exec" and not confined)
     if cell.phase == "call":
-        return _in_call(cell)
-    return _after_idle(cell) if cell.phase == "idle" else _of_absent(cell)
+        return _in_call(cell, dies=dies)
+    return _after_idle(cell, dies=dies) if cell.phase == "idle" else _of_absent(cell, dies=dies)
 
 
-def _in_call(cell: Cell) -> set[str]:
+def comes_back(cell: Cell) -> bool:
+    """Tell whether the module answers again in this life: one that has not come up goes on trying."""
+    return cell.behaviour not in HANGS or cell.phase not in ("load", "initialize")
+
+
+def _merged(cell: Cell) -> set[str]:
+    told = answered(cell.row)
+    makes_up = cell.behaviour in ("silence", "length", "wild", "event", "zero", "unpadded")
+    return told | {OK} if cell.behaviour in LIES and makes_up and has(cell.row, "out slot") else told
+
+
+def _in_call(cell: Cell, *, dies: bool) -> set[str]:
     if cell.behaviour == "close":
         return {cell.row.gone} | answered(cell.row)  # an answer may go by memory both ends have
     if cell.behaviour == "memory":
         return {cell.row.gone} | unknown(cell.row)  # it takes its time
-    if cell.behaviour in DIES:
+    if dies:
         return {cell.row.gone}
     if cell.behaviour in HANGS:
         return unknown(cell.row)
     return answered(cell.row) | (unknown(cell.row) if cell.behaviour in SPEAKS else set())
 
 
-def _after_idle(cell: Cell) -> set[str]:
+def _after_idle(cell: Cell, *, dies: bool) -> set[str]:
     # The first call that depends on what has gone says so; one that only needs a slot has a new helper.
     if cell.behaviour == "close":
         return {cell.row.gone} | answered(cell.row)
-    if cell.behaviour in DIES:
+    if dies:
         return {cell.row.gone} if has(cell.row, "session") else answered(cell.row)
     if cell.behaviour == "sigstop":
         return unknown(cell.row)
     return answered(cell.row) | (unknown(cell.row) if cell.behaviour in SPEAKS else set())
 
 
-def _of_absent(cell: Cell) -> set[str]:
+def _of_absent(cell: Cell, *, dies: bool) -> set[str]:
     # A module that did not come up has no slots, and no session was opened with it.
     if has(cell.row, "session"):
         return {GONE}
-    return answered(cell.row) if cell.behaviour in (*BEARS, *SPEAKS) else {cell.row.absent}
+    lives = not dies and cell.behaviour not in HANGS
+    told = answered(cell.row) if lives else {cell.row.absent}
+    return told | {cell.row.absent} if cell.behaviour == "threads" else told  # it may leave the helper none
 
 
 def _of_lie(cell: Cell) -> set[str]:

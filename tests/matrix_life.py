@@ -20,7 +20,7 @@ from pathlib import Path
 from any_call import AnyCall, Handles
 from application import Shim, descriptors, helpers, report
 from cryptoki import ULONG, constant, struct
-from matrix_cells import BEARS, ENDINGS, HANGS, LIES, TRIGGER, Cell, expected
+from matrix_cells import ATTACKS, BEARS, ENDINGS, HANGS, LIES, TRIGGER, Cell, comes_back, expected
 from matrix_left import end_what_is_left, processes_of
 
 from p11host.wire import RemoteError
@@ -30,6 +30,7 @@ PATIENCE = 20.0
 PAUSE = 0.002
 HOSTILE, GOOD = "hostile", "good"
 MESSAGE = b"a message"
+DONE = 1
 
 
 @dataclass
@@ -108,12 +109,13 @@ class Life:
             self._arm("")
         call = AnyCall(cell.row, Handles(session, self._slot))
         found.rv = self._call(cell, call, good, found)
-        told = expected(cell)
+        told = expected(cell, confined="sandbox" not in self._template)
         if found.rv not in told:
             found.wrong.append(f"{found.rv} instead of {' or '.join(sorted(told))}")
         found.wrong += call.wrong(0 if found.rv == "CKR_OK" else 1)
         self._arm("" if cell.phase != "finalize" else cell.wish)
-        self._recover(cell, found)
+        if comes_back(cell):
+            self._recover(cell, found)
         self._work(good)
         self._note_helpers()
 
@@ -181,6 +183,8 @@ class Life:
         found.recovered = time.monotonic() - begun
         if opened.value and cell.behaviour in BEARS:
             found.outcome = int(self._shim.session_info(opened.value).ulDeviceError)
+        if found.outcome == DONE and cell.behaviour in ATTACKS and "sandbox" not in self._template:
+            found.wrong.append("the sandbox let it be done")
 
     def _note_helpers(self) -> None:
         with suppress(OSError, RemoteError):  # the broker may have been killed
@@ -218,5 +222,5 @@ def has_acted(pid: int, descriptor: int, behaviour: str) -> bool:
             states.add(rest[0])
     if behaviour == "sigstop":
         return states == {"T"}
-    awaited = {"exec": "sleep", **dict.fromkeys(HANGS, "acting")}
-    return awaited.get(behaviour, "acted") in names
+    awaited = {"exec": {"sleep", "acted"}, **{key: {"acting"} for key in HANGS}}
+    return bool(names & awaited.get(behaviour, {"acted"}))

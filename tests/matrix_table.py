@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from matrix_cells import BEARS, LIES, PHASES, Cell
@@ -33,6 +34,17 @@ class Result:
 
     cell: Cell
     found: Found
+
+    @classmethod
+    def read(cls, line: str) -> Result:
+        """Return what `json` wrote."""
+        told = json.loads(line)
+        return cls(Cell(*told["cell"]), Found(**told["found"]))
+
+    def json(self) -> str:
+        """Return it in a line, for us."""
+        cell = [self.cell.behaviour, self.cell.phase, self.cell.function]
+        return json.dumps({"cell": cell, "found": asdict(self.found)})
 
     def line(self) -> str:
         """Return it in a line, for people."""

@@ -11,15 +11,12 @@ from matrix_table import Result
 
 pytest_plugins = ["life_fixtures"]
 
-#: What leaves a process behind, or one that stands still, until somebody else ends it.
-LASTING = ("exec", "fork", "daemon", "sigstop", "kill")
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, workshop: Workshop) -> list[Result]:
     """Return what came of every cell of the sample."""
     matrix = Matrix(tmp_path_factory.mktemp("matrix"), workshop.provider("hostile"))
-    return list(matrix.run([cell for cell in sample() if cell.behaviour not in LASTING]))
+    return list(matrix.run(sample()))
 
 
 def test_sample_has_everything() -> None:
