@@ -4,6 +4,7 @@ Knows helpers' slates and the pins. Must not know how a PIN reaches a helper; no
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 from p11host import log
@@ -17,8 +18,12 @@ from p11host.slate import Notes, Pin
 
 #: Seconds in which another application's login with the same PIN must have ended, and between two looks.
 PATIENCE, LOOK = 10.0, 0.02
+#: Seconds of a helper's life in which it uses its PIN, if it does.
+SOON = 1.0
 
 Owner = tuple[tuple[int, int], str]
+#: In place of a pid: all processes that hold a door, of whom one has logged in all who shared its helper.
+FAMILY = 0
 
 
 class Custody:
@@ -54,7 +59,7 @@ class Custody:
         source = self._given.pop(spawned.pid, None)
         # One that died before it came to use its PIN was given it for a user who had logged in.
         if caller is not None and (notes.user or source is not None):
-            self._users.add((caller.key, spawned.module))
+            self._users.add((_owner(caller, spawned), spawned.module))
         if source is not None:
             self._judge(spawned.module, source, notes.pin, over=True)
 
@@ -68,17 +73,21 @@ class Custody:
 
     def _had_user(self, caller: Caller, module: str) -> bool:
         """Tell whether this application has logged in in its last helper, which may not be reaped yet."""
-        owner = caller.key, module
-        if owner in self._users:
-            self._users.discard(owner)
+        if (caller.key, module) in self._users:
+            self._users.discard((caller.key, module))
             return True
-        return any(life.spawned.slate.read().user for life in self._of(caller, module))
+        family = (caller.door, FAMILY), module
+        return family in self._users or any(
+            life.spawned.slate.read().user for life in self._of(caller, module)
+        )
 
     def _of(self, caller: Caller, module: str) -> Iterable[Life]:
+        """Return the helpers of an application, and those it shares."""
         return (
             life
             for life in self._lives.of(module)
-            if life.caller is not None and life.caller.key == caller.key
+            if life.caller is not None
+            and _owner(life.caller, life.spawned) in (caller.key, (caller.door, FAMILY))
         )
 
     async def _await_verdict(self, module: str) -> None:
@@ -101,7 +110,14 @@ class Custody:
             return False
         said = life.spawned.slate.read().pin
         self._judge(life.spawned.module, source, said, over=False)
-        return said in (Pin.UNUSED, Pin.TRIED) and life.spawned.module not in self._good
+        return said is Pin.TRIED or (said is Pin.UNUSED and self._may_yet(life.spawned))
+
+    def _may_yet(self, spawned: Spawned) -> bool:
+        """Tell whether a helper that has not used its PIN may be about to.
+
+        Not all tokens bear several logins at the same time, even right ones.
+        """
+        return spawned.module not in self._good or time.monotonic() - spawned.born < SOON
 
     def _judge(self, module: str, source: PinSource, said: Pin, *, over: bool) -> None:
         if said is Pin.GOOD:
@@ -115,3 +131,8 @@ class Custody:
                 module=module,
                 reason="the token" if said is Pin.REFUSED else "its use had no end",
             )
+
+
+def _owner(caller: Caller, spawned: Spawned) -> tuple[int, int]:
+    """Return whose login a helper has: an application's, or a family's."""
+    return (caller.door, FAMILY) if spawned.shared else caller.key

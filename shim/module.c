@@ -202,6 +202,9 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     module->helper = parent->helper;
     set_door(module, parent->door);
     atomic_store(&module->slots_known, atomic_load(&parent->slots_known));
+    objects_inherit(&module->objects, &parent->objects);
+    atomic_store(&module->user_slot, atomic_load(&parent->user_slot));
+    module->user_life = atomic_load(&parent->generation);
     atomic_store(&module->is_heir, true);
     begin_generation(module, atomic_load(&parent->generation), generation_next());
     return true;

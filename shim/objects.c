@@ -50,7 +50,29 @@ static struct object *oldest(struct objects *objects, CK_ULONG client)
     return old;
 }
 
+/* A child that is forked meanwhile finds no handle there, or the whole. */
+static void write_cell(struct object *cell, const struct object *object)
+{
+    atomic_store(&cell->client, 0);
+    cell->slot = object->slot;
+    cell->life = object->life;
+    cell->server = object->server;
+    cell->findable = object->findable;
+    cell->traits = object->traits;
+    atomic_store(&cell->client, object->client);
+}
+
 /* ---- */
+
+void objects_inherit(struct objects *objects, const struct objects *parent)
+{
+    const struct object *theirs = atomic_load(&parent->cells);
+    if (!theirs || !make_cells(objects))
+        return;
+    for (unsigned i = 0; i < LIMIT_OBJECTS; i++)
+        if (theirs[i].client)
+            write_cell(&cells_of(objects)[i], &theirs[i]);
+}
 
 void objects_put(struct objects *objects, const struct object *object)
 {
@@ -58,7 +80,7 @@ void objects_put(struct objects *objects, const struct object *object)
     if (object->client && make_cells(objects)) {
         struct object *known = find(objects, object->client);
         struct object *cell = known ? known : oldest(objects, object->client);
-        *cell = *object;
+        write_cell(cell, object);
         cell->age = ++objects->clock;
     }
     pthread_mutex_unlock(&objects->lock);
@@ -70,7 +92,8 @@ bool objects_get(struct objects *objects, CK_ULONG client, struct object *ret_ob
     struct object *cell = find(objects, client);
     if (cell) {
         cell->age = ++objects->clock;
-        *ret_object = *cell;
+        *ret_object = (struct object){.client = client, .slot = cell->slot, .life = cell->life, .server = cell->server,
+                                      .findable = cell->findable, .traits = cell->traits};
     }
     pthread_mutex_unlock(&objects->lock);
     return cell != NULL;

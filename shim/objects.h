@@ -26,7 +26,7 @@ struct traits {
 };
 
 struct object {
-    CK_ULONG client; /* the handle, as the application has it; 0 is none */
+    _Atomic(CK_ULONG) client; /* the handle, as the application has it; 0 is none, and one that is being written: a child may read it */
     CK_ULONG slot;   /* the provider's */
     uint32_t life;   /* the generation in which it is `server` */
     CK_ULONG server;
@@ -48,6 +48,9 @@ bool objects_has(struct objects *objects, CK_ULONG client);
 
 /* Where it has been found. */
 void objects_settle(struct objects *objects, CK_ULONG client, uint32_t life, CK_ULONG server);
+
+/* In a child: takes over what its parent knew. Where there is no memory for it, nothing. */
+void objects_inherit(struct objects *objects, const struct objects *parent);
 
 /* Its handle, or its traits, may soon be another's. */
 void objects_forget(struct objects *objects, CK_ULONG client);

@@ -24,6 +24,8 @@ class Helper:
     module: str = "one"
     user: bool = False
     pin: Pin = Pin.UNUSED
+    shared: bool = False
+    born: float = 0.0
 
     @property
     def slate(self) -> "Helper":
@@ -129,6 +131,15 @@ def test_killed_in_a_login_that_was_right_before(bench: Bench) -> None:
         bench.died(bench.start(Helper(11, pin=pin), caller(1)), caller(1))
 
     assert b"123456" == asyncio.run(bench.give(caller(1)))
+
+
+def test_family_that_shared_a_helper(bench: Bench) -> None:
+    """Whoever holds the door of a shared helper shared its login: each of them gets the PIN."""
+    bench.died(Helper(10, user=True, shared=True), caller(1))
+    children = [Caller(door=1, pid=pid, uid=0, program="test", channel=pid) for pid in (11, 12)]
+
+    assert [b"123456"] * 2 == [asyncio.run(bench.give(child)) for child in children]
+    assert None is asyncio.run(bench.give(caller(2)))
 
 
 def test_forgotten_with_the_door(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """docs/servers.md: its recipes make the system's own servers sign with a key loaded before their forks."""
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,12 +21,16 @@ from p11host.throwaway import make_token
 VISITS = 120
 
 
-@pytest.fixture
-def way(tmp_path: Path) -> Iterator[Reach]:
-    """Return a token as the recipes call it, reached by the module that they configure."""
+@pytest.fixture(params=[""])
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reach]:
+    """Return a token as the recipes call it, reached by the module they configure, with these keys more."""
     token = make_token(tmp_path, LABEL)
+    pin = tmp_path / "pin"
+    pin.write_text(token.pin)
+    pin.chmod(0o400)
     config = tmp_path / "p11host.toml"
-    config.write_text(recipe(config.name, {"/etc/softhsm/softhsm2.conf": token.env["SOFTHSM2_CONF"]}))
+    written = recipe(config.name, {"/etc/softhsm/softhsm2.conf": token.env["SOFTHSM2_CONF"]})
+    config.write_text(written + request.param.format(pin=pin))
     config.chmod(0o600)
     with private_broker(config) as broker:
         yield Reach("inherit", shim_path(), broker.env, token)
@@ -59,6 +64,24 @@ def test_nginx(site: Site) -> None:
 
     assert 1 == len(used)
     assert all(map(has_ended, used))
+
+
+@pytest.mark.parametrize("way", ['resume = true\npin-source = "file:{pin}"\n'], indirect=True)
+def test_nginx_goes_on_after_a_crash(site: Site) -> None:
+    """With `resume` the workers of an nginx sign with the key it loaded once after their helper has died."""
+    with nginx(site) as server:
+        workers(site)
+        for pid in helpers(site.reach):
+            os.kill(pid, signal.SIGKILL)
+            assert has_ended(pid)
+        first = workers(site)
+        for pid in helpers(site.reach):
+            os.kill(pid, signal.SIGKILL)
+            assert has_ended(pid)
+        second = workers(site)
+        server.stop(signal.SIGQUIT)
+
+    assert first.keys() == second.keys()
 
 
 def workers(site: Site) -> Mapping[int, int]:

@@ -91,11 +91,27 @@ static void those_in_use_stay(void)
     objects_finish(&objects);
 }
 
+static void a_child_knows_what_its_parent_knew(void)
+{
+    static struct objects child;
+    struct object found, wanted = an_object(7 << 16);
+    remember(7 << 16);
+    objects_inherit(&child, &objects);
+    objects_finish(&objects);
+    expect(objects_get(&child, 7 << 16, &found));
+    expect_number(wanted.server, found.server);
+    expect(memcmp(&wanted.traits, &found.traits, sizeof wanted.traits) == 0);
+    objects_finish(&child);
+    objects_inherit(&child, &objects);
+    expect(!objects_has(&child, 7 << 16));
+}
+
 static const struct test tests[] = {
     TEST(objects_come_back, "an object is known by what was remembered of it"),
     TEST(strangers_are_not_known, "an object that was not remembered, or is none, is not known"),
     TEST(objects_move, "an object is where it was found last"),
     TEST(handles_change_hands, "a handle that was forgotten may be another's"),
+    TEST(a_child_knows_what_its_parent_knew, "a child knows the objects that its parent knew"),
     TEST(those_in_use_stay, "objects that are not used give way to others, those in use do not"),
 };
 
