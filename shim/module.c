@@ -276,9 +276,11 @@ static bool has_come(const struct channel *channel, uint64_t by)
     struct pollfd p = {.fd = channel->from, .events = POLLIN | POLLRDHUP};
     int n;
     do {
+        if (owner_is_another(&channel->owner))
+            return true; /* nothing more will */
         uint64_t now = now_ms();
         n = poll(&p, 1, now < by ? (int)(by - now) : 0);
-    } while (n < 0 && errno == EINTR && !owner_is_another(&channel->owner));
+    } while (n < 0 && errno == EINTR);
     return n != 0;
 }
 

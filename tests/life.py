@@ -43,9 +43,10 @@ class Workshop:
         target = self.directory / "".join([name, *options, ".so"])
         return self._made(TESTS / "providers" / f"{name}.c", target, "-shared", "-fPIC", *options)
 
-    def program(self, name: str) -> Path:
-        """Return the program made from tests/programs/NAME.c."""
-        return self._made(TESTS / "programs" / f"{name}.c", self.directory / name, "-rdynamic")
+    def program(self, name: str, *options: str) -> Path:
+        """Return the program made from tests/programs/NAME.c with these options of the compiler."""
+        target = self.directory / "".join([name, *options])
+        return self._made(TESTS / "programs" / f"{name}.c", target, "-rdynamic", *options)
 
     def _made(self, source: Path, target: Path, *options: str) -> Path:
         if not target.exists():

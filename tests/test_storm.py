@@ -5,6 +5,7 @@ The whole storm, 10,000 children over each provider, is a command of its own:
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from brokers import module
 from life import Host, Workshop, hosted
+from shims import Shims
 from test_nss import LIBRARY as SOFTOKN
 from test_nss import RESERVED
 
@@ -63,6 +65,29 @@ def test_storm(provider: Provider, fork: str, detection: str, workshop: Workshop
             assert f"{children}\n" == printed
 
         assert all_have_ended(host)
+
+
+@pytest.mark.timeout(max(300, CHILDREN))
+@pytest.mark.parametrize("fork", ["reinit", "inherit"])
+@pytest.mark.parametrize("provider", ["nss"], indirect=True)
+def test_races(provider: Provider, fork: str, workshop: Workshop, tmp_path: Path) -> None:
+    """The thread sanitizer finds no race between the threads, nor between them and a fork."""
+    children = str(max(4, CHILDREN // 10))
+    program = workshop.program("storm", "-fsanitize=thread", "-g")
+    words: list[str | Path] = [program, Shims(workshop).with_sanitizer(), fork, children, "sanitized"]
+    with hosted(tmp_path, provider(tmp_path, fork)) as host:
+        env = {"TSAN_OPTIONS": "die_after_fork=0:halt_on_error=1"}
+        assert f"{children}\n" == host.run(*still_addresses(), *words, env=env)
+
+
+def still_addresses() -> list[str]:
+    """Return what runs a program in an address space that the sanitizer knows, as scripts/check-c.sh does."""
+    command = ["setarch", "-R"]
+    return (
+        command
+        if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0
+        else []
+    )
 
 
 @pytest.mark.parametrize("detection", ["page", "pid"])
