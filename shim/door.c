@@ -149,7 +149,7 @@ union ancillary {
     char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(4 * sizeof(int))];
 };
 
-static int send_ends(int door, const int *fds, size_t n_fds, struct writer *body)
+static int send_ends(int door, const int *fds, size_t n_fds, struct writer *body, const struct owner *owner)
 {
     union ancillary control = {0};
     struct msghdr message = {
@@ -163,10 +163,13 @@ static int send_ends(int door, const int *fds, size_t n_fds, struct writer *body
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(n_fds * sizeof *fds);
     memcpy(CMSG_DATA(c), fds, n_fds * sizeof *fds);
-    while (sendmsg(door, &message, MSG_NOSIGNAL) < 0)
+    while (!owner_is_another(owner)) {
+        if (sendmsg(door, &message, MSG_NOSIGNAL) >= 0)
+            return 0;
         if (errno != EINTR)
             return errno == ECONNRESET ? -EPIPE : -errno;
-    return 0;
+    }
+    return -EOWNERDEAD;
 }
 
 /*
@@ -204,7 +207,7 @@ static int introduce(int door, struct channel *channel, const struct ends *ends,
         n++;
     channel_belongs_to(channel, owner);
     write_hello(&channel->out, hello);
-    int error = owner_is_another(owner) ? -EOWNERDEAD : send_ends(door, fds, n, &channel->out);
+    int error = send_ends(door, fds, n, &channel->out, owner);
     writer_reset(&channel->out);
     if (n == MOST_FDS)
         close(fds[n - 1]);

@@ -84,6 +84,14 @@ def set_pin(book: Notebook, session: int) -> None:
     book.same["login"] = [book.login(session, "CKU_USER", pin) for pin in (b"wrong", PIN, PIN)]
 
 
+def give_pin(path: str, reserved: str) -> None:
+    """Set the PIN of a new database, and end."""
+    book = Notebook(path, reserved)
+    book.initialize()
+    set_pin(book, book.open_session(book.slot_of(DATABASE)))
+    book.must("C_Finalize", None)
+
+
 def test_login(reports: Reports) -> None:
     """A wrong PIN is refused, the right one is not, and a second login is one too many."""
     assert ["CKR_PIN_INCORRECT", "CKR_OK"] == reports["p11host"]["same"]["login"][:2]
