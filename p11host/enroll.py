@@ -8,6 +8,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomlkit
@@ -19,6 +20,15 @@ from p11host.errors import ConfigError, P11HostError
 _NEW_MODE = 0o644
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a module's table says besides `path`; where `profile` is None its library decides."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    reserved: str | None = None
+    profile: str | None = None
+
+
 def derive_name(provider: Path) -> str:
     """Return a name for a module after its file: softhsm2 for libsofthsm2.so, opensc for opensc-pkcs11.so."""
     stem = provider.name.partition(".so")[0].lower().removeprefix("lib")
@@ -28,7 +38,7 @@ def derive_name(provider: Path) -> str:
     return name
 
 
-def enroll(file: Path, name: str, provider: Path, env: Mapping[str, str]) -> None:
+def enroll(file: Path, name: str, provider: Path, extras: Extras) -> None:
     """Append `[module.NAME]` to `file`, which is made if need be. ConfigError if either cannot be.
 
     The file is replaced in one step: whoever reads it meanwhile sees it without the module or with it.
@@ -38,7 +48,7 @@ def enroll(file: Path, name: str, provider: Path, env: Mapping[str, str]) -> Non
     before = _present(file)
     if before is not None:
         _refuse_duplicate(_checked(before), name, provider)
-    text = extended(before.text if before else "", name, provider, env)
+    text = extended(before.text if before else "", name, provider, extras)
     try:
         source = Source(file, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -49,13 +59,18 @@ def enroll(file: Path, name: str, provider: Path, env: Mapping[str, str]) -> Non
     _replace(file, text)
 
 
-def extended(text: str, name: str, provider: Path, env: Mapping[str, str]) -> str:
+def extended(text: str, name: str, provider: Path, extras: Extras) -> str:
     """Return `text` with a table for the module after its last line."""
     module = tomlkit.table()
     module["path"] = str(provider)
-    if env:
+    if extras.env:
         module["env"] = tomlkit.inline_table()
-        module["env"].update(env)
+        module["env"].update(extras.env)
+    if extras.reserved is not None:
+        module["reserved"] = extras.reserved
+    if extras.profile is not None:
+        module["sandbox"] = tomlkit.inline_table()
+        module["sandbox"]["profile"] = extras.profile
     parents = tomlkit.table(is_super_table=True)
     parents[name] = module
     document = tomlkit.document()

@@ -34,13 +34,17 @@ class Probe:
     slots: tuple[str, ...]
 
 
-def probe(module: Attached) -> Probe:
-    """Ask the helper of an attached module, whose door this closes."""
+def probe(module: Attached, timeout: float | None = None, *, slots: bool = True) -> Probe:
+    """Ask the helper of an attached module, whose door this closes.
+
+    It is waited for `timeout` seconds, without one as long as limits.toml says. `slots`: about these too.
+    """
     if module.door is None:
         return Probe(module.name, module.error or "the broker gave no door", None, ())
     try:
-        with Door.of_helper(module.door) as door, door.open("p11host list") as channel:
-            return Probe(module.name, None, _library(channel, module), tuple(_slots(channel, module)))
+        with Door.of_helper(module.door) as door, door.open("p11host list", timeout) as channel:
+            found = tuple(_slots(channel, module)) if slots else ()
+            return Probe(module.name, None, _library(channel, module), found)
     except WireError as error:
         return Probe(module.name, error.text, None, ())
     except OSError as error:

@@ -83,7 +83,19 @@ class TestHelp:
         """Every command is listed with a line, and has a page."""
         listed = re.findall(r"^  ([a-z]+)  +\w", p11host.run("--help").stdout, re.MULTILINE)
 
-        expected = ["add", "bench", "explain", "list", "path", "restart", "run", "sandbox", "serve", "status"]
+        expected = [
+            "add",
+            "bench",
+            "discover",
+            "explain",
+            "list",
+            "path",
+            "restart",
+            "run",
+            "sandbox",
+            "serve",
+            "status",
+        ]
         assert expected == listed
         for name in listed:
             done = p11host.run(name, "--help")
@@ -171,6 +183,18 @@ class TestAdd:
         assert f'{text}\n\n[module."b.2"]\npath = "{provider}"\n' == real.read_text()
         assert 0o600 == real.stat().st_mode & 0o777
         assert file.is_symlink()
+
+    def test_discovered(self, p11host: Command, token: Token, tmp_path: Path) -> None:
+        """A name stands for the provider that is found under it; another profile may be given."""
+        file = tmp_path / "p11host.toml"
+        words = ("--name", "soft", "--profile", "strict", "--config", file)
+
+        assert 0 == p11host.run("add", "softhsm2", *words).returncode
+        assert f'[module.soft]\npath = "{token.provider.resolve()}"' in file.read_text().replace(
+            f'"{token.provider}"', f'"{token.provider.resolve()}"'
+        )
+        assert 'sandbox = {profile = "strict"}\n' in file.read_text()
+        assert "no file and no provider of that name" in p11host.fails(1, "add", "nosuchprovider")
 
     def test_relative(self, p11host: Command, provider: Path, tmp_path: Path) -> None:
         """A path is written as it is found from everywhere."""

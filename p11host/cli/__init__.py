@@ -16,6 +16,7 @@ from p11host.errors import EXIT_FAILED, P11HostError
 COMMANDS = {
     "add": "p11host.cli.add:add",
     "bench": "p11host.bench:bench",
+    "discover": "p11host.cli.discover:discover",
     "explain": "p11host.cli.explain:explain",
     "list": "p11host.cli.list:list_",
     "path": "p11host.cli.path:path",

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,10 @@ from p11host.cli.options import config_option
 from p11host.config import choose
 from p11host.errors import P11HostError
 from p11host.paths import SYSTEM_CONFIG, user_config
+from p11host.text import nearest, printable
+
+if TYPE_CHECKING:
+    from p11host.discover.find import Found
 
 
 class Variable(click.ParamType[tuple[str, str]]):
@@ -29,43 +34,67 @@ class Variable(click.ParamType[tuple[str, str]]):
 
 @click.command()
 @config_option
-@click.argument("provider", type=click.Path(path_type=Path))
+@click.argument("provider", metavar="PROVIDER|NAME", type=click.Path(path_type=Path))
 @click.option("--name", metavar="N", help="The module's name; by default after the file.")
+@click.option(
+    "--profile", metavar="P", help="What it may do: as which provider of p11host sandbox, or strict."
+)
 @click.option(
     "--env", type=Variable(), multiple=True, help="A variable of the provider's environment.  [repeatable]"
 )
 @click.option(
     "--system/--user", "system", default=None, help="For all users, or for yours; for root always all."
 )
-def add(
+def add(  # noqa: PLR0913 (its options)
     config: Path | None,
     provider: Path,
     name: str | None,
+    profile: str | None,
     env: tuple[tuple[str, str], ...],
     *,
     system: bool | None,
 ) -> None:
-    """Add PROVIDER, a PKCS#11 library (.so), to the configuration.
+    """Add PROVIDER, a PKCS#11 library (.so), or what p11host discover calls NAME, to the configuration.
 
     What stands in the file stays as it is. A broker that runs sees the change by itself.
     """
-    from p11host.enroll import derive_name, enroll  # noqa: PLC0415 (pydantic, tomlkit and pyelftools)
+    from p11host.enroll import Extras, derive_name, enroll  # noqa: PLC0415 (pydantic, tomlkit and pyelftools)
     from p11host.facts import facts  # noqa: PLC0415
     from p11host.provider import check  # noqa: PLC0415
     from p11host.sandbox.known import profiles  # noqa: PLC0415
 
+    found = _discovered(provider)
+    if found is not None:
+        provider, name = found.path, name or found.name
     provider = provider.parent.resolve() / provider.name  # a link to the present version stays one
     check(provider)
     file = _file(config, system=system)
     name = name or derive_name(provider)
-    enroll(file, name, provider, dict(env))
+    reserved = found.given if found else None
+    enroll(file, name, provider, Extras(dict(env), reserved, profile))
     click.echo(f"{file}: added [module.{name}]")
     click.echo(f"{provider}: {facts(provider)}")
-    known = profiles().of(provider)
+    known = profiles().providers.get(profile) if profile else profiles().of(provider)
     who = known.title if known else "a provider that nobody knows"
     click.echo(f"It may do what {who} may:  p11host sandbox {name}")
+    if found is not None and found.hint is not None:
+        click.echo(f"Look at it once more: {found.hint}")
     click.echo("See its tokens with:  p11host list")
     click.echo(f"Give programs this PKCS#11 library instead of it:  {_shim()}")
+
+
+def _discovered(provider: Path) -> "Found | None":
+    """Return the provider of this machine that is meant, if it is named and not a file."""
+    if provider.name != str(provider) or ".so" in provider.name or provider.exists():
+        return None
+    from p11host.discover.find import find  # noqa: PLC0415
+    from p11host.discover.places import places  # noqa: PLC0415
+
+    found = {each.name: each for each in find(places())[0]}
+    if provider.name in found:
+        return found[provider.name]
+    asked = nearest(provider.name, found) or "see which are found with: p11host discover"
+    raise P11HostError(f"{printable(provider.name)}: no file and no provider of that name; {asked}")
 
 
 def _file(config: Path | None, *, system: bool | None) -> Path:

@@ -1,0 +1,1 @@
+"""Finding the providers that are installed, and asking each who made it."""
