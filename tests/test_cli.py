@@ -87,6 +87,7 @@ class TestHelp:
             "add",
             "bench",
             "discover",
+            "doctor",
             "explain",
             "list",
             "path",

@@ -17,6 +17,7 @@ COMMANDS = {
     "add": "p11host.cli.add:add",
     "bench": "p11host.bench:bench",
     "discover": "p11host.cli.discover:discover",
+    "doctor": "p11host.cli.doctor:doctor",
     "explain": "p11host.cli.explain:explain",
     "list": "p11host.cli.list:list_",
     "path": "p11host.cli.path:path",

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show how far `what` has come; the function that is given tells of one that is done, by its name."""
-    if not sys.stderr.isatty() or not total:
+def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
+    """Show how far `what` has come; the function that is given tells of one that is done, by its name.
+
+    `total` is how many there will be, None if that is not known.
+    """
+    if not sys.stderr.isatty() or total == 0:
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415

@@ -137,9 +137,9 @@ def _mechanism(tables: Tables, row: Mechanism) -> Entry:
     facts: dict[str, str | list[str]] = {"parameter": list(_parameters(tables, row))}
     facts["NULL"] = "always carried: the provider judges"
     facts["a wrong one"] = _wrong(row)
-    untold = sorted(set(_untold(tables, row)))
-    if untold:
-        facts["pointers without length"] = untold
+    pointers = sorted(set(untold(tables, row)))
+    if pointers:
+        facts["pointers without length"] = pointers
     if row.output:
         facts["signature"] = f"{row.output}, relocated into the caller's buffer"
     if row.note:
@@ -198,7 +198,8 @@ def _wrong(row: Mechanism) -> str:
     return "of any other length is refused with CKR_MECHANISM_PARAM_INVALID; the provider gets no call"
 
 
-def _untold(tables: Tables, row: Mechanism) -> Iterator[str]:
+def untold(tables: Tables, row: Mechanism) -> Iterator[str]:
+    """Yield the fields of a mechanism's parameters that are pointers of which nothing says the length."""
     for choices in row.choices.values():
         for choice in choices:
             fields = tables.structs[choice.struct].fields if choice.struct else ()

@@ -1,0 +1,217 @@
+"""One module: does it load, in what time, and what does it have? Asked in a helper.
+
+Knows a few functions of Cryptoki by their rows in specs/functions.toml, and one deadline for them all.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from p11host.client import Channel, Door
+from p11host.doctor.findings import Finding, Part, ok, problem
+from p11host.doctor.mechanisms import Short, shortcomings
+from p11host.errors import P11HostError
+from p11host.limits import limits
+from p11host.tables import Tables, tables
+from p11host.wire import Value, WireError
+
+#: Seconds that a module may take from its first to its last answer, and of these for a helper's hello.
+ALL, START = 30.0, 15.0
+#: A start that takes longer, in seconds, is felt by whoever waits for a program.
+SLOW = 2.0
+MOST_SLOTS, MOST_MECHANISMS = 32, 4096
+_SHOWN = 3
+_SUCCESS = 0
+#: An output that is wanted, and slots with and without a token.
+_OUT, _ANY = True, (False,)
+_CKR = re.compile(r"\bCKR (0x[0-9a-f]{1,16})\b")
+_PRESENT, _INITIALIZED, _LOCKED, _LAST_TRY = 1, 0x400, 0x40000, 0x20000
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot, and its token if it has one."""
+
+    description: str
+    token: str | None = None
+    model: str = ""
+    flags: int = 0
+    mechanisms: tuple[int, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a module answered. `start` is in seconds; `interface` is the version of its function list."""
+
+    start: float
+    bits: int
+    interface: str
+    library: str
+    cryptoki: str
+    slots: tuple[Slot, ...]
+    more_slots: int
+    short: tuple[Short, ...]
+
+
+class _Asker:
+    """Calls functions of a helper until the time is over."""
+
+    def __init__(self, channel: Channel, end: float) -> None:
+        self._channel = channel
+        self._end = end
+
+    def ask(self, function: str, *params: Value) -> Value:
+        """Return the output of a function; P11HostError with the name of its CK_RV, or TimeoutError."""
+        rv, *outputs = self._channel.call(function, list(params), max(0.1, self._end - time.monotonic()))
+        if rv != _SUCCESS:
+            raise P11HostError(f"{function}: {_ckr(rv)}")
+        return outputs[0]
+
+
+def examine(door: Door, name: str, rows: Tables) -> Examined:
+    """Have a helper of a module and ask it; P11HostError or OSError (TimeoutError is one) if it fails."""
+    begin = time.monotonic()
+    with door.open("p11host doctor", START) as broker:
+        attached = broker.open_module(name, START)
+    if attached.door is None:
+        raise P11HostError(attached.error or "the broker gave no door")
+    with Door.of_helper(attached.door) as own, own.open("p11host doctor", START) as channel:
+        start = time.monotonic() - begin
+        return _examined(_Asker(channel, begin + ALL), channel, start, rows)
+
+
+def _examined(asker: _Asker, channel: Channel, start: float, rows: Tables) -> Examined:
+    cryptoki, maker, _, description, version = asker.ask("C_GetInfo", _OUT)
+    _, numbers = asker.ask("C_GetSlotList", *_ANY, [_OUT, limits().module_slots])
+    slots = tuple(_slot(asker, number) for number in numbers[:MOST_SLOTS])
+    mechanisms = sorted({number for slot in slots for number in slot.mechanisms})
+    hello = channel.hello
+    return Examined(
+        start=start,
+        bits=8 * (hello.ulong or 0),
+        interface=_version(hello.cryptoki or ()),
+        library=f"{_text(description)} {_version(version)} by {_text(maker)}",
+        cryptoki=_version(cryptoki),
+        slots=slots,
+        more_slots=len(numbers) - len(slots),
+        short=shortcomings(rows, mechanisms),
+    )
+
+
+def _slot(asker: _Asker, number: int) -> Slot:
+    """Return what a slot is; an error of one is no error of the others."""
+    description = f"slot {number:#x}"
+    try:
+        name, _, flags, *_ = asker.ask("C_GetSlotInfo", number, _OUT)
+        description = _text(name) or description
+        if not flags & _PRESENT:
+            return Slot(description)
+        label, _, model, _, flags, *_ = asker.ask("C_GetTokenInfo", number, _OUT)
+        _, mechanisms = asker.ask("C_GetMechanismList", number, [_OUT, MOST_MECHANISMS])
+    except WireError:
+        raise
+    except P11HostError as error:
+        return Slot(description, error=str(error))
+    return Slot(description, _text(label), _text(model), flags, tuple(mechanisms))
+
+
+# ---- as findings ----
+
+
+def findings(name: str, found: Examined) -> Iterator[Finding]:
+    """Yield what an examination means for people."""
+    took = f"ready in {found.start * 1000:.0f} ms"
+    versions = f"Cryptoki {found.cryptoki}, function list {found.interface}, {found.bits} bits"
+    yield ok(f"{found.library}, {versions}, {took}")
+    if found.start > SLOW:
+        do = f"see what it waits for: applications wait as long as deadlines.start of module.{name} says"
+        yield Finding("warning", f"it took {found.start:.1f} s to start", do)
+    yield from _about_slots(name, found)
+    yield from _about_mechanisms(name, found)
+
+
+def _about_slots(name: str, found: Examined) -> Iterator[Finding]:
+    total = len(found.slots) + found.more_slots
+    if not total:
+        do = f"see docs/providers.md for its env, and: p11host sandbox --learn {name}"
+        yield Finding("warning", "it has no slots", do)
+        return
+    tokens = [slot for slot in found.slots if slot.token is not None]
+    named = _some([repr(slot.token) for slot in tokens if slot.flags & _INITIALIZED])
+    with_tokens = f"{len(tokens)} with a token{': ' if named else ''}{named}"
+    yield ok(f"{total} slot{'' if total == 1 else 's'}, {with_tokens}")
+    for slot in found.slots:
+        yield from _about_token(slot)
+
+
+def _about_token(slot: Slot) -> Iterator[Finding]:
+    if slot.error is not None:
+        do = "see that the token is fit: list it with its own tool"
+        yield Finding("problem", f"{slot.description}: {slot.error}", do)
+    elif slot.flags & _LOCKED:
+        do = "set a new PIN as the token's security officer"
+        yield Finding("warning", f"the PIN of {slot.token!r} is locked", do)
+    elif slot.flags & _LAST_TRY:
+        do = "make sure of the PIN before the next login"
+        yield Finding("warning", f"{slot.token!r} has one try left for its PIN", do)
+
+
+def _about_mechanisms(name: str, found: Examined) -> Iterator[Finding]:
+    count = len({number for slot in found.slots for number in slot.mechanisms})
+    if not count:
+        return
+    whole = (
+        "all of them carried whole"
+        if not found.short
+        else f"{count - len(found.short)} of them carried whole"
+    )
+    yield ok(f"{count} mechanisms, {whole}")
+    reasons = {short.reason for short in found.short}
+    for reason in sorted(reasons):
+        names = [short.name for short in found.short if short.reason == reason]
+        do = f"give module.{name} its vendor's rows (docs/vendors.md), if a program uses these"
+        yield Finding("warning", f"{_some(names)}: {reason}", do)
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return a few of the names, and how many more there are."""
+    known = list(names)
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + more
+
+
+def part(name: str, found: Examined | P11HostError | OSError, around: Iterable[Finding]) -> Part:
+    """Return what was found of a module and around it."""
+    if isinstance(found, Examined):
+        return Part(f"module {name}", (*findings(name, found), *around), _facts(found))
+    said = problem(_named(found))
+    do = said.do or f"see the broker's log, and: p11host sandbox {name}"
+    return Part(f"module {name}", (Finding("problem", said.text, do), *around))
+
+
+def _named(error: P11HostError | OSError) -> str:
+    """Return an error's text, numbers of return values as names."""
+    text = error.text if isinstance(error, WireError) else str(error)
+    return _CKR.sub(lambda found: _ckr(int(found[1], 16)), text)
+
+
+def _ckr(rv: int) -> str:
+    known = tables().constant("ckr", rv)
+    return known.name if known else f"CK_RV {rv:#x}"
+
+
+def _facts(found: Examined) -> dict[str, Any]:
+    facts = asdict(found)
+    facts["start"] = round(found.start, 4)
+    return facts
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").rstrip("\0 ")
+
+
+def _version(parts: Iterable[int]) -> str:
+    return ".".join(map(str, parts))

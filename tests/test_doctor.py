@@ -1,0 +1,235 @@
+"""`p11host doctor`: what it finds, what it says to do, and that nothing keeps it from the rest."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import PATIENCE, module
+from elf import Library
+
+from p11host import helper_path
+from p11host.config import choose, load
+from p11host.doctor import modules
+from p11host.doctor.broker import reach
+from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
+from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
+from p11host.doctor.surroundings import surroundings
+from p11host.errors import P11HostError
+from p11host.tables import tables
+from p11host.throwaway import Token
+from p11host.together import together
+
+NO_CARD = {"PCSCLITE_CSOCK_NAME": "/nowhere/pcscd.comm"}
+
+
+def doctor(tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command, where it finds nothing of this machine's own."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("P11HOST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "p11host", "doctor", *map(str, words)],
+        env=environ | {"P11HOST_HELPER": str(helper_path()), "XDG_RUNTIME_DIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def texts(part: dict[str, Any], level: str) -> list[str]:
+    """Return the findings of a level."""
+    return [finding["text"] for finding in part["findings"] if finding["level"] == level]
+
+
+class TestCommand:
+    """The command from end to end, with a broker of its own."""
+
+    @pytest.fixture
+    def config(self, tmp_path: Path, token: Token) -> Path:
+        """Return a configuration of a token and of two modules that cannot be loaded."""
+        path = tmp_path / "p11host.toml"
+        empty = Library().write(tmp_path / "empty.so")
+        path.write_text(
+            module("soft", token.provider, env=dict(token.env))
+            + module("empty", empty)
+            + module("gone", tmp_path / "gone.so")
+        )
+        return path
+
+    def test_json(self, tmp_path: Path, config: Path, token: Token) -> None:
+        """One module that works is told with all it has, in spite of those that do not."""
+        done = doctor(tmp_path, "--json", "--config", config)
+        said = json.loads(done.stdout)
+        parts = {part["name"]: part for part in said["parts"]}
+        soft = parts["module soft"]
+        slots = [slot["token"] for slot in soft["facts"]["slots"]]
+
+        assert (1, "") == (done.returncode, done.stderr)
+        assert (False, []) == (said["ok"], texts(soft, "problem"))
+        assert ["machine", "configuration", "broker"] == list(parts)[:3]
+        assert "2.40" == soft["facts"]["cryptoki"] == soft["facts"]["interface"]
+        assert token.label in slots
+        assert any(slot["mechanisms"] for slot in soft["facts"]["slots"])
+        assert soft["facts"]["start"] > 0
+        assert "not a shared library" in texts(parts["module empty"], "problem")[0]
+        assert "no such file" in texts(parts["module gone"], "problem")[0]
+        assert any(each.startswith("module gone: correct the path") for each in said["todo"])
+
+    def test_shown(self, tmp_path: Path, config: Path, token: Token) -> None:
+        """People see 80 columns without colour when it is no terminal, and at the end what to do."""
+        done = doctor(tmp_path, "--config", config)
+        long = [line for line in done.stdout.splitlines() if len(line) > 80 and " " in line.strip()]
+
+        assert (1, "") == (done.returncode, done.stderr)
+        assert "\x1b" not in done.stdout
+        assert [] == long
+        assert f"with a token: '{token.label}'" in " ".join(done.stdout.split())
+        assert "\nWhat to do\n  1. " in done.stdout
+
+    def test_wrong_configuration(self, tmp_path: Path) -> None:
+        """Each fault of a configuration is a problem; the machine is looked at nevertheless."""
+        config = tmp_path / "wrong.toml"
+        config.write_text("[modul.a]\n[broker]\nidel = 1\n")
+        done = doctor(tmp_path, "--json", "--config", config)
+        machine, configuration = json.loads(done.stdout)["parts"]
+
+        assert 1 == done.returncode
+        assert "machine" == machine["name"]
+        assert [1, 3] == [int(text.split(":")[1]) for text in texts(configuration, "problem")]
+
+
+class TestSurroundings:
+    """What a module needs around it."""
+
+    def found(self, tmp_path: Path, text: str) -> list[Finding]:
+        """Return what is found around the module of a configuration."""
+        path = tmp_path / "p11host.toml"
+        path.write_text(text)
+        return list(surroundings(load(choose(path)).modules[0]))
+
+    def test_pin(self, tmp_path: Path) -> None:
+        """A PIN that others can read is a problem, and what to do is said; the PIN is not."""
+        pin = tmp_path / "pin"
+        pin.write_text("secret99\n")
+        text = module("one", tmp_path / "one.so") + f'pin-source = "file:{pin}"\nresume = true\n'
+        pin.chmod(0o644)
+        (found,) = self.found(tmp_path, text)
+        pin.chmod(0o400)
+
+        assert ("problem", f"run: chmod 0400 {pin}") == (found.level, found.do)
+        assert "secret99" not in str(found)
+        assert [] == self.found(tmp_path, text)
+
+    def test_pcscd(self, tmp_path: Path) -> None:
+        """Where a profile has pcscd's socket it is tried; other modules do not hear of it."""
+        where = tmp_path / "pcscd.comm"
+        text = module("card", tmp_path / "opensc-pkcs11.so", env={"PCSCLITE_CSOCK_NAME": str(where)})
+        (absent,) = self.found(tmp_path, text)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(where))
+            listener.listen()
+            (present,) = self.found(tmp_path, text)
+
+        assert ("warning", True) == (absent.level, "pcscd" in absent.do)
+        assert "ok" == present.level
+        assert [] == self.found(tmp_path, module("other", tmp_path / "other.so"))
+
+    def test_sandbox_off(self, tmp_path: Path) -> None:
+        """A sandbox that is off is worth a warning."""
+        (found,) = self.found(tmp_path, module("one", tmp_path / "one.so", sandbox="off"))
+
+        assert "warning" == found.level
+
+
+class TestModule:
+    """What an examination means."""
+
+    @pytest.fixture
+    def examined(self) -> modules.Examined:
+        """Return an examination of a token."""
+        slot = modules.Slot("reader", "mine", "model", 0x400, (1, 0x3D6))
+        return modules.Examined(0.01, 64, "3.0", "Acme 1.0 by Acme", "3.0", (slot,), 0, ())
+
+    def levels(self, found: modules.Examined) -> list[str]:
+        """Return how bad each finding is."""
+        return [finding.level for finding in modules.findings("one", found)]
+
+    def test_well(self, examined: modules.Examined) -> None:
+        """A module that has all it should have is told in three lines."""
+        assert ["ok"] * 3 == self.levels(examined)
+
+    def test_worth_a_warning(self, examined: modules.Examined) -> None:
+        """A slow start, no slots, a locked PIN and a last try are told."""
+        (slot,) = examined.slots
+
+        assert "warning" in self.levels(replace(examined, start=5.0))
+        assert "warning" in self.levels(replace(examined, slots=()))
+        for flags in (0x40000, 0x20000):
+            assert "warning" in self.levels(replace(examined, slots=(replace(slot, flags=flags),)))
+
+    def test_slot_with_an_error(self, examined: modules.Examined) -> None:
+        """A slot that fails is a problem, and the others are counted."""
+        wrong = modules.Slot("broken", error="C_GetTokenInfo: CKR_DEVICE_ERROR")
+        found = list(modules.findings("one", replace(examined, slots=(*examined.slots, wrong))))
+
+        assert "2 slots, 1 with a token: 'mine'" in [finding.text for finding in found]
+        assert "broken: C_GetTokenInfo: CKR_DEVICE_ERROR" in [f.text for f in found if f.level == "problem"]
+
+    def test_failed(self) -> None:
+        """A number of a return value becomes its name, and there is always something to do."""
+        (found,) = modules.part("one", P11HostError("C_Initialize failed (CKR 0x30)"), ()).findings
+        (late,) = modules.part("one", TimeoutError("no answer within 5 s"), ()).findings
+
+        assert "C_Initialize failed (CKR_DEVICE_ERROR)" == found.text
+        assert ("problem", True) == (late.level, bool(late.do))
+
+    def test_mechanisms(self) -> None:
+        """Those of which nothing is known, or whose parameter is nowhere described, are told."""
+        known = tables()
+        x3dh = known.mechanisms["CKM_X3DH_INITIALIZE"].value
+        short = {each.name: each.reason for each in shortcomings(known, [1, 0x3D6, x3dh, 0x80001234])}
+
+        assert {"CKM_TLS10_MAC_SERVER": UNDEFINED, "0x80001234": UNKNOWN} == {
+            name: reason for name, reason in short.items() if name != "CKM_X3DH_INITIALIZE"
+        }
+        assert "only NULL is carried there" in short["CKM_X3DH_INITIALIZE"]
+
+
+class TestRest:
+    """Findings, remedies, and waiting for several at once."""
+
+    def test_remedies(self) -> None:
+        """What helps against problems comes first, each thing once; what to do stands after the semicolon."""
+        warning = Finding("warning", "a", "later")
+        parts = [Part("x", (warning, problem("it fails; do this"), problem("it fails; do this")))]
+
+        assert ["x: do this", "x: later"] == list(remedies(parts))
+        assert not is_well(parts)
+        assert is_well([Part("x", (warning,))])
+
+    def test_no_broker(self) -> None:
+        """A broker that cannot be reached is a problem, and no more."""
+
+        def refuse() -> Any:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        reached = reach(refuse)
+
+        assert (None, None) == (reached.door, reached.status)
+        assert not is_well([reached.part])
+
+    def test_together(self) -> None:
+        """All are run, however many; what one raises is raised where it is waited for."""
+        tasks = {str(n): partial(int, n) for n in range(9)}
+
+        assert [(str(n), n) for n in range(9)] == sorted(together(tasks))
+        with pytest.raises(ZeroDivisionError):
+            list(together({"a": lambda: 1 // 0}))
+        assert [] == list(together({}))
