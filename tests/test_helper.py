@@ -69,8 +69,8 @@ class TestHelper:
         assert pid == session
         assert "/dev/null" == links["0"] == links["1"]
         assert links["2"].startswith("pipe:")
-        # Its door, the channel that was opened, its slate and its profile, closed before anything is loaded.
-        assert ["0", "1", "2", "3", "4", "5", "6"] == sorted(links)
+        # Its door, the channel that was opened, both ways, its slate and its profile, which a real one closes.
+        assert ["0", "1", "2", "3", "4", "5", "6", "7"] == sorted(links)
 
     def test_signals(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
         """A helper starts with no signal ignored or blocked, whatever the broker was started with."""

@@ -57,6 +57,9 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "a number in a parameter that a provider of 32 bits cannot be told",
     ),
     "CKR_NO_EVENT": ("C_WaitForSlotEvent with CKF_DONT_BLOCK: no module has one",),
+    "CKR_OBJECT_HANDLE_INVALID": (
+        "with `resume`: an object that cannot be found again after a restart, or not for certain",
+    ),
     "CKR_OPERATION_NOT_INITIALIZED": (
         "a message with a parameter in a session in which no operation on messages was begun",
     ),
@@ -64,6 +67,9 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "a session from before a fork, its helper's death or C_Finalize, or one never opened",
     ),
     "CKR_SLOT_ID_INVALID": ("a slot that no module of this application has",),
+    "CKR_USER_NOT_LOGGED_IN": (
+        "with `resume`: a private object after a restart, where the broker has no PIN or it was refused",
+    ),
 }
 """By the name of the CKR."""
 
