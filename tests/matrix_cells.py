@@ -167,8 +167,8 @@ def _of_lie(cell: Cell) -> set[str]:
     kinds = {arg.kind for arg in cell.row.args}
     counted = kinds & {"out bytes", "out ulongs", "out slots", "out objects", "inout template"}
     told = {
-        "length": {ERROR} if counted else {OK},
-        "wild": {ERROR} if counted else {OK},
+        "length": {ERROR} if counted or "out session" in kinds else {OK},
+        "wild": {ERROR} if counted or "out session" in kinds else {OK},
         "overrun": {OK, cell.row.gone, *unknown(cell.row)},
         "zero": {ERROR} if "out session" in kinds else answered(cell.row),
         "code": {WILD_CODE},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from matrix_cells import BEARS, LIES, PHASES, Cell
+from matrix_cells import ACTS, BEARS, HANGS, LIES, PHASES, Cell, functions
 from matrix_life import Found
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "containment-matrix.md"
@@ -26,6 +26,18 @@ longest time until the module answered again, "others" the longest that a call t
 median is {median:.1f} ms). Calls that never return have a deadline of 300 ms here. Times are of one machine,
 and no promise.
 """
+FUNCTIONS = """
+What the application gets, by function: "dies" is segv, abort, exit, _exit and sigkill.
+"""
+ENDS = ("segv", "abort", "exit", "_exit", "sigkill")
+COLUMNS = {
+    "dies in the call": (ENDS, ("call",)),
+    "hangs in the call": (HANGS, ("call",)),
+    "has died before": (ENDS, ("idle",)),
+    "never came up": ((*ENDS, *HANGS), ("load", "initialize")),
+}
+"""Columns of the table by function, and the cells that each is about."""
+WIDTH = 7
 
 
 @dataclass(frozen=True)
@@ -64,27 +76,70 @@ def outcome(found: Found) -> str:
 def text(results: Sequence[Result]) -> str:
     """Return the document."""
     disturbed = sorted(result.found.disturbed for result in results)
-    median = disturbed[len(disturbed) // 2] * 1000
-    return "\n".join([HEAD.format(cells=len(results), median=median), *_behaviours(results), ""])
+    head = HEAD.format(cells=len(results), median=disturbed[len(disturbed) // 2] * 1000)
+    return "\n".join([head, *_behaviours(results), FUNCTIONS, *_functions(results), ""])
+
+
+# ---- by behaviour ----
 
 
 def _behaviours(results: Sequence[Result]) -> Iterator[str]:
     yield "| behaviour | phase | right | CK_RV | back | others | the deed |"
     yield "|---|---|---|---|---|---|---|"
-    for behaviour in dict.fromkeys(result.cell.behaviour for result in results):
+    for behaviour in (*ACTS, *LIES):
         for phase in PHASES:
             of = [each for each in results if (each.cell.behaviour, each.cell.phase) == (behaviour, phase)]
             if of:
-                yield row(behaviour, phase, of)
+                yield _row(behaviour, phase, of)
 
 
-def row(behaviour: str, phase: str, results: Sequence[Result]) -> str:
-    """Return a row: what came of a behaviour in a phase with all functions."""
+def _row(behaviour: str, phase: str, results: Sequence[Result]) -> str:
+    """Return what came of a behaviour in a phase with all functions."""
     right = sum(not each.found.wrong for each in results)
-    rvs = ", ".join(sorted({each.found.rv.removeprefix("CKR_") for each in results}))
     back = max(each.found.recovered for each in results)
     others = max(each.found.disturbed for each in results)
     deeds = ", ".join(sorted({outcome(each.found) for each in results} - {""})) if behaviour in BEARS else ""
     name = f"lie: {behaviour}" if behaviour in LIES else behaviour
-    times = f"{back * 1000:.0f} ms | {others * 1000:.0f} ms"
-    return f"| {name} | {phase} | {right} of {len(results)} | {rvs} | {times} | {deeds} |"
+    times = f"{f'{back * 1000:.0f} ms' if back >= 0 else ''} | {others * 1000:.0f} ms"
+    return f"| {name} | {phase} | {right} of {len(results)} | {_codes(results)} | {times} | {deeds} |"
+
+
+def _codes(results: Iterable[Result]) -> str:
+    return ", ".join(sorted({each.found.rv.removeprefix("CKR_") for each in results}))
+
+
+# ---- by function ----
+
+
+def _functions(results: Sequence[Result]) -> Iterator[str]:
+    yield f"| {' | '.join(['functions', *COLUMNS])} |"
+    yield "|---" * (len(COLUMNS) + 1) + "|"
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for function in functions():
+        of = [each for each in results if each.cell.function == function]
+        if of:
+            alike.setdefault(tuple(_columns(of)), []).append(function)
+    for columns, names in alike.items():
+        yield f"| {', '.join(names)} | {' | '.join(columns)} |"
+
+
+def _columns(results: Sequence[Result]) -> Iterator[str]:
+    for behaviours, phases in COLUMNS.values():
+        yield _codes(
+            each for each in results if each.cell.behaviour in behaviours and each.cell.phase in phases
+        )
+
+
+# ---- what the document says ----
+
+
+def documented() -> dict[tuple[str, str], tuple[bool, set[str]]]:
+    """Return for each behaviour and phase whether all was right, and the CK_RVs that there were."""
+    found = {}
+    for line in DOCUMENT.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == WIDTH and " of " in cells[2]:
+            right, _, count = cells[2].partition(" of ")
+            codes = {code if code.startswith("0x") else f"CKR_{code}" for code in cells[3].split(", ")}
+            found[cells[0].removeprefix("lie: "), cells[1]] = (right == count, codes)
+    return found
