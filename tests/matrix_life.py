@@ -130,9 +130,9 @@ class Life:
     def _provoke(self, cell: Cell, session: int) -> None:
         """Have the provider act in a thread of its own, and wait until it has."""
         pid = helpers()[HOSTILE]
-        self._shim.must(TRIGGER, session, b"x", 1)
         descriptor = os.pidfd_open(pid)
         try:
+            self._shim.must(TRIGGER, session, b"x", 1)
             until(
                 lambda: has_acted(pid, descriptor, cell.behaviour), f"the provider never did {cell.behaviour}"
             )
