@@ -32,11 +32,18 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A helper that has not ended. `served` tells the pids of those who share it, if it is shared."""
+    """A helper that has not ended. `served` tells the pids of those who share it, if it is shared.
+
+    `generation`: which of that module's it is for its application, from 1. `born` is a time of the
+    monotonic clock; `answered` tells how many calls it has answered.
+    """
 
     module: str
     pid: int
     served: Callable[[], list[int]] | None = None
+    generation: int = 1
+    born: float = 0.0
+    answered: Callable[[], int] | None = None
 
 
 @dataclass(slots=True)

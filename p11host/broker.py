@@ -10,7 +10,7 @@ import itertools
 import os
 import resource
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +18,13 @@ from pathlib import Path
 
 from p11host import log, narrow_helper_path
 from p11host.applications import Application, Applications, Caller, Quota
+from p11host.census import Counted
 from p11host.channel import Channel
 from p11host.circuit import Circuits, State
 from p11host.client import ULONG, peer_credentials
 from p11host.config import Config, Module
 from p11host.control import Control
+from p11host.counts import Counts
 from p11host.custody import Custody
 from p11host.door import Door, Hung, Opened
 from p11host.errors import P11HostError
@@ -121,6 +123,15 @@ class Broker:
     def circuit(self, caller: Caller, module: str) -> State | None:
         """Return the state of a module's circuit as `caller` may know it, None if all is well."""
         return self._lives.circuit(module, self._uid_seen_by(caller))
+
+    def turnover(self, caller: Caller, module: str) -> tuple[int, int]:
+        """Return how many helpers of a module were started for the caller's user, and how many died."""
+        return self._lives.turnover(module, self._uid_seen_by(caller))
+
+    def counted(self, caller: Caller) -> tuple[list[Counted], Mapping[str, Counts]]:
+        """Return what the caller's user's helpers have counted, and by module those that have ended."""
+        uid = self._uid_seen_by(caller)
+        return self._lives.counted(uid), self._lives.past.of(uid)
 
     def restart(self, caller: Caller, module: Module) -> int:
         """End all helpers of `module` that are the caller's to end, and hold none back; return how many."""

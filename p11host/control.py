@@ -7,14 +7,17 @@ through as they are.
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from p11host import log
+from p11host import census, log
 from p11host.applications import Application, Caller, Running
+from p11host.census import Counted
 from p11host.circuit import State
 from p11host.config import Config, Module
+from p11host.counts import Counts
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
 from p11host.sandbox import confine
@@ -35,6 +38,12 @@ class Host(Protocol):
 
     def circuit(self, caller: Caller, module: str) -> State | None:
         """Return the state of a module's circuit, None if all is well."""
+
+    def turnover(self, caller: Caller, module: str) -> tuple[int, int]:
+        """Return how many helpers of a module were started for the caller's user, and how many died."""
+
+    def counted(self, caller: Caller) -> tuple[list[Counted], Mapping[str, Counts]]:
+        """Return what the caller's user's helpers have counted, and by module those that have ended."""
 
     def applications(self, caller: Caller) -> list[Application]:
         """Return the applications `caller` may know of."""
@@ -64,6 +73,7 @@ class Control:
         self._caller = caller
         self._methods: dict[str, Callable[[Mapping[str, Any], Answer], Awaitable[dict[str, Any]]]] = {
             "attach": self._attach,
+            "counts": self._counts,
             "open": self._open,
             "restart": self._restart,
             "status": self._status,
@@ -119,9 +129,14 @@ class Control:
             ],
         }
 
+    async def _counts(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
+        return census.told(*self._host.counted(self._caller))
+
     def _described(self, module: Module) -> dict[str, Any]:
         sandbox = confine.state(module)
         said: dict[str, Any] = {"name": module.name, "path": str(module.path), "sandbox": sandbox}
+        begun, died = self._host.turnover(self._caller, module.name)
+        said |= {"started": begun, "died": died}
         state = self._host.circuit(self._caller, module.name)
         return said if state is None else said | {"circuit": _circuit(state)}
 
@@ -198,5 +213,8 @@ def _application(application: Application, order: list[str]) -> dict[str, Any]:
 
 
 def _helper(helper: Running) -> dict[str, Any]:
-    said: dict[str, Any] = {"module": helper.module, "pid": helper.pid}
+    said: dict[str, Any] = {"module": helper.module, "pid": helper.pid, "generation": helper.generation}
+    said["seconds"] = int(time.monotonic() - helper.born)
+    if helper.answered is not None:
+        said["answered"] = helper.answered()
     return said if helper.served is None else said | {"shared": helper.served()}

@@ -3,13 +3,16 @@
 Knows applications, circuits and how a helper is told to end. Must not know how one is started.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p11host import log
 from p11host.applications import Applications, Caller, Running
+from p11host.census import Counted
 from p11host.circuit import Circuits, Key, State
 from p11host.config import Module
+from p11host.counts import Ended
 from p11host.door import Hung
 from p11host.helper import Spawned
 from p11host.obituary import Obituary
@@ -32,6 +35,10 @@ class Lives:
         self._applications = applications
         self._circuits = circuits
         self._living: dict[int, Life] = {}
+        self._generations: Counter[tuple[tuple[int, int], str]] = Counter()
+        self._begun: Counter[Key] = Counter()
+        self._died: Counter[Key] = Counter()
+        self.past = Ended()
 
     def begin(self, spawned: Spawned) -> None:
         """Note a helper that was started."""
@@ -41,7 +48,7 @@ class Lives:
         """Note whose a helper is from now on."""
         life = self._living[spawned.pid]
         life.caller = caller
-        life.running = Running(spawned.module, spawned.pid, spawned.slate.pids if spawned.shared else None)
+        life.running = self._running(caller, spawned)
         life.attempt = self._circuits.started((caller.uid, spawned.module), caller.key)
         self._applications.add(caller, life.running)
         log.info(
@@ -61,7 +68,9 @@ class Lives:
         (log.info if obituary.in_order else log.warning)("helper.ended", **fields)
         if life.caller is None:
             return
+        self.past.add(life.caller.uid, spawned.module, spawned.slate.counts())
         if obituary.in_order:
+            self._generations.pop((life.caller.key, spawned.module), None)
             self._circuits.over((life.caller.uid, spawned.module), life.caller.key)
         elif not obituary.wanted:
             self._count(life.caller, spawned.module, obituary)
@@ -120,11 +129,48 @@ class Lives:
         self._circuits.close(module)
 
     def forget(self, door: int) -> None:
-        """Forget what was held against the applications behind a door that has been closed."""
+        """Forget what is known of the applications behind a door that has been closed."""
         self._circuits.forget(door)
+        for key in [key for key in self._generations if key[0][0] == door]:
+            del self._generations[key]
+
+    def turnover(self, module: str, uid: int | None) -> tuple[int, int]:
+        """Return how many helpers of a module a user has had, `uid` None all, and how many have died."""
+        begun, died = (
+            sum(count for key, count in counter.items() if key[1] == module and uid in (None, key[0]))
+            for counter in (self._begun, self._died)
+        )
+        return begun, died
+
+    def counted(self, uid: int | None) -> list[Counted]:
+        """Return what a user's helpers have counted, `uid` None all."""
+        return [
+            Counted(
+                life.spawned.module,
+                life.spawned.pid,
+                life.caller.pid,
+                life.caller.program,
+                life.spawned.slate.counts(),
+            )
+            for life in self._living.values()
+            if life.caller is not None and uid in (None, life.caller.uid)
+        ]
+
+    def _running(self, caller: Caller, spawned: Spawned) -> Running:
+        self._begun[caller.uid, spawned.module] += 1
+        self._generations[caller.key, spawned.module] += 1
+        return Running(
+            spawned.module,
+            spawned.pid,
+            spawned.slate.pids if spawned.shared else None,
+            self._generations[caller.key, spawned.module],
+            spawned.born,
+            lambda: spawned.slate.read().answered,
+        )
 
     def _count(self, caller: Caller, module: str, obituary: Obituary) -> None:
         key: Key = (caller.uid, module)
+        self._died[key] += 1
         opened = self._circuits.died(key, caller.key, obituary)
         state = self._circuits.state(module, caller.uid) if opened else None
         if state is not None:

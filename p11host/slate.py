@@ -1,4 +1,4 @@
-"""A helper's slate: memory where it notes what it is doing, which the broker reads when it has died.
+"""A helper's slate: memory where it notes what it is doing and counts its calls, which the broker reads.
 
 Knows the layout, which shim/slate.h has too. Must not believe what it reads: the helper holds hostile code.
 """
@@ -6,10 +6,12 @@ Knows the layout, which shim/slate.h has too. Must not believe what it reads: th
 import fcntl
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from p11host.counts import BUCKETS, Count
 from p11host.limits import limits
 from p11host.tables import function_names
 
@@ -18,6 +20,13 @@ _MARK = struct.Struct("=Q")
 _LINE = 64
 _COUNT_SHIFT = 16
 _PID = struct.Struct("=I")
+#: A place for each function: on a page of each channel, and on those that all have in common.
+_FUNCTIONS = 128
+_PAGE = 4096
+_TALLY = struct.Struct("=QQQQ")
+_GAUGE = struct.Struct(f"=QQ{BUCKETS}Q")
+#: What counts as more is nonsense, and would not fit a message.
+_MOST = (1 << 63) - 1
 
 
 class Phase(IntEnum):
@@ -77,7 +86,7 @@ class Slate:
         """Return an empty slate, with a descriptor above that number. Nobody can change its size."""
         first = os.memfd_create("p11host-slate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(first, _pids_at() + _PID.size * limits().channels)
+            os.ftruncate(first, _tallies_at() + _PAGE * limits().channels)
             seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
             fcntl.fcntl(first, fcntl.F_ADD_SEALS, seals)
             return cls(fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, above + 1))
@@ -88,7 +97,7 @@ class Slate:
         """Return what stands there now."""
         number, _, user, pin = self._head()
         phase = _PHASES.get(number, Phase.SERVING)
-        words = list(self._words()) if phase >= Phase.SERVING else []
+        words = [word for _, word in self._words()] if phase >= Phase.SERVING else []
         inside = tuple(dict.fromkeys(name for word in words if (name := _function_in(word))))
         if phase in _IN_PHASE:
             inside = (_IN_PHASE[phase],)
@@ -106,6 +115,25 @@ class Slate:
         data = os.pread(self.descriptor, _PID.size * min(count, limits().channels), _pids_at())
         return [pid for (pid,) in _PID.iter_unpack(data) if pid]
 
+    def counts(self) -> dict[str, Count]:
+        """Return what was counted until now, of the functions that were called."""
+        words = dict(self._words()) if self.phase() >= Phase.SERVING else {}
+        inside = Counter(name for word in words.values() if (name := _function_in(word)))
+        calls, errors = Counter[str](), Counter[str]()
+        for place in words:
+            page = os.pread(
+                self.descriptor, _TALLY.size * len(function_names()), _tallies_at() + _PAGE * place
+            )
+            for name, (called, failed, _, _) in zip(function_names(), _TALLY.iter_unpack(page), strict=False):
+                if called:
+                    calls[name] += called
+                    errors[name] += failed
+        return {
+            name: self._count(at, calls[name], errors[name], inside[name])
+            for at, name in enumerate(function_names())
+            if calls[name] or inside[name]
+        }
+
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.descriptor)
@@ -114,16 +142,29 @@ class Slate:
         phase, served, user, pin = _HEAD.unpack(os.pread(self.descriptor, _HEAD.size, 0))
         return phase, served, user, pin
 
-    def _words(self) -> Iterator[int]:
-        """Yield the marks of channels that have been used."""
+    def _count(self, function: int, calls: int, errors: int, inside: int) -> Count:
+        gauge = os.pread(self.descriptor, _GAUGE.size, _gauges_at() + _GAUGE.size * function)
+        nanoseconds, _, *buckets = (min(number, _MOST) for number in _GAUGE.unpack(gauge))
+        return Count(min(calls, _MOST), min(errors, _MOST), inside, nanoseconds, tuple(buckets))
+
+    def _words(self) -> Iterator[tuple[int, int]]:
+        """Yield the places of channels that have been used, and the marks there."""
         data = os.pread(self.descriptor, _pids_at() - _LINE, _LINE)
-        for at in range(0, len(data), _LINE):
-            if word := _MARK.unpack_from(data, at)[0]:
-                yield word
+        for place in range(len(data) // _LINE):
+            if word := _MARK.unpack_from(data, place * _LINE)[0]:
+                yield place, word
 
 
 def _pids_at() -> int:
     return _LINE * (1 + limits().channels)
+
+
+def _gauges_at() -> int:
+    return -(-(_pids_at() + _PID.size * limits().channels) // _PAGE) * _PAGE
+
+
+def _tallies_at() -> int:
+    return _gauges_at() + _GAUGE.size * _FUNCTIONS
 
 
 def _function_in(word: int) -> str | None:

@@ -15,6 +15,7 @@
 #include "owner.h"
 
 struct slate_mark;
+struct slate_tally;
 
 struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
@@ -22,6 +23,7 @@ struct channel {
     struct owner owner;   /* the shim's: whose it is */
     uint32_t opener;      /* the helper's: the process that opened it */
     struct slate_mark *mark; /* the helper's: where its thread notes what it calls; NULL if nowhere */
+    struct slate_tally *tallies; /* and counts it, if there is a mark */
     uint32_t next_id;     /* the shim's: msgid of the next request */
     uint8_t theirs;       /* bytes of a CK_ULONG at the other end, 0 if as many as here */
     uint32_t receive_tick, send_tick; /* milliseconds one system call waits at most; 0 for ever */

@@ -110,6 +110,8 @@ static void parse(int argc, char **argv)
     if (optind + 1 != argc || helper.door < 3 || !helper.module || strlen(helper.module) > LIMIT_NAME)
         usage();
     helper.path = argv[optind];
+    if (!slate && !slate_make())
+        _exit(EXIT_SYSTEM);
 }
 
 /* The string for C_Initialize, out of the environment: it may hold a secret, and everybody can read a command line. */
@@ -274,7 +276,7 @@ static void exchange_channel(const struct channel *old, struct channel *new)
         if (open_channels[i] == old) {
             open_channels[i] = new;
             if (new)
-                new->mark = &slate->marks[i];
+                new->mark = &slate->marks[i], new->tallies = slate->tallies[i];
             break;
         }
     pthread_mutex_unlock(&open_channels_lock);

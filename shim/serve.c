@@ -151,18 +151,30 @@ static void respond(struct request *request, struct walk *walk, CK_RV rv)
     }
 }
 
+static bool is_user_login(unsigned fn, const uintptr_t *words)
+{
+    return (fn == FN_C_Login || fn == FN_C_LoginUser) && words[1] == CKU_USER;
+}
+
 /* If it dies in there, its mark tells the broker where. */
-static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t *words)
+static CK_RV call_noted(const struct request *request, unsigned fn, uintptr_t *words)
 {
     struct channel *channel = request->channel;
-    if (channel->mark)
-        slate_enter(channel->mark, fn);
+    struct slate_tally *tally = &channel->tallies[fn];
+    slate_enter(channel->mark, fn);
+    uint64_t began = slate_begin(tally);
     CK_RV rv = share_call(request->provider, fn, words, channel->opener);
-    if (channel->mark)
-        slate_leave(channel->mark);
-    if ((fn == FN_C_Login || fn == FN_C_LoginUser) && rv == CKR_OK && words[1] == CKU_USER)
+    slate_count(tally, &slate->gauges[fn], began, rv != CKR_OK);
+    slate_leave(channel->mark);
+    if (rv == CKR_OK && is_user_login(fn, words))
         slate_note_user();
     return rv;
+}
+
+static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t *words)
+{
+    const struct channel *channel = request->channel;
+    return channel->mark ? call_noted(request, fn, words) : share_call(request->provider, fn, words, channel->opener);
 }
 
 /* The caller's arguments to the provider, what it answers to the caller. False when the channel is of no more use. */

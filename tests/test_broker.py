@@ -119,6 +119,11 @@ class TestAttach:
         with through(first) as one, through(second) as two:
             assert ("two", "two") == (one.hello.module, two.hello.module)
             assert one.hello.pid != two.hello.pid
+            status = broker.status()
+
+        (application,) = status["applications"]
+        assert [1, 2] == [each["generation"] for each in application["helpers"]]
+        assert [(0, 0), (2, 0)] == [(each["started"], each["died"]) for each in status["modules"]]
 
     def test_an_unknown_module_is_refused(self, broker: Broker) -> None:
         """A name that is not in the configuration is refused with the names that are; the channel stays."""
@@ -142,8 +147,11 @@ class TestAttach:
         with through(first) as one, through(second) as two:
             status = broker.status()
 
-        helpers = [{"module": "one", "pid": one.hello.pid}, {"module": "two", "pid": two.hello.pid}]
-        assert [{"pid": os.getpid(), "program": "test", "helpers": helpers}] == status["applications"]
+        (application,) = status["applications"]
+        helpers = application["helpers"]
+        assert (os.getpid(), "test") == (application["pid"], application["program"])
+        assert ["one", "two"] == [each["module"] for each in helpers]
+        assert [one.hello.pid, two.hello.pid] == [each["pid"] for each in helpers]
         assert [str(broker.config)] == status["config"]
         assert ["one", "two"] == [each["name"] for each in status["modules"]]
 

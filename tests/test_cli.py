@@ -90,12 +90,14 @@ class TestHelp:
             "doctor",
             "explain",
             "list",
+            "metrics",
             "path",
             "restart",
             "run",
             "sandbox",
             "serve",
             "status",
+            "top",
         ]
         assert expected == listed
         for name in listed:
@@ -383,8 +385,9 @@ class TestStatus:
         assert os.getpid() == state["applications"][0]["pid"]
         assert re.search(r"^module one  .*  sandbox strict$", shown, re.MULTILINE)
         assert {"strict"} == {module["sandbox"] for module in state["modules"]}
-        assert f"application {os.getpid()}  test\n  helper {one.hello.pid}  module one\n" in shown
-        assert f"  helper {two.hello.pid}  module two\n" in shown
+        assert f"application {os.getpid()}  test\n  helper {one.hello.pid}  module one  generation 1" in shown
+        assert f"  helper {two.hello.pid}  module two  generation 1" in shown
+        assert "  helpers: 1 started\n" in shown
 
 
 class TestServe:

@@ -5,7 +5,9 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from msgpack import packb, unpackb
 
+from p11host.census import Census, Counted, told
 from p11host.slate import Phase, Slate
 from p11host.tables import function_names, tables
 
@@ -77,6 +79,50 @@ def test_nonsense(slate: Slate, byte: bytes) -> None:
 
     assert set(notes.inside) <= set(function_names()) | {"dlopen"}
     assert 1024 >= len(slate.pids())
+
+
+def tally(slate: Slate, place: int, index: int, calls: int, errors: int) -> None:
+    """Write what the thread of a channel has counted."""
+    at = 139264 + 4096 * place + 32 * index
+    os.pwrite(slate.descriptor, struct.pack("=QQQQ", calls, errors, 0, 0), at)
+
+
+def test_counts(slate: Slate) -> None:
+    """The calls of all channels are added, function by function, with those in progress and their times."""
+    enter(slate, Phase.SERVING)
+    for place in (0, 5):
+        mark(slate, place, 7, SIGN, busy=place == 5)
+        tally(slate, place, SIGN, 4, 1)
+        tally(slate, place, LOGIN, 3, 0)
+    os.pwrite(slate.descriptor, struct.pack("=QQQQ", 900, 8, 0, 8), 73728 + 512 * SIGN)
+    counts = slate.counts()
+
+    assert {"C_Sign", "C_Login"} == set(counts)
+    assert (8, 2, 1, 900) == tuple(
+        getattr(counts["C_Sign"], key) for key in ("calls", "errors", "inside", "nanoseconds")
+    )
+    assert (0, 8) == counts["C_Sign"].buckets[:2]
+    assert (6, 0, 0) == (counts["C_Login"].calls, counts["C_Login"].errors, counts["C_Login"].inside)
+
+
+def test_nothing_is_counted_before_it_serves(slate: Slate) -> None:
+    """A helper that is not ready has answered no call, whatever stands there."""
+    mark(slate, 0, 7, SIGN, busy=True)
+    tally(slate, 0, SIGN, 4, 1)
+
+    assert {} == slate.counts()
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x80", b"\x01", b"C"])
+def test_nonsense_counts(slate: Slate, byte: bytes) -> None:
+    """Whatever a provider writes there can be told and is about known functions."""
+    os.pwrite(slate.descriptor, byte * os.fstat(slate.descriptor).st_size, 0)
+    answer = Census.of(
+        unpackb(packb(told([Counted("soft", 1, 2, "", slate.counts())], {})), strict_map_key=False)
+    )
+
+    assert set(answer.helpers[0].functions) <= set(function_names())
+    assert all(count.percentile(99) is not None for count in answer.helpers[0].functions.values())
 
 
 def test_keeps_its_size(slate: Slate) -> None:

@@ -20,12 +20,14 @@ COMMANDS = {
     "doctor": "p11host.cli.doctor:doctor",
     "explain": "p11host.cli.explain:explain",
     "list": "p11host.cli.list:list_",
+    "metrics": "p11host.cli.metrics:metrics",
     "path": "p11host.cli.path:path",
     "restart": "p11host.cli.restart:restart",
     "run": "p11host.cli.run:run",
     "sandbox": "p11host.cli.sandbox:sandbox",
     "serve": "p11host.cli.serve:serve",
     "status": "p11host.cli.status:status",
+    "top": "p11host.cli.top:top",
 }
 
 

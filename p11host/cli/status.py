@@ -33,10 +33,27 @@ def _circuit(name: str, circuit: dict[str, Any]) -> str:
     return f"circuit open: {died}; next try {when}, or after: p11host restart {name}"
 
 
+def _life(helper: dict[str, Any]) -> str:
+    """Return in words which life of its module this is, and what came of it so far."""
+    answered = helper.get("answered", 0)
+    calls = f"{answered} call{'' if answered == 1 else 's'}"
+    return f"  generation {helper['generation']}, for {_duration(helper['seconds'])}, {calls}"
+
+
+def _duration(seconds: int) -> str:
+    minutes, hours = seconds // 60, seconds // 3600
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
 def _show(state: dict[str, Any]) -> None:
     click.echo(f"broker {state['pid']}  configuration {', '.join(map(printable, state['config']))}")
     for module in state["modules"]:
         click.echo(f"module {module['name']}  {printable(module['path'])}  sandbox {module['sandbox']}")
+        if module["started"]:
+            died = f", {module['died']} died" if module["died"] else ""
+            click.echo(f"  helpers: {module['started']} started{died}")
         if circuit := module.get("circuit"):
             click.echo(f"  {_circuit(module['name'], circuit)}")
     for application in state["applications"]:
@@ -44,4 +61,4 @@ def _show(state: dict[str, Any]) -> None:
         for helper in application["helpers"]:
             shared = ", ".join(map(str, helper.get("shared", [])))
             by = f"  shared by {shared}" if shared else ""
-            click.echo(f"  helper {helper['pid']}  module {helper['module']}{by}")
+            click.echo(f"  helper {helper['pid']}  module {helper['module']}{_life(helper)}{by}")
