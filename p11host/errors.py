@@ -8,6 +8,11 @@ from collections.abc import Sequence
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 3
+EXIT_NOT_FOUND = 4
+EXIT_LOGIN = 5
+EXIT_INVALID = 6
+#: As a shell says it of a program that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
 
 
 class P11HostError(Exception):
@@ -24,6 +29,18 @@ class ConfigError(P11HostError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class NotFoundError(P11HostError):
+    """What a URI names is not there, or is more than the one thing that is wanted."""
+
+    exit_code = EXIT_NOT_FOUND
+
+
+class LoginError(P11HostError):
+    """Nobody could be logged in: the PIN is wrong, locked, not set or not to be had."""
+
+    exit_code = EXIT_LOGIN
 
 
 class ProviderError(P11HostError):

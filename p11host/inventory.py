@@ -5,6 +5,7 @@ Knows python-pkcs11 and asn1crypto. Must not know how any of it is shown, nor ke
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, ObjectClass, TokenFlag
 
+from p11host.errors import LoginError
 from p11host.facts import Facts
 from p11host.probe import Library, Probe
 
-#: Asks for the PIN of a token; None leaves it logged out.
-AskPin = Callable[[pkcs11.Token], str | None]
+#: Opens a session on a token, logged in or not.
+Open = Callable[[pkcs11.Token], AbstractContextManager[pkcs11.Session]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Module:
     file: Facts | None = None
 
 
-def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, ask_pin: AskPin) -> list[Module]:
+def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, opened: Open) -> list[Module]:
     """Return every probed module with what the shim shows of its slots."""
     modules = [Module(each.name, paths.get(each.name, ""), each.error, each.library, ()) for each in probes]
     try:
@@ -89,7 +91,7 @@ def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, ask_pin: 
         ]
     owned = list(zip(owners(probes, [slot.slot_description for slot in slots]), slots, strict=True))
     return [
-        replace(module, slots=tuple(_slot(slot, ask_pin) for owner, slot in owned if owner == module.name))
+        replace(module, slots=tuple(_slot(slot, opened) for owner, slot in owned if owner == module.name))
         for module in modules
     ]
 
@@ -109,10 +111,10 @@ def owners(probes: Sequence[Probe], descriptions: Sequence[str]) -> Iterator[str
         yield expected.popleft()[0] if expected and expected[0][1] == description else None
 
 
-def _slot(slot: pkcs11.Slot, ask_pin: AskPin) -> Slot:
+def _slot(slot: pkcs11.Slot, opened: Open) -> Slot:
     token, error = None, None
     try:
-        token = _token(slot.get_token(), ask_pin)
+        token = _token(slot.get_token(), opened)
     except pkcs11.TokenNotPresent:
         pass
     except pkcs11.PKCS11Error as failure:
@@ -120,21 +122,23 @@ def _slot(slot: pkcs11.Slot, ask_pin: AskPin) -> Slot:
     return Slot(slot.slot_id, slot.slot_description, slot.manufacturer_id, token, error)
 
 
-def _token(token: pkcs11.Token, ask_pin: AskPin) -> Token:
+def _token(token: pkcs11.Token, opened: Open) -> Token:
     objects: tuple[Item, ...] = ()
     error = None
     if TokenFlag.TOKEN_INITIALIZED in token.flags:
         try:
-            objects, error = _objects(token, ask_pin(token))
+            objects, error = _objects(token, opened)
         except pkcs11.PKCS11Error as failure:
             error = _name(failure)
+        except LoginError as failure:
+            error = str(failure)
     flags = tuple(flag.name.lower() for flag in TokenFlag if flag in token.flags and flag.name)
     serial = token.serial.decode(errors="replace").rstrip("\0 ")
     return Token(token.label, token.manufacturer_id, token.model, serial, flags, objects, error)
 
 
-def _objects(token: pkcs11.Token, pin: str | None) -> tuple[tuple[Item, ...], str | None]:
-    with token.open(user_pin=pin) as session:
+def _objects(token: pkcs11.Token, opened: Open) -> tuple[tuple[Item, ...], str | None]:
+    with opened(token) as session:
         items, whole = _items(session.get_objects())
         if not whole:
             items = [

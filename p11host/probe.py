@@ -71,11 +71,12 @@ def _call(channel: Channel, module: Attached, function: str, params: Sequence[Va
     """Return the one output of a function, or raise WireError with the name of its CK_RV."""
     rv, *outputs = channel.call(function, params, timeout=module.short / 1000 or None)
     if rv != _CKR_OK:
-        raise WireError("failed", f"{function}: {_ckr(rv)}")
+        raise WireError("failed", f"{function}: {ckr(rv)}")
     return outputs[0]
 
 
-def _ckr(rv: int) -> str:
+def ckr(rv: int) -> str:
+    """Return the name of a return value."""
     from p11host.tables import tables  # noqa: PLC0415 (a tenth of a second, for a name)
 
     constant = tables().constant("ckr", rv)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p11host.cli.options import config_option, json_option
+from p11host.cli.options import complete_module, config_option, json_option
 from p11host.text import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ _PIPE_WIDTH = 120
 
 @click.command()
 @click.argument("word", metavar="NAME|NUMBER")
-@click.option("--module", metavar="NAME", help="Besides the standard's rows look at this module's alone.")
+@click.option(
+    "--module",
+    metavar="NAME",
+    shell_complete=complete_module,
+    help="Besides the standard's rows look at this module's alone.",
+)
 @config_option
 @json_option
 def explain(word: str, module: str | None, config: Path | None, *, as_json: bool) -> None:

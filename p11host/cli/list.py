@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,12 @@ import click
 
 from p11host import shim_path
 from p11host.cli.options import config_option, json_option
+from p11host.cli.reach import UriType, broker_for
+from p11host.errors import EXIT_FAILED, EXIT_LOGIN, LoginError, NotFoundError
 from p11host.facts import facts
 from p11host.provider import NARROW
 from p11host.text import printable
+from p11host.uri import Uri
 
 if TYPE_CHECKING:
     import pkcs11
@@ -30,63 +33,106 @@ _SHOWN_FLAGS = ("login_required", "write_protected", "user_pin_locked", "user_pi
 
 
 @click.command("list")
+@click.argument("uri", type=UriType(), required=False)
+@click.option(
+    "--uri", "as_uris", is_flag=True, help="Print the URIs of tokens and objects alone, one a line."
+)
+@click.option("--login", is_flag=True, help="Ask for each token's PIN and show private objects too.")
 @config_option
 @json_option
-@click.option("--login", is_flag=True, help="Ask for each token's PIN and show private objects too.")
-def list_(config: Path | None, *, as_json: bool, login: bool) -> None:
-    """Show modules, slots, tokens and objects, as an application sees them.
+def list_(uri: Uri | None, config: Path | None, *, as_uris: bool, login: bool, as_json: bool) -> None:
+    """Show modules, slots, tokens and objects, as an application sees them: all, or what URI names.
 
     A module that fails is shown with its error, and the others as ever.
     """
-    shim = shim_path()
-    with _broker(config):
-        modules = [replace(each, file=facts(Path(each.path))) for each in _take(shim, login=login)]
-    if as_json:
+    wanted = uri or Uri()
+    refused: list[LoginError] = []
+    with broker_for(config):
+        taken = _take(shim_path(), wanted, refused, login=login or _has_pin(wanted))
+    modules = [replace(each, file=facts(Path(each.path))) for each in _narrowed(taken, wanted)]
+    if as_uris:
+        _print_uris(modules, wanted, as_json=as_json)
+    elif as_json:
         click.echo(json.dumps({"modules": [asdict(module) for module in modules]}, indent=2, default=str))
     else:
         _show(modules)
+    if refused:
+        raise SystemExit(EXIT_LOGIN)
     if modules and all(module.error for module in modules):
-        raise SystemExit(1)
+        raise SystemExit(EXIT_FAILED)
 
 
-@contextlib.contextmanager
-def _broker(config: Path | None) -> Iterator[None]:
-    """Have the shim in this process find a broker: a private one for `config`, else the user's."""
-    from p11host.start import private_broker  # noqa: PLC0415
-
-    if config is None:
-        yield
-        return
-    with private_broker(config, "off") as broker:
-        os.environ.update(broker.env)
-        yield
+def _has_pin(uri: Uri) -> bool:
+    return uri.pin_source is not None or uri.pin_value is not None
 
 
-def _take(shim: Path, *, login: bool) -> "list[Module]":
+def _take(shim: Path, uri: Uri, refused: list[LoginError], *, login: bool) -> "list[Module]":
     from p11host.inventory import take  # noqa: PLC0415 (python-pkcs11: 80 ms)
     from p11host.probe import probe  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
+    from p11host.tokens.find import refuse_path  # noqa: PLC0415
+    from p11host.tokens.login import opened  # noqa: PLC0415
 
+    refuse_path(uri)
+    session = partial(_logged_in, uri=uri, refused=refused) if login else opened
     with open_door(start=True) as door, door.open("p11host list") as channel:
         paths = {module["name"]: module["path"] for module in channel.call("status", [{}])["modules"]}
         probes = [probe(module) for module in channel.attach()]
         # Within the door, so that an impatient broker does not end before the shim has one of its own.
-        return take(probes, paths, str(shim), _ask_pin if login else _no_pin)
+        return take(probes, paths, str(shim), session)
 
 
-def _no_pin(_: "pkcs11.Token") -> None:
-    return None
+@contextlib.contextmanager
+def _logged_in(token: "pkcs11.Token", uri: Uri, refused: list[LoginError]) -> "Iterator[pkcs11.Session]":
+    """Open a session on a token, logged in if the URI names it and somebody gives its PIN."""
+    from p11host.tokens.find import token_facts  # noqa: PLC0415
+    from p11host.tokens.login import NoPinError, log_in, opened, wants_login  # noqa: PLC0415
+
+    with opened(token) as session:
+        if wants_login(token) and uri.fits(token_facts(token)):
+            try:
+                log_in(session, uri)
+            except NoPinError:
+                pass
+            except LoginError as error:
+                refused.append(error)
+                raise
+        yield session
 
 
-def _ask_pin(token: "pkcs11.Token") -> str | None:
-    pin: str = click.prompt(
-        f"PIN of {printable(token.label)} (empty: no login)",
-        hide_input=True,
-        default="",
-        show_default=False,
-        err=True,
-    )
-    return pin or None
+def _narrowed(modules: "list[Module]", uri: Uri) -> "list[Module]":
+    """Return what the URI names; NotFoundError if that is nothing."""
+    from p11host.tokens.find import shown  # noqa: PLC0415
+    from p11host.tokens.narrow import narrow  # noqa: PLC0415
+
+    kept = narrow(modules, uri)
+    if kept or not modules or uri == Uri():
+        return kept
+    why = "; ".join(printable(f"module {each.name}: {each.error}") for each in modules if each.error)
+    raise NotFoundError(f"{shown(uri)}: names nothing that is there; {why or 'see: p11host list --uri'}")
+
+
+def _print_uris(modules: "list[Module]", uri: Uri, *, as_json: bool) -> None:
+    from p11host.tokens.narrow import uris  # noqa: PLC0415
+
+    found = [str(each) for each in uris(modules, uri)]
+    if as_json:
+        click.echo(json.dumps({"uris": found}, indent=2))
+    elif found:
+        click.echo("\n".join(found))
+    for line in _errors(modules):
+        click.echo(f"p11host: {printable(line)}", err=True)
+
+
+def _errors(modules: "list[Module]") -> Iterator[str]:
+    """Yield what URIs alone cannot tell: why there are no more of them."""
+    for module in modules:
+        if module.error is not None:
+            yield f"module {module.name}: {module.error}"
+        for slot in module.slots:
+            error = slot.error or (slot.token.error if slot.token is not None else None)
+            if error is not None:
+                yield f"module {module.name}, slot {slot.id}: {error}"
 
 
 def _show(modules: "list[Module]") -> None:

@@ -2,11 +2,12 @@
 
 import click
 
+from p11host.cli.options import complete_module
 from p11host.text import printable
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_module)
 def restart(name: str) -> None:
     """Begin new lives of module NAME: end its helpers, and hold no next one back.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p11host.cli.options import config_option, json_option
+from p11host.cli.options import complete_module, config_option, json_option
 from p11host.config import Module, choose, load
 from p11host.errors import P11HostError
 from p11host.sandbox.settings import EVERY
@@ -29,7 +29,7 @@ _PIPE_WIDTH = 120
 @config_option
 @json_option
 @click.option("--learn", is_flag=True, help="Run COMMAND, deny the module nothing, and print what it needs.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_module)
 @click.argument("command", nargs=-1, metavar="[-- COMMAND]", type=click.UNPROCESSED)
 def sandbox(name: str, command: tuple[str, ...], config: Path | None, *, as_json: bool, learn: bool) -> None:
     """Tell in words what the module NAME may do, and who allows it.
