@@ -265,7 +265,9 @@ def test_the_broker_keeps_nothing(starter: Starter, odd: Path) -> None:
     before = settled(host)
     host.play(live_and_die, 6)
 
-    assert before == settled(host)
+    after = settled(host)
+    assert before[1:] == after[1:]
+    assert before[0] >= after[0]  # the first application's door may have been closed only meanwhile
 
 
 def settled(host: Watched) -> tuple[int, list[int], list[Any]]:
