@@ -69,7 +69,7 @@ class TestHelper:
         assert pid == session
         assert "/dev/null" == links["0"] == links["1"]
         assert links["2"].startswith("pipe:")
-        # Its door, the channel that was opened, both ways, its slate, its profile (a real one closes it).
+        # Its door, the channel that was opened, both ways, slate and profile, which a real one closes.
         assert ["0", "1", "2", "3", "4", "5", "6", "7"] == sorted(links)
 
     def test_signals(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
