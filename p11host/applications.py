@@ -16,13 +16,17 @@ GENERATIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A process that opened a channel. `door` tells it from a later one with its pid; pid 0 is unknown."""
+    """A process that opened a channel. `door` tells it from a later one with its pid; pid 0 is unknown.
+
+    `uid` and `groups` are of whoever connected, which a process forked from it may no longer have.
+    """
 
     door: int
     pid: int
     uid: int
     program: str
     channel: int
+    groups: frozenset[int] = frozenset()
 
     @property
     def key(self) -> tuple[int, int]:

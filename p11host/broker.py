@@ -116,6 +116,11 @@ class Broker:
         """Return the configuration as it is now."""
         return self._configuration.current()
 
+    def reload(self, caller: Caller) -> tuple[str, ...]:
+        """Read the configuration anew; return what is wrong with it. Helpers go on as they were started."""
+        log.info("config.reload", by=caller.pid, uid=caller.uid)
+        return self._configuration.read_anew()
+
     def applications(self, caller: Caller) -> list[Application]:
         """Return the applications `caller` may know of: its user's own, or all for the broker's user."""
         return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
@@ -346,7 +351,8 @@ class Broker:
             if isinstance(opened, Hung):
                 self._lives.hung(number, opened)
                 continue
-            caller = Caller(number, opened.pid, uid, opened.hello.program or "", next(self._numbers))
+            program = opened.hello.program or ""
+            caller = Caller(number, opened.pid, uid, program, next(self._numbers), door.groups)
             if room.locked() or not self._quota.take(uid, CHANNEL_COST):
                 opened.socket.close()
                 dropped += 1

@@ -5,6 +5,7 @@ carries the descriptors of doors.
 """
 
 import array
+import contextlib
 import os
 import socket
 import sys
@@ -36,6 +37,9 @@ from p11host.wire import (
 ULONG = 8 if sys.maxsize > 1 << 32 else 4
 _CHUNK = 1 << 16
 _DESCRIPTOR_BYTES = array.array("i").itemsize
+#: Of Linux, which Python has no name for; as many groups as most processes have, and as any can have.
+_SO_PEERGROUPS = 59
+_GROUPS = (64, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +272,16 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * _DESCRIPTOR_BYTES)
     pid, uid, gid = array.array("i", data)
     return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
+def peer_groups(sock: socket.socket) -> frozenset[int]:
+    """Return all groups of the process that connected, as the kernel noted them."""
+    gid = peer_credentials(sock)[2]
+    for count in _GROUPS:
+        with contextlib.suppress(OSError):
+            data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, count * array.array("I").itemsize)
+            return frozenset([gid, *array.array("I", data)])
+    return frozenset([gid])
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgpack
 
-from p11host.config import Source, read_text
+from p11host.config import Source
 from p11host.config_lines import locate
+from p11host.config_read import read_text
 from p11host.limits import limits
 from p11host.tables import Source as Rows
 from p11host.tables import TableError, Tables, tables

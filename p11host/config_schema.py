@@ -18,9 +18,11 @@ from p11host.config_lines import Location, locate
 from p11host.config_resume import BROKEN, BrokenField, PinSourceField, broken_pause, pin_source
 from p11host.config_sandbox import SANDBOX_PATH, SandboxTable, Switch, absent_paths
 from p11host.config_table import Table
+from p11host.config_view import ProgramsField, RulesField, programs, rules
 from p11host.limits import deadlines, limits
 from p11host.paths import SOCKET_PATH_BYTES
 from p11host.text import nearest
+from p11host.view import View
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -125,6 +127,10 @@ class ModuleTable(Table):
     broken_pause: int = broken_pause()
     user: Account | None = Field(default=None, description="the name of a user")
     group: Account | None = Field(default=None, description="the name of a group")
+    enable_in: ProgramsField | None = programs("enable-in")
+    disable_in: ProgramsField | None = programs("disable-in")
+    allow: RulesField = rules()
+    deny: RulesField = rules()
     tables: list[Annotated[str, AfterValidator(_absolute)]] = Field(
         default=[], description='an array of files with a vendor\'s rows, ["/etc/p11host/nss.toml"]'
     )
@@ -146,6 +152,7 @@ class BrokerTable(Table):
     idle: Annotated[int, Field(ge=0, le=_DEADLINE_MOST)] | None = Field(
         default=None, description="whole seconds"
     )
+    p11_kit: bool | None = Field(default=None, alias="p11-kit", description="true or false")
 
 
 class FileTable(Table):
@@ -177,10 +184,11 @@ def check(source: Source, problems: list[str]) -> File | None:
     return File(
         path=source.path,
         modules=tuple(
-            _module(name, module, source.path, rows[name]) for name, module in table.module.items()
+            module_of(name, module, source.path, rows[name]) for name, module in table.module.items()
         ),
         socket=None if broker.socket is None else Path(broker.socket),
         idle=broker.idle,
+        p11kit=broker.p11_kit,
     )
 
 
@@ -201,7 +209,8 @@ def _rows(source: Source, name: str, table: ModuleTable, problems: list[str]) ->
     return packed(Place(source, name, [Path(file) for file in table.tables]), problems)
 
 
-def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
+def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> Module:
+    """Return the module that a table describes."""
     short, long, start = table.deadlines.short, table.deadlines.long, table.deadlines.start
     return Module(
         name=name,
@@ -226,6 +235,7 @@ def _module(name: str, table: ModuleTable, file: Path, rows: bytes) -> Module:
         broken_pause=table.broken_pause,
         user=table.user,
         group=table.group,
+        view=View(table.enable_in, table.disable_in, table.allow, table.deny),
     )
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from p11host import census, log
@@ -20,7 +20,9 @@ from p11host.config import Config, Module
 from p11host.counts import Counts
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
+from p11host.peer import hidden, identify
 from p11host.sandbox import confine
+from p11host.view import Peer
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
 
 
@@ -35,6 +37,9 @@ class Host(Protocol):
 
     def restart(self, caller: Caller, module: Module) -> int:
         """End the caller's helpers of a module and hold none back; return how many there were."""
+
+    def reload(self, caller: Caller) -> tuple[str, ...]:
+        """Read the configuration anew; return what is wrong with it."""
 
     def circuit(self, caller: Caller, module: str) -> State | None:
         """Return the state of a module's circuit, None if all is well."""
@@ -75,6 +80,7 @@ class Control:
             "attach": self._attach,
             "counts": self._counts,
             "open": self._open,
+            "reload": self._reload,
             "restart": self._restart,
             "status": self._status,
         }
@@ -103,8 +109,8 @@ class Control:
         answer.close()
         return Answer(Response(answer.response.msgid, Fault(code, short_text(text)), None))
 
-    async def _attach(self, _: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        modules = self._host.config().enabled
+    async def _attach(self, params: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        modules = self._seen() if params.get("module") is None else [self._module("attach", params)]
         starts = [self._start(module, patient=False) for module in modules]
         return {"modules": [_add(answer, each) for each in await _all_of(starts)]}
 
@@ -114,17 +120,27 @@ class Control:
         return {"modules": [_add(answer, await self._start(module, patient=True, resume=resume))]}
 
     async def _restart(self, params: Mapping[str, Any], _: Answer) -> dict[str, Any]:
-        module = self._module("restart", params)
+        module = self._named("restart", params)
+        if not self._may_know(module):
+            raise RefusedError("refused", f"module {module.name} is not for this process")
         return {"module": module.name, "helpers": self._host.restart(self._caller, module)}
+
+    async def _reload(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
+        if not self._is_privileged():
+            raise RefusedError("refused", "only root and the broker's own user may have it read anew")
+        problems = self._host.reload(self._caller)
+        modules = [module.name for module in self._host.config().enabled]
+        return {"modules": modules, "problems": [short_text(problem) for problem in problems]}
 
     async def _status(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         config = self._host.config()
+        modules = [module for module in config.enabled if self._may_know(module)]
         return {
             "pid": os.getpid(),
             "config": [str(path) for path in config.files],
-            "modules": [self._described(module) for module in config.enabled],
+            "modules": [self._described(module) for module in modules],
             "applications": [
-                _application(known, [module.name for module in config.enabled])
+                _application(known, [module.name for module in modules])
                 for known in self._host.applications(self._caller)
             ],
         }
@@ -140,11 +156,42 @@ class Control:
         state = self._host.circuit(self._caller, module.name)
         return said if state is None else said | {"circuit": _circuit(state)}
 
-    def _module(self, method: str, params: Mapping[str, Any]) -> Module:
+    def _named(self, method: str, params: Mapping[str, Any]) -> Module:
         name = params.get("module")
         if not is_name(name):
             raise RemoteError("malformed", f"{method} needs a module's name")
         return self._enabled(str(name))
+
+    def _module(self, method: str, params: Mapping[str, Any]) -> Module:
+        """Return the module that the caller names, if it may have it."""
+        module = self._named(method, params)
+        reason = hidden(module.view, self._peer([module]), chosen=True)
+        if reason is not None:
+            pid, uid = self._caller.pid, self._caller.uid
+            log.info("module.hidden", module=module.name, pid=pid, uid=uid, reason=reason)
+            raise RefusedError("refused", f"module {module.name}: {reason}")
+        return module
+
+    def _seen(self) -> list[Module]:
+        """Return the modules that the caller sees where it asks for none by name."""
+        modules = self._host.config().enabled
+        peer = self._peer(modules)
+        return [module for module in modules if hidden(module.view, peer, chosen=False) is None]
+
+    def _may_know(self, module: Module) -> bool:
+        """Tell whether the caller may know that there is such a module: by rules, not by programs' names."""
+        rules = replace(module.view, enable_in=None, disable_in=None)
+        return self._is_privileged() or hidden(rules, self._peer([module]), chosen=True) is None
+
+    def _is_privileged(self) -> bool:
+        return self._caller.uid in (0, os.geteuid())
+
+    def _peer(self, modules: Sequence[Module]) -> Peer:
+        """Return who asks; the kernel is asked only where a module wants to know."""
+        caller = self._caller
+        if all(module.view.is_open for module in modules):
+            return Peer(caller.uid, caller.groups, (caller.program,), None)
+        return identify(caller.pid, caller.uid, caller.groups, caller.program)
 
     def _enabled(self, name: str) -> Module:
         modules = {module.name: module for module in self._host.config().modules}

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from p11host.client import descriptors_of
+from p11host.client import descriptors_of, peer_groups
 from p11host.limits import limits
 from p11host.readiness import readable
 from p11host.scan import control_frame
@@ -50,10 +50,11 @@ class Hung:
 
 
 class Door:
-    """One application's connection. Nothing is ever sent through it."""
+    """One application's connection. Nothing is ever sent through it. `groups` are of whoever connected."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.groups = peer_groups(sock)
 
     async def receive(self) -> Opened | Hung | None:
         """Return the next channel or report, None at the end.

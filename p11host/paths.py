@@ -4,7 +4,9 @@ Knows environment variables and directories' names. Opens and creates nothing.
 """
 
 import os
+import sysconfig
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from p11host.errors import BrokerError
@@ -15,6 +17,20 @@ SYSTEM_SOCKET = Path("/run/p11host/broker.sock")
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "XDG_RUNTIME_DIR")
 #: sun_path of Linux, less the NUL.
 SOCKET_PATH_BYTES = 107
+#: Where p11-kit is configured for all users, and by packages.
+P11KIT_SYSTEM = Path("/etc/pkcs11")
+P11KIT_PACKAGES = Path("/usr/share/p11-kit/modules")
+
+
+@dataclass(frozen=True, slots=True)
+class P11KitPlaces:
+    """Where p11-kit's own configuration is. The user's is None for root, as p11-kit has it."""
+
+    system_conf: Path
+    system_modules: Path
+    package_modules: Path
+    user_conf: Path | None = None
+    user_modules: Path | None = None
 
 
 def socket_path(environ: Mapping[str, str] | None = None, uid: int | None = None) -> Path:
@@ -36,10 +52,35 @@ def socket_path(environ: Mapping[str, str] | None = None, uid: int | None = None
 
 def user_config(environ: Mapping[str, str]) -> Path:
     """Return where a user's own configuration is: below `$XDG_CONFIG_HOME`, by default `~/.config`."""
+    return _user_base(environ) / "p11host" / "p11host.toml"
+
+
+def drop_ins(file: Path) -> Path:
+    """Return the directory whose *.toml count with `file`: p11host.d beside p11host.toml."""
+    return file.with_suffix(".d")
+
+
+def p11kit_places(environ: Mapping[str, str] | None = None, uid: int | None = None) -> P11KitPlaces:
+    """Return where p11-kit looks for its configuration, for user `uid`."""
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    system = P11KIT_SYSTEM / "pkcs11.conf", P11KIT_SYSTEM / "modules", P11KIT_PACKAGES
+    if uid == 0:
+        return P11KitPlaces(*system)
+    user = _user_base(environ) / "pkcs11"
+    return P11KitPlaces(*system, user / "pkcs11.conf", user / "modules")
+
+
+def provider_directories() -> Sequence[Path]:
+    """Return where a provider may be that p11-kit's configuration names without a directory."""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    usual = [Path("/usr/lib", multiarch, "pkcs11")] if multiarch else []
+    return [*usual, *(Path(each, "pkcs11") for each in ("/usr/lib64", "/usr/lib", "/usr/local/lib"))]
+
+
+def _user_base(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CONFIG_HOME", "")
-    if not base.startswith("/"):
-        base = f"{environ.get('HOME') or Path.home()}/.config"
-    return Path(base) / "p11host" / "p11host.toml"
+    return Path(base if base.startswith("/") else f"{environ.get('HOME') or Path.home()}/.config")
 
 
 def provider_environment(own: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

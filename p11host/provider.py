@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from p11host import narrow_helper_path
+from p11host import narrow_helper_path, shim_path
 from p11host.errors import P11HostError, ProviderError
 from p11host.trust import distrust
 
@@ -34,11 +34,29 @@ def check(path: Path) -> int:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _check_kind(file, path)
             _check_trust(path)
+            _check_proxy(path)
             return _check_library(file, path)
     except FileNotFoundError as error:
         raise ProviderError(f"{path}: no such file; correct the path, or install the provider") from error
     except OSError as error:
         raise ProviderError(f"{path}: cannot be read: {error.strerror}; check its owner and mode") from error
+
+
+def proxy(path: Path) -> str | None:
+    """Return what it is called if it is no provider but shows those of others, and so ours again."""
+    if _is_shim(path):
+        return "p11host itself"
+    # libp11-kit is a provider too: p11-kit-proxy.so is a link to it.
+    return (
+        "p11-kit's proxy" if path.resolve().name.startswith(("libp11-kit.so", "p11-kit-proxy.so")) else None
+    )
+
+
+def _is_shim(path: Path) -> bool:
+    try:
+        return path.samefile(shim_path())
+    except (OSError, P11HostError):
+        return path.resolve().name == "p11host.so"
 
 
 class CheckedProviders:
@@ -84,6 +102,11 @@ def _check_trust(path: Path) -> None:
     fault = distrust(path)
     if fault is not None:
         raise ProviderError(f"{path}: not loaded, for {fault}")
+
+
+def _check_proxy(path: Path) -> None:
+    if whose := proxy(path):
+        raise ProviderError(f"{path}: not loaded, for it is {whose}; name a provider")
 
 
 def _check_library(file: IO[bytes], path: Path) -> int:

@@ -14,6 +14,7 @@
 #include "door.h"
 #include "log.h"
 #include "root.h"
+#include "selection.h"
 
 /*
  * The door to the broker is kept in ordinary memory, so that a child that has since changed its user, root directory or
@@ -113,9 +114,12 @@ static void close_unused(struct control *control)
 
 /* ---- attach and open ---- */
 
+/* Of all modules, or of the one that was chosen, the helpers are asked for at once: then `module` is NULL. */
 static void write_request(struct writer *w, const char *module, bool resume)
 {
     const char *method = module ? "open" : "attach";
+    if (!module)
+        module = selection_module();
     write_array(w, 4);
     write_uint(w, 0);
     write_uint(w, 1);

@@ -24,7 +24,7 @@ struct offer {
 };
 
 /*
- * Asks the broker for all modules (`module` NULL) or for a new helper of one. Writes at most LIMIT_MODULES offers.
+ * Asks the broker for all modules, or the chosen one (`module` NULL), or for a new helper of one. Writes at most LIMIT_MODULES offers.
  * CKR_OK, or CKR_GENERAL_ERROR when there is no broker or it refused; the log says which.
  */
 CK_RV attach(const char *module, bool resume, struct offer *ret_offers, unsigned *ret_count);

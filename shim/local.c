@@ -4,29 +4,45 @@
 #include "call.h"
 #include "entries.h"
 #include "root.h"
+#include "selection.h"
 #include "state.h"
 
 /* ---- C_Initialize, C_Finalize (section 5.4 of the standard) ---- */
+
+static int count_callbacks(const CK_C_INITIALIZE_ARGS *args)
+{
+    return (args->CreateMutex != NULL) + (args->DestroyMutex != NULL) + (args->LockMutex != NULL) + (args->UnlockMutex != NULL);
+}
+
+/* The standard has pReserved be NULL; here it may say which module is wanted. */
+static CK_RV read_selection(const CK_C_INITIALIZE_ARGS *args, struct selection *ret_selection)
+{
+    const char *reserved = args ? args->pReserved : NULL;
+    if (selection_read(ret_selection, reserved) == 0)
+        return CKR_OK;
+    return reserved ? CKR_ARGUMENTS_BAD : CKR_GENERAL_ERROR;
+}
 
 /*
  * We lock with what the system has. A program that offers only mutexes of its own does not allow that: CKR_CANT_LOCK.
  * CKF_LIBRARY_CANT_CREATE_OS_THREADS is no hindrance: this library has no threads.
  */
-static CK_RV check_arguments(const CK_C_INITIALIZE_ARGS *args)
+static CK_RV check_arguments(const CK_C_INITIALIZE_ARGS *args, struct selection *ret_selection)
 {
-    if (!args)
-        return CKR_OK;
-    int callbacks = (args->CreateMutex != NULL) + (args->DestroyMutex != NULL) + (args->LockMutex != NULL) +
-                    (args->UnlockMutex != NULL);
-    if (args->pReserved || (callbacks != 0 && callbacks != 4))
+    int callbacks = args ? count_callbacks(args) : 0;
+    if (callbacks != 0 && callbacks != 4)
         return CKR_ARGUMENTS_BAD;
+    CK_RV rv = read_selection(args, ret_selection);
+    if (rv != CKR_OK)
+        return rv;
     return callbacks && !(args->flags & CKF_OS_LOCKING_OK) ? CKR_CANT_LOCK : CKR_OK;
 }
 
 EXPORT CK_RV C_Initialize(void *pInitArgs)
 {
-    CK_RV rv = check_arguments(pInitArgs);
-    return rv == CKR_OK ? state_initialize() : rv;
+    struct selection selection;
+    CK_RV rv = check_arguments(pInitArgs, &selection);
+    return rv == CKR_OK ? state_initialize(&selection) : rv;
 }
 
 EXPORT CK_RV C_Finalize(void *pReserved)

@@ -8,6 +8,7 @@
 
 #include "descriptors.h"
 #include "mark.h"
+#include "selection.h"
 #include "shared.h"
 #include "state.h"
 
@@ -235,7 +236,7 @@ CK_RV state_enter(struct state **ret_state)
     }
 }
 
-CK_RV state_initialize(void)
+CK_RV state_initialize(const struct selection *selection)
 {
     struct root *root = find_root(true);
     if (!root)
@@ -243,9 +244,10 @@ CK_RV state_initialize(void)
     CK_RV rv = CKR_OK;
     pthread_mutex_lock(&root->lock);
     struct state *state = atomic_load(&root->state);
-    if (!state)
+    if (!state) {
+        selection_make(selection);
         rv = build(root, false);
-    else if (!state_claim(state))
+    } else if (!state_claim(state))
         rv = CKR_CRYPTOKI_ALREADY_INITIALIZED;
     if (rv == CKR_OK)
         atomic_store(&wanted, true);

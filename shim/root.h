@@ -15,6 +15,7 @@
 #include "cryptoki.h"
 #include "owner.h"
 
+struct selection;
 struct state;
 
 /*
@@ -37,8 +38,8 @@ static inline struct owner root_owner(void)
     return (struct owner){life ? life : UINT32_MAX, root_life_page(), root_life};
 }
 
-/* C_Initialize and C_Finalize. */
-CK_RV state_initialize(void);
+/* C_Initialize and C_Finalize. The selection counts where there is no state yet. */
+CK_RV state_initialize(const struct selection *selection);
 CK_RV state_finalize(void);
 
 /* The locks under which the tables in names.c grow, and under which attach.c looks for the broker. */

@@ -17,12 +17,13 @@ enum { STACK = 8 * 1024 };
 
 static const char starter[] = "p11host-start";
 
+/* Beside the file itself, wherever links to it are. */
 static bool starter_path(char path[PATH_MAX])
 {
     Dl_info info;
-    if (!dladdr((void *)(uintptr_t)&C_GetFunctionList, &info) || strlen(info.dli_fname) + sizeof starter > PATH_MAX)
+    if (!dladdr((void *)(uintptr_t)&C_GetFunctionList, &info) || !realpath(info.dli_fname, path) ||
+        strlen(path) + sizeof starter > PATH_MAX)
         return false;
-    strcpy(path, info.dli_fname);
     char *slash = strrchr(path, '/');
     strcpy(slash ? slash + 1 : path, starter);
     return access(path, X_OK) == 0;

@@ -18,7 +18,8 @@ def find_modules(choice: Choice, name: str | None) -> list[Module]:
 
     Without a name a configuration that does not exist is no fault: the standard's tables need none.
     """
-    if name is None and not choice.named and not any(path.exists() for path in choice.paths):
+    places = [*choice.paths, *choice.directories]
+    if name is None and not choice.named and not any(path.exists() for path in places):
         return []
     config = load(choice)
     if name is None:
@@ -35,6 +36,8 @@ def _names(config: Config) -> str:
 
 def tables_of(module: Module) -> Tables:
     """Return the tables by which a module's calls are carried. Its configuration has been loaded."""
+    if not module.rows:
+        return tables()
     problems: list[str] = []
     source = read(module.file, problems, Choice((module.file,), named=True))
     if source is None:

@@ -14,6 +14,7 @@
 #include "fd_count.h"
 #include "fuzz.h"
 #include "root.h"
+#include "selection.h"
 #include "sound.h"
 
 enum { MOST_FDS = 8, MOST_BYTES = 100000 };
@@ -38,6 +39,11 @@ pthread_mutex_t *root_attach_lock(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     return &lock;
+}
+
+const char *selection_module(void)
+{
+    return NULL;
 }
 
 int broker_connect(void)
