@@ -57,8 +57,8 @@ def show(config: Path | None, names: Sequence[str], *, as_json: bool, every: boo
 def check(config: Path | None) -> None:
     """Say everything that is wrong with the configuration, or that it is right.
 
-    Each fault is a line with file, line, key and what was expected. What p11-kit's files have that is not taken
-    over is told, and is no fault. Exit codes: 0 right, 3 wrong.
+    Each fault is a line with file, line, key and what was expected. What p11-kit's files have that is not
+    taken over is told, and is no fault. Exit codes: 0 right, 3 wrong.
     """
     found = load(choose(config))
     _remark(found, err=True)
