@@ -33,7 +33,7 @@ fuzz: setup-test ## each fuzz target for FUZZ_SECONDS (30)
 	@scripts/fuzz.sh
 
 pytest: setup-test ## tests of the Python, and of everything with real clients
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 bench: setup-test ## direct, p11host and p11-kit side by side
 	@$(BIN)/p11host bench
