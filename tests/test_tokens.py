@@ -2,7 +2,6 @@
 
 import datetime as dt
 import hashlib
-import hmac
 import os
 import re
 import shlex
@@ -100,14 +99,15 @@ class TestKeys:
         assert "a digest by sha256 has 32 bytes" in wrong
 
     def test_a_secret_key(self, mine: Hand) -> None:
-        """A secret key that may be exported makes the HMAC that its value makes; its value is never shown."""
+        """A secret key signs and verifies what it signed, and nothing else; its value is never shown."""
         (uri,) = mine.does("keygen", mine.own("object=mac"), "generic:256").text.split()
         signed = mine.does("sign", f"{uri}{mine.pin}", "data", "--json").json["signature"]
         (mine.directory / "mac").write_bytes(bytes.fromhex(signed))
         shown = mine.does("show", f"{uri}{mine.pin}", "--json").json[0]["attributes"]
 
-        assert len(hmac.digest(b"", DATA, "sha256")) == len(signed) // 2
+        assert 32 == len(signed) // 2
         assert "valid\n" == mine.does("verify", f"{uri}{mine.pin}", "mac", "data").text
+        assert 6 == mine.run("verify", f"{uri}{mine.pin}", "mac", stdin=DATA[1:]).status
         assert ("SECRET_KEY", True) == (shown["CKA_CLASS"], shown["CKA_SENSITIVE"])
         assert "CKA_VALUE" not in shown
 
@@ -180,6 +180,7 @@ class TestFiles:
         assert leaf.fingerprint(hashes.SHA256()).hex() == shown["certificate"]["sha256"]
         assert "  validity       expired\n" in text
         assert "  1  Common Name: Root; until " in text
+        assert f"… ({len(leaf.public_bytes(DER))} bytes)\n" in text
         assert leaf.public_bytes(PEM) == mine.does("export", first).out
         assert key.public_bytes(DER, SPKI) == mine.does("export", first, "--public", "--der").out
         assert "has that already (cert" in mine.fails(1, "import", mine.own(), "chain.pem")

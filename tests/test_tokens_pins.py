@@ -1,5 +1,7 @@
 """Tokens by hand: PINs asked for, refused, set and never shown; tokens made new; Ctrl-C at any moment."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -9,6 +11,7 @@ import pytest
 from hand import Hand, hand
 from pkcs11 import TokenFlag
 
+from p11host import shim_path
 from p11host.errors import LoginError, P11HostError
 from p11host.tokens import files, making, pin_calls
 from p11host.tokens.files import write_whole
@@ -84,6 +87,30 @@ class TestAsked:
 
             assert INTERRUPTED == screen.end()
         assert before == sorted(mine.directory.iterdir())
+
+
+def test_for_each_use(mine: Hand) -> None:
+    """A key that wants the PIN for each use gets it again, and signs."""
+    tool = [
+        "pkcs11-tool",
+        "--module",
+        str(shim_path()),
+        "--token-label",
+        "mine",
+        "--login",
+        "--pin",
+        mine.token.pin,
+    ]
+    pair = ["--keypairgen", "--key-type", "EC:secp256r1", "--label", "each", "--always-auth"]
+    environ = os.environ | dict(mine.env)
+    subprocess.run([*tool, *pair], env=environ, check=True, capture_output=True, timeout=30)
+    with mine.screen("sign", mine.uri("object=each"), "pin", "-o", "each.sig") as screen:
+        for prompt in ("PIN of 'mine': ", "PIN of 'mine' for this use of the key: "):
+            screen.expect(prompt)
+            screen.type(f"{mine.token.pin}\n")
+
+        assert 0 == screen.end()
+    assert "valid\n" == mine.does("verify", mine.uri("object=each"), "each.sig", "pin").text
 
 
 class TestRefused:

@@ -4,6 +4,7 @@ Knows which attributes hold secrets, and asks for none of them. Must not know ho
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import IntEnum
@@ -34,6 +35,8 @@ _SECRETS = frozenset(
     }
 )
 _CHAIN_MOST = 16
+_SHOWN_BYTES = 24
+_LONG = re.compile(r"[0-9a-f]{130,}")
 
 
 def describe_token(token: pkcs11.Token) -> Facts:
@@ -173,10 +176,17 @@ def _values(certificates: Sequence[pkcs11.Object]) -> Iterator[bytes]:
     return (value for value in values if isinstance(value, bytes))
 
 
+def _short(words: str) -> str:
+    """Return long bytes as their beginning and how many they are: people read no more of them."""
+    if not _LONG.fullmatch(words):
+        return words
+    return f"{words[: 2 * _SHOWN_BYTES]}… ({len(words) // 2} bytes)"
+
+
 def lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is told of a thing as pairs of words for people."""
     for name, value in facts.items():
         if value in (None, "", []):
             continue
         words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        yield name.replace("_", " ") if name.islower() else name, printable(words)
+        yield name.replace("_", " ") if name.islower() else name, _short(printable(words))
