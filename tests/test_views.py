@@ -14,6 +14,7 @@ from cryptoki import struct
 from life import Host, hosted
 
 from p11host import shim_path
+from p11host.client import Attached, Door
 from p11host.peer import hidden, identify
 from p11host.view import Peer, Rule, View
 from p11host.wire import RefusedError
@@ -21,6 +22,7 @@ from p11host.wire import RefusedError
 pytest_plugins = ["broker_fixtures", "life_fixtures"]
 
 ME = os.geteuid()
+NOBODY = 65534
 EXE = str(Path(sys.executable).resolve())
 PYTHON = Path(EXE).name
 
@@ -132,12 +134,16 @@ def table(name: str, provider: Path, keys: dict[str, list[Any]]) -> str:
 
 def test_the_broker_decides(views: Broker) -> None:
     """Who attaches gets what is for it, by the kernel's word; the others are as if they were not there."""
-    seen = views.attach()
+    assert ["open", "for-us", "my-user", "my-group"] == [each.name for each in detached(views)]
+
+
+def detached(broker: Broker) -> list[Attached]:
+    """Attach, and close what there is to close."""
+    seen = broker.attach()
     for each in seen:
         assert each.door is not None
         os.close(each.door)
-
-    assert ["open", "for-us", "my-user", "my-group"] == [each.name for each in seen]
+    return seen
 
 
 REFUSED = {
@@ -166,6 +172,44 @@ def test_one_alone(views: Broker) -> None:
             assert [name] == [
                 each["name"] for each in channel.call("attach", [{"module": name}], PATIENCE)["modules"]
             ]
+
+
+@pytest.mark.skipif(ME != 0, reason="needs root, to be another user")
+def test_users_apart(starter: Starter, provider: Path) -> None:
+    """A broker for all users shows each what rules give to whoever connected, whatever it is by now."""
+    modules = {
+        "theirs": {"allow": [Inline(uid=NOBODY)]},
+        "of-a-group": {"allow": [Inline(gid=NOBODY)]},
+        "roots": {"allow": [Inline(uid=0)]},
+        "not-theirs": {"deny": [Inline(uid=NOBODY)]},
+    }
+    text = "".join(table(name, provider, keys) for name, keys in modules.items())
+    broker = starter.start(text, everybody=True)
+    with as_nobody(broker) as door, door.open("test", PATIENCE) as channel:
+        seen = channel.call("attach", [{}], PATIENCE)["modules"]
+        known = channel.call("status", [{}], PATIENCE)["modules"]
+        with pytest.raises(RefusedError, match="only root and the broker's own user"):
+            channel.call("reload", [{}], PATIENCE)
+
+    assert ["theirs", "of-a-group"] == [each["name"] for each in seen] == [each["name"] for each in known]
+    assert ["roots", "not-theirs"] == [each.name for each in detached(broker)]
+    assert list(modules) == [each["name"] for each in broker.status()["modules"]]
+
+
+def as_nobody(broker: Broker) -> Door:
+    """Connect as another user, by way of a directory that it could not find."""
+    directory = os.open(broker.socket.parent, os.O_PATH | os.O_DIRECTORY)
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        return Door.of_broker(Path(f"/proc/self/fd/{directory}/{broker.socket.name}"), PATIENCE)
+    finally:
+        os.seteuid(ME)
+        os.setegid(0)
+        os.setgroups(groups)
+        os.close(directory)
 
 
 # ---- the shim ----
