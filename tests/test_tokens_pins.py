@@ -5,7 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from hand import Hand, hand
@@ -15,8 +16,8 @@ from p11host import shim_path
 from p11host.errors import LoginError, P11HostError
 from p11host.tokens import files, making, pin_calls
 from p11host.tokens.files import write_whole
-from p11host.tokens.login import from_source, tries_left
-from p11host.uri import parse
+from p11host.tokens.login import Role, from_source, pin_of, tries_left
+from p11host.uri import Uri, parse
 
 CTRL_C = "\x03"
 INTERRUPTED = 130
@@ -147,6 +148,32 @@ class TestRefused:
     def test_tries_left(self, flags: int, words: str) -> None:
         """What the flags of a token say of its user's PIN is told, and the officer's kept apart."""
         assert words == tries_left(TokenFlag(flags), "user")
+
+    @pytest.mark.parametrize(
+        ("flags", "role", "words"),
+        [
+            (
+                TokenFlag.USER_PIN_FINAL_TRY,
+                "user",
+                "one try is left before the PIN of 'x' is locked; leave it out",
+            ),
+            (TokenFlag.SO_PIN_FINAL_TRY, "so", "one try is left before the SO PIN of 'x' is locked"),
+            (
+                TokenFlag.USER_PIN_LOCKED,
+                "user",
+                "its security officer sets a new one: p11host set-pin --unblock",
+            ),
+            (TokenFlag.SO_PIN_LOCKED, "so", "the SO PIN of 'x' is locked"),
+        ],
+    )
+    def test_last_try(self, mine: Hand, flags: TokenFlag, role: Role, words: str) -> None:
+        """The last try is not spent by a file, and a locked PIN is not asked for."""
+        token: Any = SimpleNamespace(flags=flags, label="x", manufacturer_id="", serial=b"", model="")
+        token.slot = SimpleNamespace(get_token=lambda: token)
+        uri = Uri(pin_source=f"{mine.directory}/pin")
+
+        with pytest.raises(LoginError, match=words), pin_of(token, uri, role):
+            pytest.fail("a PIN was given")
 
     @pytest.mark.parametrize("text", ["|cat pin", "pin", "file:pin", "file://host/pin", "https:/x", ""])
     def test_sources(self, text: str) -> None:

@@ -1,5 +1,6 @@
 """`p11host init-token` and `p11host set-pin`."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import pkcs11
 
     from p11host.tokens.find import Shim
+    from p11host.tokens.pin_calls import Pin
 
 _LABEL_BYTES = 32
 
@@ -51,7 +53,7 @@ def init_token(  # noqa: PLR0913 (one for each option)
         blank = is_blank(token)
         if not blank:
             confirm(f"Erase {uri_of_token(token)} and all it holds?", yes=yes)
-        with secret(given_pin(token, "SO PIN", so_pin_source, new=blank)) as so_pin:
+        with _so_pin(token, so_pin_source, blank=blank) as so_pin:
             if no_user_pin:
                 erase(token, so_pin, label)
             else:
@@ -60,6 +62,15 @@ def init_token(  # noqa: PLR0913 (one for each option)
                     set_user_pin(token, so_pin, pin)
         named = str(uri_of_token(token.slot.get_token()))
     tell({"token": named}, named, as_json=as_json)
+
+
+def _so_pin(token: "pkcs11.Token", source: str | None, *, blank: bool) -> "AbstractContextManager[Pin]":
+    """Return the security officer's PIN: a new one, or of an initialised token the one it has."""
+    from p11host.tokens.login import given_pin, pin_of, secret  # noqa: PLC0415
+
+    if blank:
+        return secret(given_pin(token, "SO PIN", source, new=True))
+    return pin_of(token, Uri(pin_source=source), "so")
 
 
 def _meant(shim: "Shim", uri: Uri) -> "pkcs11.Token":
