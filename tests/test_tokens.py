@@ -289,6 +289,8 @@ class TestNames:
         assert "names no token; see what there is with: p11host list --uri" in mine.fails(
             4, "random", "pkcs11:token=x", "1"
         )
+        line = mine.fails(4, "random", "pkcs11:?module-name=x&pin-value=1234", "1")
+        assert "p11host: pkcs11:?module-name=x: names no token; see" in line
         assert "names no object of type private or secret-key" in mine.fails(4, "sign", mine.own("object=zz"))
         assert "type is public; this needs private or secret-key" in mine.fails(
             2, "sign", mine.own("type=public")

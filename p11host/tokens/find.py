@@ -79,7 +79,10 @@ def find_tokens(shim: Shim, uri: Uri, *, blank: bool | None = False) -> list[pkc
 
     NotFoundError if there is none, with what is wrong with slots that might have had it.
     """
-    found, ill = [], []
+    found: list[pkcs11.Token] = []
+    ill = [
+        f"module {each.name}: {each.error}" for each in shim.probes if each.error and fits_module(uri, each)
+    ]
     for slot in find_slots(shim, uri):
         try:
             token = slot.get_token()
@@ -155,8 +158,8 @@ def serial(token: pkcs11.Token) -> str:
 
 
 def shown(uri: Uri) -> str:
-    """Return a URI for a message: without its query, which may hold a PIN."""
-    return str(Uri(**uri.path()))  # type: ignore[arg-type]
+    """Return a URI for a message: without its PIN, or where that is."""
+    return str(replace(uri, pin_source=None, pin_value=None))
 
 
 def token_facts(token: pkcs11.Token) -> Mapping[str, Value]:
