@@ -15,22 +15,23 @@ from elf import Library
 from p11host import helper_path
 from p11host.discover.ask import configuration
 from p11host.discover.find import Found, find
-from p11host.discover.kit import modules
 from p11host.discover.places import Places, places
+from p11host.paths import P11KitPlaces
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Places:
     """Return the places of a machine below a directory of the test's."""
-    for name in ("lib", "pkcs11", "kit", "mine"):
+    for name in ("lib", "pkcs11", "kit"):
         (tmp_path / name).mkdir()
     libraries, providers = (str(tmp_path / "lib"),), (str(tmp_path / "pkcs11"),)
-    return replace(
-        places(),
-        directories=libraries,
-        modules=providers,
-        kit=(str(tmp_path / "mine"), str(tmp_path / "kit")),
-    )
+    return replace(places(), directories=libraries, modules=providers)
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> P11KitPlaces:
+    """Return the places of a p11-kit that has nothing of this machine's."""
+    return P11KitPlaces(tmp_path / "pkcs11.conf", tmp_path / "kit", tmp_path / "packages")
 
 
 def names(found: list[Found]) -> list[tuple[str, str]]:
@@ -41,42 +42,28 @@ def names(found: list[Found]) -> list[tuple[str, str]]:
 class TestFind:
     """Looking at directories and files, without loading anything."""
 
-    def test_known_and_unknown(self, machine: Places, tmp_path: Path) -> None:
+    def test_known_and_unknown(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
         """Known names are found among other libraries; where only providers are, all of them."""
         for name in ("lib/libsofthsm2.so", "lib/libother.so", "pkcs11/acme-pkcs11.so", "pkcs11/README"):
             Library().write(tmp_path / name)
 
-        found, _ = find(machine)
+        found, _ = find(machine, kit=kit)
 
         assert [("acme", "strict"), ("softhsm2", "softhsm2")] == names(found)
         assert [None, None] == [each.error for each in found]
 
-    def test_kit_files(self, machine: Places, tmp_path: Path) -> None:
-        """p11-kit's name and its string for pReserved count; a relative path is below p11-kit's directory."""
-        Library().write(tmp_path / "pkcs11" / "acme.so")
-        (tmp_path / "kit" / "Vendor.module").write_text(
-            "# comment\nmodule: acme.so\n\nx-init-reserved: a=b:c\npriority: 3\n"
-        )
-        (tmp_path / "kit" / "far.module").write_text("remote: |ssh host\nmodule: acme.so\n")
-        (tmp_path / "kit" / "gone.module").write_text("module: gone.so\n")
+    def test_kit_files(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
+        """What p11-kit has comes by its name there, with its string for pReserved; what is gone does not."""
+        acme = Library().write(tmp_path / "pkcs11" / "acme.so")
+        (tmp_path / "kit" / "Vendor.module").write_text(f"module: {acme}\nx-init-reserved: a=b:c\n")
+        (tmp_path / "kit" / "gone.module").write_text(f"module: {tmp_path}/gone.so\n")
 
-        ((found,), _) = find(machine)
+        ((found,), _) = find(machine, kit=kit)
 
         assert ("vendor", "a=b:c", "a=b:c") == (found.name, found.given, found.reserved)
         assert f"p11-kit: {tmp_path}/kit/Vendor.module" == found.source
 
-    def test_kit_precedence(self, tmp_path: Path) -> None:
-        """Of two files with one name the first directory's counts; broken ones are no error."""
-        for name in ("mine", "kit"):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "a.module").write_text(f"module: /{name}.so\n")
-        (tmp_path / "kit" / "b.module").write_bytes(b"\xff\xfe no colon\nmodule\n")
-        (tmp_path / "kit" / "c.module").symlink_to(tmp_path / "nowhere")
-        found = list(modules([tmp_path / "mine", tmp_path / "kit", tmp_path / "none"]))
-
-        assert [Path("/mine.so")] == [each.path for each in found]
-
-    def test_each_file_once(self, machine: Places, tmp_path: Path) -> None:
+    def test_each_file_once(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
         """Of a library and the links to it the shortest name is taken; two builds get two names."""
         (tmp_path / "pkcs11" / "32").mkdir()
         Library().write(tmp_path / "lib" / "libykcs11.so.2.3")
@@ -84,37 +71,37 @@ class TestFind:
         (tmp_path / "lib" / "libykcs11.so").symlink_to("libykcs11.so.2")
         Library().write(tmp_path / "pkcs11" / "ykcs11-pkcs11.so")
 
-        found, _ = find(machine)
+        found, _ = find(machine, kit=kit)
 
         assert [("ykcs11", "strict"), ("ykcs11-2", "ykcs11")] == names(found)
         assert tmp_path / "lib" / "libykcs11.so" == found[1].path
 
-    def test_passed_over(self, machine: Places, tmp_path: Path) -> None:
+    def test_passed_over(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
         """What is no provider by its name is passed over, and why is said."""
         for name in ("p11-kit-proxy.so", "pkcs11-spy.so", "p11host.so"):
             Library().write(tmp_path / "pkcs11" / name)
 
-        found, passed = find(machine)
+        found, passed = find(machine, kit=kit)
 
         assert [] == found
         assert {"p11-kit-proxy.so", "p11host.so", "pkcs11-spy.so"} == {each.path.name for each in passed}
         assert all(each.reason for each in passed)
 
-    def test_unfit(self, machine: Places, tmp_path: Path) -> None:
+    def test_unfit(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
         """A file that cannot be a provider is shown with the reason."""
         (tmp_path / "lib" / "libsofthsm2.so").write_text("no library")
 
-        ((found,), _) = find(machine)
+        ((found,), _) = find(machine, kit=kit)
 
         assert found.error is not None
         assert found.error.startswith("not an ELF library")
 
-    def test_named_directories(self, machine: Places, tmp_path: Path) -> None:
+    def test_named_directories(self, machine: Places, kit: P11KitPlaces, tmp_path: Path) -> None:
         """In a directory that is named only what is a PKCS#11 library is found, whatever it is called."""
         Library().write(tmp_path / "lib" / "odd.so")
         Library("C_Other").write(tmp_path / "lib" / "other.so")
 
-        found, _ = find(machine, [tmp_path / "lib"])
+        found, _ = find(machine, [tmp_path / "lib"], kit)
 
         assert [("odd", "strict")] == names(found)
 

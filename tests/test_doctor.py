@@ -25,6 +25,7 @@ from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
 from p11host.together import together
+from p11host.wire import RefusedError
 
 NO_CARD = {"PCSCLITE_CSOCK_NAME": "/nowhere/pcscd.comm"}
 
@@ -183,12 +184,14 @@ class TestModule:
         assert "broken: C_GetTokenInfo: CKR_DEVICE_ERROR" in [f.text for f in found if f.level == "problem"]
 
     def test_failed(self) -> None:
-        """A number of a return value becomes its name, and there is always something to do."""
+        """A return value has its name, and there is something to do, but where a rule hides the module."""
         (found,) = modules.part("one", P11HostError("C_Initialize failed (CKR 0x30)"), ()).findings
         (late,) = modules.part("one", TimeoutError("no answer within 5 s"), ()).findings
+        (hidden,) = modules.part("one", RefusedError("refused", "not for uid 7"), ()).findings
 
         assert "C_Initialize failed (CKR_DEVICE_ERROR)" == found.text
         assert ("problem", True) == (late.level, bool(late.do))
+        assert ("note", "not for uid 7") == (hidden.level, hidden.text)
 
     def test_mechanisms(self) -> None:
         """Those of which nothing is known, or whose parameter is nowhere described, are told."""

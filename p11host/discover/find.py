@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p11host.config_schema import is_module_name
-from p11host.discover import kit
 from p11host.discover.places import Places, directories, matches
 from p11host.enroll import derive_name
 from p11host.errors import P11HostError, ProviderError
+from p11host.p11kit.layers import gather
+from p11host.p11kit.modules import modules_of
+from p11host.paths import P11KitPlaces, p11kit_places
 from p11host.provider import check
 from p11host.sandbox.known import profiles
 from p11host.sandbox.settings import STRICT
@@ -53,9 +54,14 @@ class _Seen:
     reserved: str | None = None
 
 
-def find(places: Places, named: Sequence[Path] = ()) -> tuple[list[Found], list[Passed]]:
-    """Return the providers of this machine, or of the `named` directories, and what was passed over."""
-    seen = _in_named(named) if named else [*_in_kit(places), *_in_places(places)]
+def find(
+    places: Places, named: Sequence[Path] = (), kit: P11KitPlaces | None = None
+) -> tuple[list[Found], list[Passed]]:
+    """Return the providers of this machine, or of the `named` directories, and what was passed over.
+
+    `kit` is where p11-kit's files are, None where they are for this user.
+    """
+    seen = _in_named(named) if named else [*_in_kit(kit or p11kit_places()), *_in_places(places)]
     found: list[Found] = []
     passed: list[Passed] = []
     for each in _once(seen):
@@ -67,13 +73,10 @@ def find(places: Places, named: Sequence[Path] = ()) -> tuple[list[Found], list[
     return _with_names(found), passed
 
 
-def _in_kit(places: Places) -> Iterator[_Seen]:
-    where = list(directories(places.modules))
-    for module in kit.modules(list(directories(places.kit))):
-        for path in [module.path] if module.path.is_absolute() else [each / module.path for each in where]:
-            if path.is_file():
-                yield _Seen(path, f"p11-kit: {module.file}", module.name, module.reserved)
-                break
+def _in_kit(kit: P11KitPlaces) -> Iterator[_Seen]:
+    for module in modules_of(gather(kit), ()):
+        if module.path.is_file():
+            yield _Seen(module.path, f"p11-kit: {module.file}", module.name, module.reserved)
 
 
 def _in_places(places: Places) -> Iterator[_Seen]:
@@ -131,8 +134,8 @@ def _found(places: Places, seen: _Seen) -> Found:
 
 def _name(seen: _Seen) -> str:
     """Return the name that p11-kit has for it, else one made of its file's."""
-    if seen.name is not None and is_module_name(seen.name.lower()):
-        return seen.name.lower()
+    if seen.name is not None:
+        return seen.name
     try:
         return derive_name(seen.path)
     except P11HostError:

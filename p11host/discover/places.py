@@ -39,7 +39,6 @@ class Places:
 
     directories: tuple[str, ...]
     modules: tuple[str, ...]
-    kit: tuple[str, ...]
     titles: tuple[Title, ...]
     never: Mapping[str, str]
     ask: Mapping[str, Ask]
@@ -69,7 +68,6 @@ def read(path: Path) -> Places:
     return Places(
         directories=tuple(table["directories"]),
         modules=tuple(table["modules"]),
-        kit=tuple(table["kit"]),
         titles=(*known, *also),
         never=table["never"],
         ask={name: Ask(**row) for name, row in table["ask"].items()},

@@ -43,7 +43,9 @@ def compared(config: Config | None, status: Mapping[str, Any]) -> Iterator[Findi
         return
     names = {module.name for module in config.enabled}
     theirs = {module["name"] for module in status["modules"]}
-    if names != theirs:
+    # What a rule hides from this user is no difference.
+    ruled = {module.name for module in config.enabled if not module.view.is_open}
+    if theirs - names or names - theirs - ruled:
         where = ", ".join(status["config"])
         said = f"the broker has other modules than the configuration here: {', '.join(sorted(theirs))}"
         yield Finding(
@@ -68,3 +70,5 @@ def _findings(config: Config) -> Iterator[Finding]:
     for module in config.modules:
         if not module.enabled:
             yield Finding("note", f"module {module.name} is disabled")
+    for remark in config.remarks:
+        yield Finding("warning" if remark.refused else "note", str(remark))

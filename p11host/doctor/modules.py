@@ -15,7 +15,7 @@ from p11host.doctor.mechanisms import Short, shortcomings
 from p11host.errors import P11HostError
 from p11host.limits import limits
 from p11host.tables import Tables, tables
-from p11host.wire import Value, WireError
+from p11host.wire import RefusedError, Value, WireError
 
 #: Seconds that a module may take from its first to its last answer, and of these for a helper's hello.
 ALL, START = 30.0, 15.0
@@ -187,6 +187,8 @@ def part(name: str, found: Examined | P11HostError | OSError, around: Iterable[F
     """Return what was found of a module and around it."""
     if isinstance(found, Examined):
         return Part(f"module {name}", (*findings(name, found), *around), _facts(found))
+    if isinstance(found, RefusedError):
+        return Part(f"module {name}", (Finding("note", found.text), *around))
     said = problem(_named(found))
     do = said.do or f"see the broker's log, and: p11host sandbox {name}"
     return Part(f"module {name}", (Finding("problem", said.text, do), *around))
