@@ -61,7 +61,7 @@ class TestChannel:
         """A method nobody knows is answered so, and the channel stays."""
         with broker.channel() as channel:
             with pytest.raises(
-                LocalError, match="unknown: no method 'C_Sign'; known are attach, open, restart, status"
+                LocalError, match=r"unknown: no method 'C_Sign'; known are attach, .*open, .*status"
             ):
                 channel.call("C_Sign", [{}], PATIENCE)
 
