@@ -39,10 +39,11 @@ from p11host.readiness import readable
 from p11host.reload import Configuration
 from p11host.sandbox.confine import Confinement, Learner
 from p11host.spares import Spare, Spares, Stamp
+from p11host.tracers import Tracer, Tracers
 from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
 #: Descriptors that a door, a channel and a helper cost the broker.
-DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 4
+DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 5
 #: Seconds to wait with the next accept when descriptors or memory ran out.
 ACCEPT_PAUSE = 0.1
 #: Seconds after a start until the next helper is made ready.
@@ -92,6 +93,7 @@ class Broker:
         self._helpers = asyncio.TaskGroup()
         self._spares = Spares()
         self._lives = Lives(self._applications, Circuits())
+        self._tracers = Tracers(self._lives)
         self._custody = Custody(pins or Pins(), self._lives)
         self._stamps: dict[str, tuple[int, ...]] = {}
 
@@ -138,6 +140,15 @@ class Broker:
         uid = self._uid_seen_by(caller)
         return self._lives.counted(uid), self._lives.past.of(uid)
 
+    def trace(self, caller: Caller, pid: int | None) -> Tracer:
+        """Begin to tell a caller of calls: of a process, or all that it may know of."""
+        log.info("trace.begun", by=caller.pid, uid=caller.uid, pid=pid)
+        return self._tracers.open(self._uid_seen_by(caller), pid)
+
+    def untrace(self, tracer: Tracer) -> None:
+        """End that."""
+        self._tracers.close(tracer)
+
     def restart(self, caller: Caller, module: Module) -> int:
         """End all helpers of `module` that are the caller's to end, and hold none back; return how many."""
         self._spares.discard(module.name)
@@ -162,6 +173,7 @@ class Broker:
             raise
         self._refusals.pop(module.name, None)
         self._lives.assign(caller, spawned)
+        self._tracers.started(spawned)
         self._note()
         self._helpers.create_task(contained("spare", self._prepare(module)))
         return spawned
@@ -372,9 +384,9 @@ class Broker:
 
     async def _serve_channel(self, channel: Channel, hello: Hello, caller: Caller) -> None:
         """Answer one request after the other until the peer has no more, or sends what is none."""
+        control = Control(self, caller)
         try:
             await _greet(channel, hello)
-            control = Control(self, caller)
             while (message := await channel.receive()) is not None:
                 # A notification wants no answer, and none that a broker knows asks for anything.
                 if not isinstance(message, Notification):
@@ -382,6 +394,8 @@ class Broker:
         except RemoteError as error:
             log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
             await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
+        finally:
+            control.close()
 
     def _ended(self, spawned: Spawned, obituary: Obituary) -> None:
         """Draw the conclusions from a helper's end."""
@@ -394,6 +408,7 @@ class Broker:
             await contained("helper", watch(spawned, partial(self._ended, spawned)))
         finally:
             self._spares.drop(spawned)
+            self._tracers.ended(spawned)
             if caller := self._lives.remove(spawned):
                 self._quota.give(caller.uid, HELPER_COST)
                 self._note()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from p11host import census, log
+from p11host import census, log, tracers
 from p11host.applications import Application, Caller, Running
 from p11host.census import Counted
 from p11host.circuit import State
@@ -22,6 +22,7 @@ from p11host.errors import P11HostError
 from p11host.helper import Spawned
 from p11host.peer import hidden, identify
 from p11host.sandbox import confine
+from p11host.tracers import Tracer
 from p11host.view import Peer
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
 
@@ -49,6 +50,12 @@ class Host(Protocol):
 
     def counted(self, caller: Caller) -> tuple[list[Counted], Mapping[str, Counts]]:
         """Return what the caller's user's helpers have counted, and by module those that have ended."""
+
+    def trace(self, caller: Caller, pid: int | None) -> Tracer:
+        """Begin to tell a caller of calls: of a process, or all that it may know of."""
+
+    def untrace(self, tracer: Tracer) -> None:
+        """End that."""
 
     def applications(self, caller: Caller) -> list[Application]:
         """Return the applications `caller` may know of."""
@@ -83,7 +90,15 @@ class Control:
             "reload": self._reload,
             "restart": self._restart,
             "status": self._status,
+            "trace": self._trace,
         }
+        self._tracer: Tracer | None = None
+
+    def close(self) -> None:
+        """End what the caller had begun."""
+        if self._tracer is not None:
+            self._host.untrace(self._tracer)
+            self._tracer = None
 
     async def answer(self, request: Request) -> Answer:
         """Return the answer to `request`; RemoteError, which ends the channel, if its params are wrong."""
@@ -144,6 +159,16 @@ class Control:
                 for known in self._host.applications(self._caller)
             ],
         }
+
+    async def _trace(self, params: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        pid = params.get("pid")
+        if pid is not None and not isinstance(pid, int):
+            raise RemoteError("malformed", "trace needs a number as pid, or none")
+        if self._tracer is None:
+            self._tracer = self._host.trace(self._caller, pid)
+        traced = await self._tracer.take()
+        answer.doors += [each.socket for each in traced]
+        return {"helpers": list(tracers.told(traced))}
 
     async def _counts(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         return census.told(*self._host.counted(self._caller))

@@ -26,10 +26,10 @@ from p11host.paths import provider_environment
 from p11host.readiness import readable
 from p11host.slate import Slate
 
-#: Where a helper finds its door, its module's rows, its slate, its profile, whom it tells what it needs, and
-#: the user's PIN.
-DOOR, ROWS, SLATE, PROFILE, LEARN, PIN = 3, 4, 5, 6, 7, 8
-_LAST = PIN
+#: Where a helper finds its door, its module's rows, its slate, its profile, whom it tells what it needs,
+#: the user's PIN, and who wants to be told of its calls.
+DOOR, ROWS, SLATE, PROFILE, LEARN, PIN, TRACE = 3, 4, 5, 6, 7, 8, 9
+_LAST = TRACE
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -60,7 +60,7 @@ class Spawned:
     """A helper that was started. `door` is the application's; whoever takes this owns the descriptors.
 
     `to_end` is set by whoever wants it to end, and `wanted` if nothing was wrong with it. `born` is a time of
-    the monotonic clock.
+    the monotonic clock. Through `trace` it is handed the sockets of those who watch its calls.
     """
 
     module: str
@@ -69,6 +69,7 @@ class Spawned:
     door: socket.socket
     stderr: int
     slate: Slate
+    trace: socket.socket
     shared: bool = False
     to_end: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,7 +95,8 @@ def command(
         words += ["--profile", str(PROFILE)]
     if confined.learner is not None:
         words += ["--learn", str(LEARN)]
-    return [*words, "--slate", str(SLATE), "--door", str(DOOR), "--module", module.name, str(module.path)]
+    words += ["--slate", str(SLATE), "--trace", str(TRACE)]
+    return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 
 def environment(module: Module, environ: Mapping[str, str]) -> dict[str, str]:
@@ -136,6 +138,10 @@ def spawn(  # noqa: PLR0913 (each a thing of its own)
         slate = Slate.make(above=_LAST)
         failed.callback(slate.close)
         given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: profile}
+        trace, helper_trace = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        failed.callback(trace.close)
+        given[TRACE] = _above(helper_trace, theirs)
+        theirs.callback(helper_trace.close)
         given[LEARN] = _above(confined.learner, theirs)
         given[PIN] = _above(pin, theirs)
         try:
@@ -147,7 +153,7 @@ def spawn(  # noqa: PLR0913 (each a thing of its own)
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
             ) from error
         shared = module.fork == "inherit"
-        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, slate, shared)
+        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, slate, trace, shared)
         failed.pop_all()
     return spawned
 
@@ -171,6 +177,7 @@ async def watch(spawned: Spawned, ended: Callable[[Obituary], None]) -> None:
         os.close(spawned.pidfd)
         os.close(spawned.stderr)
         spawned.slate.close()
+        spawned.trace.close()
 
 
 async def _end_when_told(spawned: Spawned) -> None:

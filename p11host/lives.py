@@ -75,6 +75,14 @@ class Lives:
         elif not obituary.wanted:
             self._count(life.caller, spawned.module, obituary)
 
+    def life(self, spawned: Spawned) -> Life:
+        """Return what is known of a helper that lives."""
+        return self._living[spawned.pid]
+
+    def all(self) -> list[Life]:
+        """Return the helpers that live."""
+        return list(self._living.values())
+
     def caller(self, spawned: Spawned) -> Caller | None:
         """Return whose a helper is, None if it is nobody's yet."""
         return self._living[spawned.pid].caller

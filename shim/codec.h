@@ -23,8 +23,11 @@ struct shelf {
     const struct owner *owner; /* NULL: nobody else is ever to be feared */
 };
 
-/* Our only extension type: fixext 16, offset and length of a byte string on the shelf. */
-enum { WIRE_EXTENSION = 0xd8, WIRE_SHELVED = 1 };
+/* Extension types: fixext 16, offset and length of a byte string on the shelf; and fixext 8, in a trace alone, the length of one. */
+enum { WIRE_EXTENSION = 0xd8, WIRE_SHELVED = 1, WIRE_EXTENSION_8 = 0xd7, WIRE_CONCEALED = 2 };
+
+/* What a writer writes of byte strings: all, their lengths, or no more than that there are some. */
+enum discretion { DISCREET_NONE, DISCREET_CONTENTS, DISCREET_ALL };
 
 enum {
     WRITER_SPANS = 32,          /* pieces of one message */
@@ -41,6 +44,7 @@ struct writer {
     int error;    /* 0 or negative errno */
     struct shelf shelf;
     size_t shelved; /* bytes of it this message uses, from its beginning */
+    enum discretion discreet;
 };
 
 int writer_init(struct writer *w);

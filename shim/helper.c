@@ -30,6 +30,7 @@
 #include "serve.h"
 #include "share.h"
 #include "slate.h"
+#include "trace.h"
 
 enum {
     EXIT_USAGE = 100,
@@ -44,7 +45,8 @@ enum {
     OWNERS = MOST_CHANNELS, /* processes that opened a channel and are watched */
     DOOR = 0,     /* places in the poll set */
     BELL = 1,
-    FIRST_OWNER = 2,
+    TRACE = 2, /* after the door: who watches comes before the first channel */
+    FIRST_OWNER = 3,
 };
 
 static struct {
@@ -53,10 +55,11 @@ static struct {
     int rows; /* a file with them, -1 for none */
     bool spare; /* started before anybody asked for it */
     int profile, learn; /* as sandbox_enter takes them */
+    int trace; /* where the broker says who watches, -1 for nowhere */
     struct provider provider;
     CK_RV rv; /* of loading */
     char error[HELLO_ERROR];
-} helper = {.door = -1, .rows = -1, .profile = -1, .learn = -1};
+} helper = {.door = -1, .rows = -1, .profile = -1, .learn = -1, .trace = -1};
 
 static struct share share; /* of the processes that use it, where there may be several */
 
@@ -72,7 +75,7 @@ static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] --door FD "
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] --door FD "
           "--module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
@@ -90,6 +93,7 @@ static void parse(int argc, char **argv)
         {"shared", no_argument, NULL, 'S'},
         {"slate", required_argument, NULL, 'n'},
         {"spare", no_argument, NULL, 'w'},
+        {"trace", required_argument, NULL, 't'},
         {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -103,6 +107,7 @@ static void parse(int argc, char **argv)
         case 's': helper.provider.serialize = true; break;
         case 'S': helper.provider.share = &share; break;
         case 'n': slate_use(atoi(optarg)); break;
+        case 't': helper.trace = atoi(optarg); break;
         case 'w': helper.spare = true; break;
         default: usage();
         }
@@ -158,12 +163,27 @@ static void enter_sandbox(void)
         helper.rv = CKR_GENERAL_ERROR;
 }
 
-/* Keeps stdin, stdout, stderr and the door. */
+static void close_between(int from, int to)
+{
+    if (to > from + 1)
+        close_range((unsigned)from + 1, (unsigned)to - 1, 0);
+}
+
+/* Keeps stdin, stdout, stderr, the door and where the broker says who watches. */
 static void close_all_else(void)
 {
-    if (helper.door > 3)
-        close_range(3, (unsigned)helper.door - 1, 0);
-    close_range((unsigned)helper.door + 1, ~0U, 0);
+    int last = helper.trace > helper.door ? helper.trace : helper.door;
+    close_between(STDERR_FILENO, helper.door);
+    close_between(helper.door, last);
+    close_range((unsigned)last + 1, ~0U, 0);
+}
+
+static void prepare_trace(void)
+{
+    if (helper.trace > helper.door && !trace_init(helper.trace)) {
+        perror("p11host-helper: calls cannot be traced");
+        _exit(EXIT_SYSTEM);
+    }
 }
 
 static void prepare_door(void)
@@ -440,6 +460,7 @@ static void receive_channels(void)
 {
     watched[DOOR] = (struct pollfd){.fd = helper.door, .events = POLLIN};
     watched[BELL] = (struct pollfd){.fd = bell, .events = POLLIN};
+    watched[TRACE] = (struct pollfd){.fd = helper.trace > helper.door ? helper.trace : -1, .events = POLLIN};
     while (!is_deserted()) {
         uint64_t rung;
         int n = poll(watched, FIRST_OWNER + n_owners, patience());
@@ -449,6 +470,8 @@ static void receive_channels(void)
             continue;
         if ((watched[BELL].revents | watched[DOOR].revents) & POLLNVAL)
             return; /* the provider has closed what is ours */
+        if (watched[TRACE].revents && !trace_hear(helper.trace))
+            watched[TRACE].fd = -1;
         if (watched[BELL].revents && read(bell, &rung, sizeof rung) < 0)
             continue;
         if (watched[DOOR].revents)
@@ -521,6 +544,7 @@ int main(int argc, char **argv)
     enter_sandbox();
     close_all_else();
     prepare_door();
+    prepare_trace();
     serve_init();
     load();
     receive_channels();

@@ -8,6 +8,7 @@
 #include "refusal.h"
 #include "share.h"
 #include "slate.h"
+#include "trace.h"
 #include "walk.h"
 
 enum {
@@ -87,6 +88,7 @@ struct request {
     struct channel *channel;
     struct provider *provider;
     struct arena arena;
+    struct trace trace;
     uint64_t id;
     bool is_notification;
     char method[LIMIT_NAME + 1];
@@ -194,8 +196,13 @@ static bool perform(struct request *request, const struct function *function)
         kept_prepare(&keeping, &walk);
     if (walk.r->error)
         return false;
+    uint32_t watcher = trace_wanted();
+    if (watcher)
+        trace_enter(&request->trace, watcher, &walk);
     CK_RV rv = call_provider(request, (unsigned)(function - functions), words);
     respond(request, &walk, rv);
+    if (watcher)
+        trace_leave(&request->trace, watcher, &walk, rv);
     if (walk.recall)
         kept_follow(&keeping, &walk, rv);
     return true;
@@ -261,7 +268,7 @@ static _Atomic unsigned at_work;
 
 void serve(struct channel *channel, struct provider *provider)
 {
-    struct request request = {.channel = channel, .provider = provider};
+    struct request request = {.channel = channel, .provider = provider, .trace.place = slate_place(channel->mark)};
     bool usable = arena_init(&request.arena, (size_t)1 << CALL_ARENA_BITS) == 0;
     atomic_fetch_add(&at_work, 1);
     bell_heed(&channel->bell, &at_work, true);
@@ -274,5 +281,6 @@ void serve(struct channel *channel, struct provider *provider)
         reader_wipe(&channel->in);
     }
     atomic_fetch_sub(&at_work, 1);
+    trace_finish(&request.trace);
     arena_finish(&request.arena);
 }

@@ -116,6 +116,12 @@ static inline void slate_count(struct slate_tally *tally, struct slate_gauge *ga
         slate_time(tally, gauge, slate_clock() - began);
 }
 
+/* Which channel's it is; 0 for none. */
+static inline uint64_t slate_place(const struct slate_mark *mark)
+{
+    return mark ? (uint64_t)(mark - slate->marks) + 1 : 0;
+}
+
 /* A thread alone writes to its mark. */
 static inline void slate_enter(struct slate_mark *mark, unsigned fn)
 {

@@ -115,7 +115,11 @@ static void put_struct(struct walk *walk, const struct layout *layout, const uin
     for (unsigned i = 0; i < layout->n_fields; i++)
         if (layout->fields[i].kind == FIELD_FIXED && !is_text(base + layout->fields[i].offset, layout->fields[i].length))
             walk->reason = "the provider tells what is no text";
+    enum discretion before = walk->w->discreet;
+    if (!walk->function->secret) /* names of libraries, slots and tokens */
+        walk->w->discreet = DISCREET_NONE;
     put_fields(walk, layout, base, NULL, DIR_WHOLE);
+    walk->w->discreet = before;
 }
 
 static bool carries_template(CK_RV rv)

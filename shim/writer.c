@@ -201,8 +201,19 @@ static bool shelve(struct writer *w, const uint8_t *bytes, size_t len)
     return true;
 }
 
+/* All ones where even that is a secret. */
+static void write_length_alone(struct writer *w, size_t len)
+{
+    put_byte(w, WIRE_EXTENSION_8);
+    put_head(w, WIRE_CONCEALED, w->discreet == DISCREET_ALL ? UINT64_MAX : len, 8);
+}
+
 void write_bin(struct writer *w, const void *bytes, size_t len)
 {
+    if (w->discreet) {
+        write_length_alone(w, len);
+        return;
+    }
     if (len > LIMIT_BYTES) {
         writer_fail(w, -EMSGSIZE);
         return;

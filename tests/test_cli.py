@@ -112,6 +112,7 @@ class TestHelp:
             "sign",
             "status",
             "top",
+            "trace",
             "verify",
         ]
         assert expected == listed

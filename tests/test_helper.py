@@ -46,7 +46,8 @@ class TestHelper:
         with through(broker.attach()[0]) as channel:
             words = Path(f"/proc/{channel.hello.pid}/cmdline").read_bytes().decode().split("\0")
 
-        expected = ["--serialize", "--profile", "6", "--slate", "5", "--door", "3", "--module", "one"]
+        expected = ["--serialize", "--profile", "6", "--slate", "5", "--trace", "9"]
+        expected += ["--door", "3", "--module", "one"]
         assert [*expected, str(provider)] == words[2:-1]
 
     def test_reserved_string(self, starter: Starter, provider: Path, fake_program: Path) -> None:
@@ -69,8 +70,9 @@ class TestHelper:
         assert pid == session
         assert "/dev/null" == links["0"] == links["1"]
         assert links["2"].startswith("pipe:")
-        # Its door, the channel that was opened, both ways, slate and profile, which a real one closes.
-        assert ["0", "1", "2", "3", "4", "5", "6", "7"] == sorted(links)
+        # Its door, the channel that was opened, both ways, its slate, its profile, and where it hears who
+        # watches its calls. A real one closes some of them.
+        assert ["0", "1", "2", "3", "4", "5", "6", "7", "9"] == sorted(links)
 
     def test_signals(self, starter: Starter, provider: Path, tmp_path: Path) -> None:
         """A helper starts with no signal ignored or blocked, whatever the broker was started with."""

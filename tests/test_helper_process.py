@@ -65,14 +65,17 @@ def dumpable() -> int:
 
 @needs_root
 def test_has_only_its_own_descriptors(plain: Host) -> None:
-    """A helper has standard streams, its door, a channel and a way back, and what it watches its owner by."""
+    """A helper has standard streams, its door, a channel and a way back, and what it watches its owner by.
+
+    And the socket by which it hears who watches its calls, and the number that such a one will have.
+    """
     with plain.playing(live) as application:
         pid = application.report()
         links = {int(link.name): str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
 
         assert ["/dev/null", "/dev/null", "pipe"] == [kind(links[place]) for place in range(3)]
         others = Counter(kind(link) for place, link in links.items() if place > 2)
-        assert {"socket": 3, "anon_inode:[eventfd]": 1, "anon_inode:[pidfd]": 1} == others
+        assert {"socket": 5, "anon_inode:[eventfd]": 1, "anon_inode:[pidfd]": 1} == others
 
 
 def kind(link: str) -> str:

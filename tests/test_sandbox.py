@@ -400,6 +400,7 @@ def spawned(provider: Path, directory: Path, profile: bytes) -> Iterator[str]:
     finally:
         os.close(found.pidfd)
         os.close(found.stderr)
+        found.trace.close()
 
 
 # ---- off ----

@@ -168,6 +168,7 @@ def waiting(config: str, directory: Path) -> Iterator[Spawned]:
         spawned.door.close()
         os.close(spawned.pidfd)
         os.close(spawned.stderr)
+        spawned.trace.close()
 
 
 def exit_code(spawned: Spawned) -> int:

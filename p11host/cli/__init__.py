@@ -44,6 +44,7 @@ COMMANDS = {
     "sign": "p11host.cli.sign:sign",
     "status": "p11host.cli.status:status",
     "top": "p11host.cli.top:top",
+    "trace": "p11host.cli.trace:trace",
     "verify": "p11host.cli.sign:verify",
 }
 
