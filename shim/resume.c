@@ -28,6 +28,17 @@ static bool can_be_found(const struct traits *traits, bool too_long)
     return traits->class != CK_UNAVAILABLE_INFORMATION && (is_known(traits->unique_len) || (named && !too_long));
 }
 
+/* With CKR_OK alone has it been checked that what the provider claims fits into our room. */
+static CK_ULONG believed(const CK_ATTRIBUTE *attribute, CK_ULONG room)
+{
+    return attribute->ulValueLen <= room ? attribute->ulValueLen : CK_UNAVAILABLE_INFORMATION;
+}
+
+static bool is_longer(const CK_ATTRIBUTE *attribute, CK_ULONG room)
+{
+    return attribute->ulValueLen != CK_UNAVAILABLE_INFORMATION && attribute->ulValueLen > room;
+}
+
 static bool has_answered(CK_RV rv)
 {
     return rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_BUFFER_TOO_SMALL;
@@ -49,12 +60,13 @@ static bool look_at(const struct call *call, struct object *object)
         return false;
     if (template[1].ulValueLen != sizeof t->class)
         t->class = CK_UNAVAILABLE_INFORMATION;
-    t->id_len = template[2].ulValueLen;
-    t->label_len = template[3].ulValueLen;
+    bool too_long = rv == CKR_BUFFER_TOO_SMALL || is_longer(&template[2], sizeof t->id) || is_longer(&template[3], sizeof t->label);
+    t->id_len = believed(&template[2], sizeof t->id);
+    t->label_len = believed(&template[3], sizeof t->label);
     if (template[4].ulValueLen != sizeof t->key_type)
         t->key_type = CK_UNAVAILABLE_INFORMATION;
-    t->unique_len = template[5].ulValueLen;
-    object->findable = template[0].ulValueLen == sizeof token && token && can_be_found(t, rv == CKR_BUFFER_TOO_SMALL);
+    t->unique_len = believed(&template[5], sizeof t->unique);
+    object->findable = template[0].ulValueLen == sizeof token && token && can_be_found(t, too_long);
     return true;
 }
 

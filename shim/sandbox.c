@@ -194,7 +194,7 @@ static bool send_listener(int listener, int learn)
     struct iovec byte = {"", 1};
     struct msghdr message = {.msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     memcpy(CMSG_DATA(&control.head), &listener, sizeof listener);
-    bool sent = sendmsg(learn, &message, 0) == 1;
+    bool sent = sendmsg(learn, &message, MSG_NOSIGNAL) == 1;
     close(listener);
     return sent;
 }

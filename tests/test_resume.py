@@ -1,5 +1,6 @@
 """`resume = true`: an application whose helper died goes on with the next one, as docs/resume.md says."""
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pkcs11
 import pytest
 from application import Shim, helpers
 from brokers import module
+from cryptoki import ULONG
 from life import Host, Hosting, has_ended, hosted
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
@@ -77,9 +79,9 @@ def private_key(session: Any) -> Any:
     return session.get_key(object_class=ObjectClass.PRIVATE_KEY, label="web")
 
 
-def end_helper() -> None:
+def end_helper(name: str = "soft") -> None:
     """Kill our helper and wait until it is gone."""
-    pid = helpers()["soft"]
+    pid = helpers()[name]
     os.kill(pid, signal.SIGKILL)
     assert has_ended(pid)
 
@@ -224,6 +226,22 @@ def ask_for_login() -> list[Any]:
         slot = channel.call("C_GetSlotList", [True, [True, 64]])[1][1][0]
         opened_session = channel.call("C_OpenSession", [slot, 4, True])[1]
         return [refused, channel.call("login", [opened_session])[0]]
+
+
+def test_lengths_that_are_claimed(hosting: Hosting, odd: Path) -> None:
+    """A length that a provider claims is not believed: an object of more than is remembered is gone."""
+    host = hosting(module("odd", odd, resume=True, env={"ODD_LENGTH": str(1 << 20)}))
+    assert ["CKR_OK", "CKR_OBJECT_HANDLE_INVALID"] == host.play(use_long_object)
+
+
+def use_long_object() -> list[str]:
+    """Use an object before and after our helper died."""
+    shim = Shim()
+    session = shim.begin()
+    created = shim.create_object(session)
+    before = shim.rv("C_GetObjectSize", session, created, ctypes.byref(ULONG()))
+    end_helper("odd")
+    return [before, shim.rv("C_GetObjectSize", session, created, ctypes.byref(ULONG()))]
 
 
 # ---- providers that need a restart and do not die ----

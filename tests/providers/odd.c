@@ -9,6 +9,7 @@
  *                          passed (20000); its bytes say how many there were at most
  *     ODD_WAITS=FIFO       C_Initialize waits until somebody opens that for writing
  *     ODD_FORKS=1          C_Initialize leaves a child behind, which stays
+ *     ODD_LENGTH=N         every attribute but class and CKA_TOKEN has so many bytes, which it says of any buffer
  *     ODD_CLOSING=MS       C_CloseSession takes so long; C_Finalize meanwhile aborts
  *
  * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
@@ -313,6 +314,19 @@ static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG
     return CKR_OK;
 }
 
+/* The values that fit are given, of the others only the length is: as CKR_BUFFER_TOO_SMALL allows. */
+static CK_RV get_attribute_value(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    (void)session, (void)object;
+    for (CK_ULONG i = 0; i < count; i++) {
+        CK_ULONG small = template[i].type == CKA_TOKEN ? 1 : template[i].type == CKA_CLASS ? sizeof(CK_ULONG) : 0;
+        if (small && template[i].pValue && template[i].ulValueLen >= small)
+            memset(template[i].pValue, CK_TRUE, small);
+        template[i].ulValueLen = small ? small : setting("ODD_LENGTH", 0);
+    }
+    return CKR_BUFFER_TOO_SMALL;
+}
+
 static void fill_operations(CK_FUNCTION_LIST *list)
 {
     list->C_DigestInit = digest_init;
@@ -338,6 +352,8 @@ static void fill(CK_FUNCTION_LIST *list)
     list->C_Login = login;
     list->C_CreateObject = create_object;
     list->C_GetObjectSize = get_object_size;
+    if (setting("ODD_LENGTH", 0))
+        list->C_GetAttributeValue = get_attribute_value;
     fill_operations(list);
 }
 
