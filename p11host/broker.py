@@ -1,17 +1,14 @@
-"""The broker: accepts doors, serves the channels opened through them, starts helpers and sees them end.
+"""The broker: what those who have connected ask for, helpers started for them and seen to end.
 
 Knows who owns what: a task group owns the doors, each door's owns its channels, another owns the helpers.
-Must not see a Cryptoki call.
+Must not know sockets of callers, nor see a Cryptoki call.
 """
 
 import asyncio
-import errno
-import itertools
 import os
 import resource
-import socket
-from collections.abc import Coroutine, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,36 +16,30 @@ from pathlib import Path
 from p11host import log, narrow_helper_path
 from p11host.applications import Application, Applications, Caller, Quota
 from p11host.census import Counted
-from p11host.channel import Channel
 from p11host.circuit import Circuits, State
-from p11host.client import ULONG, peer_credentials
 from p11host.config import Config, Module
-from p11host.control import Control
+from p11host.contained import contained
 from p11host.counts import Counts
 from p11host.custody import Custody
-from p11host.door import Door, Hung, Opened
+from p11host.door import Hung
+from p11host.doors import Doors
 from p11host.errors import P11HostError
 from p11host.helper import Spawned, spawn, watch
-from p11host.limits import deadlines, limits
+from p11host.limits import deadlines
 from p11host.listen import Listener
 from p11host.lives import Lives
 from p11host.obituary import Obituary
 from p11host.pins import Pins
 from p11host.provider import NARROW, CheckedProviders, stamp
-from p11host.readiness import readable
 from p11host.reload import Configuration
 from p11host.sandbox.confine import Confinement, Learner
 from p11host.spares import Spare, Spares, Stamp
 from p11host.tracers import Tracer, Tracers
-from p11host.wire import PROTOCOL, Fault, Hello, Notification, RemoteError, Request, Response, short_text
 
-#: Descriptors that a door, a channel and a helper cost the broker.
-DOOR_COST, CHANNEL_COST, HELPER_COST = 1, 1, 5
-#: Seconds to wait with the next accept when descriptors or memory ran out.
-ACCEPT_PAUSE = 0.1
+#: Descriptors that a helper costs the broker.
+HELPER_COST = 5
 #: Seconds after a start until the next helper is made ready.
 SPARE_DELAY = 0.0
-ACCEPT_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +77,7 @@ class Broker:
         granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._quota = Quota(granted // 4 if settings.everybody else granted * 3 // 4)
         self._refusals: dict[str, str] = {}
-        self._numbers = itertools.count(1)
-        self._open_doors = 0
+        self._doors = Doors(self, listener, self._quota, everybody=settings.everybody)
         self._busy, self._empty = asyncio.Event(), asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._helpers = asyncio.TaskGroup()
@@ -157,6 +147,15 @@ class Broker:
         log.info("module.restarted", module=module.name, helpers=count, by=caller.pid, uid=caller.uid)
         return count
 
+    def hung(self, door: int, report: Hung) -> None:
+        """End a helper that one of its processes says is of no use."""
+        self._lives.hung(door, report)
+
+    def forget(self, door: int) -> None:
+        """Forget the applications behind a door that has been closed."""
+        self._lives.forget(door)
+        self._custody.forget(door)
+
     async def start(self, caller: Caller, module: Module, *, patient: bool, resume: bool = False) -> Spawned:
         """Start a helper of `module` for `caller`, whose its door then is, or raise P11HostError.
 
@@ -174,7 +173,7 @@ class Broker:
         self._refusals.pop(module.name, None)
         self._lives.assign(caller, spawned)
         self._tracers.started(spawned)
-        self._note()
+        self.note()
         self._helpers.create_task(contained("spare", self._prepare(module)))
         return spawned
 
@@ -268,16 +267,16 @@ class Broker:
 
     async def _serve(self) -> None:
         async with self._helpers, asyncio.TaskGroup() as doors:
-            self._note()
+            self.note()
             doors.create_task(contained("providers", self._check_providers()))
-            accepting = doors.create_task(self._accept(doors))
+            accepting = doors.create_task(self._doors.accept(doors))
             await self._idle()
             # Whoever connected before the name went away is still served; nobody new can come.
             self._listener.unlink()
             accepting.cancel()
-            self._accept_ready(doors)
+            self._doors.accept_ready(doors)
             self._spares.clear()
-            log.info("broker.idle", doors=self._open_doors)
+            log.info("broker.idle", doors=len(self._doors))
 
     async def _idle(self) -> None:
         """Return after the configured time without applications; never where that does not end us."""
@@ -292,110 +291,11 @@ class Broker:
                 return
             grace = 0
 
-    def _note(self) -> None:
+    def note(self) -> None:
         """Wake whoever waits for applications to come or to have gone."""
-        busy = bool(self._open_doors or self._applications)
+        busy = bool(self._doors or self._applications)
         (self._busy if busy else self._empty).set()
         (self._empty if busy else self._busy).clear()
-
-    async def _accept(self, doors: asyncio.TaskGroup) -> None:
-        while True:
-            await readable(self._listener.socket.fileno())
-            if not self._accept_ready(doors):
-                await asyncio.sleep(ACCEPT_PAUSE)
-
-    def _accept_ready(self, doors: asyncio.TaskGroup) -> bool:
-        """Accept who waits; False if descriptors or memory ran out."""
-        try:
-            while True:
-                self._admit(self._listener.socket.accept()[0], doors)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            log.warning("broker.accept.failed", error=error)
-            return error.errno not in ACCEPT_ERRNOS
-
-    def _admit(self, sock: socket.socket, doors: asyncio.TaskGroup) -> None:
-        """Give a connection its task, if its user may have one."""
-        pid, uid, _ = peer_credentials(sock)
-        allowed = self._settings.everybody or uid in (0, os.geteuid())
-        if not allowed or not self._quota.take(uid, DOOR_COST):
-            log.warning(
-                "door.refused", pid=pid, uid=uid, reason="share is used up" if allowed else "another user"
-            )
-            sock.close()
-            return
-        self._open_doors += 1
-        self._note()
-        doors.create_task(self._own_door(Door(sock), uid))
-
-    async def _own_door(self, door: Door, uid: int) -> None:
-        try:
-            await contained("door", self._serve_door(door, uid))
-        finally:
-            door.close()
-            self._quota.give(uid, DOOR_COST)
-            self._open_doors -= 1
-            self._note()
-
-    async def _serve_door(self, door: Door, uid: int) -> None:
-        """Serve every channel opened through a door; the door is done when the last of them is."""
-        number = next(self._numbers)
-        try:
-            async with asyncio.TaskGroup() as channels:
-                await self._serve_opened(door, uid, number, channels)
-        finally:
-            self._lives.forget(number)
-            self._custody.forget(number)
-
-    async def _serve_opened(self, door: Door, uid: int, number: int, channels: asyncio.TaskGroup) -> None:
-        """Give each channel its task, until no more can come."""
-        dropped, room = 0, asyncio.Semaphore(limits().channels)
-        while True:
-            try:
-                opened = await door.receive()
-            except RemoteError as error:
-                dropped += 1
-                _log_dropped(number, uid, dropped, error)
-                continue
-            if opened is None:
-                return
-            if isinstance(opened, Hung):
-                self._lives.hung(number, opened)
-                continue
-            program = opened.hello.program or ""
-            caller = Caller(number, opened.pid, uid, program, next(self._numbers), door.groups)
-            if room.locked() or not self._quota.take(uid, CHANNEL_COST):
-                opened.socket.close()
-                dropped += 1
-                _log_dropped(number, uid, dropped, RemoteError("limit", "too many channels"))
-                continue
-            await room.acquire()
-            channels.create_task(self._own_channel(opened, caller, room))
-
-    async def _own_channel(self, opened: Opened, caller: Caller, room: asyncio.Semaphore) -> None:
-        channel = Channel(opened.socket)
-        try:
-            await contained("channel", self._serve_channel(channel, opened.hello, caller))
-        finally:
-            channel.close()
-            room.release()
-            self._quota.give(caller.uid, CHANNEL_COST)
-
-    async def _serve_channel(self, channel: Channel, hello: Hello, caller: Caller) -> None:
-        """Answer one request after the other until the peer has no more, or sends what is none."""
-        control = Control(self, caller)
-        try:
-            await _greet(channel, hello)
-            while (message := await channel.receive()) is not None:
-                # A notification wants no answer, and none that a broker knows asks for anything.
-                if not isinstance(message, Notification):
-                    await _answer(channel, control, message)
-        except RemoteError as error:
-            log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
-            await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
-        finally:
-            control.close()
 
     def _ended(self, spawned: Spawned, obituary: Obituary) -> None:
         """Draw the conclusions from a helper's end."""
@@ -411,44 +311,7 @@ class Broker:
             self._tracers.ended(spawned)
             if caller := self._lives.remove(spawned):
                 self._quota.give(caller.uid, HELPER_COST)
-                self._note()
-
-
-async def contained(owner: str, work: Coroutine[None, None, None]) -> None:
-    """Await `work`; what goes wrong in it ends it and nothing else."""
-    try:
-        await work
-    except (OSError, TimeoutError) as error:
-        log.debug(f"{owner}.ended", error=repr(error))
-    # A fault of ours in one peer's work must not end the service of the others.
-    except Exception as error:  # noqa: BLE001
-        log.error(f"{owner}.fault", error=repr(error))
-
-
-async def _greet(channel: Channel, hello: Hello) -> None:
-    """Say hello back, with an error if the caller speaks another protocol."""
-    mine = Hello(PROTOCOL, ULONG, tables=0, pid=os.getpid())
-    if hello.protocol == PROTOCOL:
-        await channel.send(mine.message())
-        return
-    error = f"the broker speaks protocol {PROTOCOL}, the caller {hello.protocol}"
-    await channel.send(Hello(PROTOCOL, ULONG, tables=0, pid=os.getpid(), error=error).message())
-    raise ConnectionAbortedError(error)
-
-
-async def _answer(channel: Channel, control: Control, request: Request | Response) -> None:
-    if isinstance(request, Response):
-        raise RemoteError("malformed", "an answer to no question")
-    with ExitStack() as doors:
-        answer = await control.answer(request)
-        doors.callback(answer.close)
-        await channel.send(answer.response, [door.fileno() for door in answer.doors])
-
-
-def _log_dropped(door: int, uid: int, count: int, error: RemoteError) -> None:
-    """Log the first drop, the second, the fourth, the eighth: a flood of them must not flood the log."""
-    if count & (count - 1) == 0:
-        log.warning("door.dropped", door=door, uid=uid, count=count, error=error)
+                self.note()
 
 
 def raise_descriptor_limit() -> tuple[int, int]:
