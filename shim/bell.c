@@ -124,18 +124,33 @@ static bool pass(struct bell_side *side, uint32_t from, uint32_t to)
     return atomic_compare_exchange_strong(&side->state, &from, to);
 }
 
-/* Both ends map the file, so the futex is one of two processes. */
-static void doze(struct bell_side *side)
+static bool is_dozing(uint32_t state)
 {
-    struct timespec most = {.tv_nsec = DOZE_MS * 1000000L};
-    syscall(SYS_futex, &side->state, FUTEX_WAIT, TRAY_DOZED_AT, &most, NULL, 0);
+    return state == TRAY_DOZED_AT || state == TRAY_DOZED_AT_TOO;
+}
+
+/*
+ * Both ends map the file, so the futex is one of two processes. A sleeper may see that it is to wake before it sleeps, and be asleep anew
+ * when the other end comes to wake it: so the one doze and the next are told apart, and nobody is woken in vain.
+ */
+static void doze(struct bell_side *side, uint32_t state)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += DOZE_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    syscall(SYS_futex, &side->state, FUTEX_WAIT_BITSET, state, &until, NULL, 1U << state);
 }
 
 static bool rouse(struct bell_side *side, uint32_t to)
 {
-    if (!pass(side, TRAY_DOZED_AT, to))
+    uint32_t state = state_of(side);
+    if (!is_dozing(state) || !pass(side, state, to))
         return false;
-    syscall(SYS_futex, &side->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, &side->state, FUTEX_WAKE_BITSET, 1, NULL, NULL, 1U << state);
     return true;
 }
 
@@ -149,7 +164,7 @@ int bell_lay(struct bell *bell, const struct iovec *spans, size_t n_spans, size_
     struct bell_side *side = bell->theirs;
     uint32_t state = bell->page ? state_of(side) : TRAY_SHUT;
     bell->by_the_tray = state != TRAY_SHUT;
-    if (total > BELL_TRAY || (state != TRAY_OPEN && state != TRAY_DOZED_AT))
+    if (total > BELL_TRAY || (state != TRAY_OPEN && !is_dozing(state)))
         return 0;
     uint8_t *at = side->tray;
     for (size_t i = 0; i < n_spans; at += spans[i++].iov_len)
@@ -266,10 +281,11 @@ static bool look_if_it_pays(struct bell *bell, uint64_t asked)
 /* Whoever sends sets the number first and then looks for a sleeper, so that one of the two sees the other. */
 static void doze_a_while(struct bell *bell)
 {
-    if (!pass(bell->ours, TRAY_OPEN, TRAY_DOZED_AT) || has_rung(bell))
+    uint32_t state = bell->dozes++ % 2 ? TRAY_DOZED_AT_TOO : TRAY_DOZED_AT;
+    if (!pass(bell->ours, TRAY_OPEN, state) || has_rung(bell))
         return;
     bell_sleep(bell);
-    doze(bell->ours);
+    doze(bell->ours, state);
     bell_wake(bell);
 }
 

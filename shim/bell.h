@@ -24,7 +24,7 @@
 enum { BELL_PAGE = 4096, BELL_TRAY = 1920 };
 
 /* Shut while its owner is asleep in recv(); open while it will look there before it goes to sleep, or just does. */
-enum tray_state { TRAY_SHUT, TRAY_OPEN, TRAY_LAID, TRAY_DOZED_AT };
+enum tray_state { TRAY_SHUT, TRAY_OPEN, TRAY_LAID, TRAY_DOZED_AT, TRAY_DOZED_AT_TOO };
 
 /* One half of the page: what one end writes for the other. */
 struct bell_side {
@@ -52,6 +52,7 @@ struct bell {
     bool leaves;               /* a thread asleep in recv() is not at it */
     bool by_the_tray;          /* the peer was awake or dozed when the last message was to be laid */
     uint32_t received, sent;
+    uint32_t dozes;
     uint32_t misses; /* how often in a row looking was in vain */
     uint32_t rest;   /* how many messages not to look for */
     struct shelf shelf;

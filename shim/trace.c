@@ -32,6 +32,14 @@ static int descriptor_in(struct msghdr *message)
     return fd;
 }
 
+/* `[0]`: calls that begin from now on are told. */
+static void begin_watch(uint32_t watcher)
+{
+    static const uint8_t begun[] = {0x91, 0x00};
+    atomic_store(&trace_watcher, watcher);
+    send(out, begun, sizeof begun, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 bool trace_hear(int control)
 {
     static uint32_t came;
@@ -49,7 +57,7 @@ bool trace_hear(int control)
     atomic_store(&dropped, 0);
     came = came == UINT32_MAX ? 1 : came + 1;
     if (taken)
-        atomic_store(&trace_watcher, came);
+        begin_watch(came);
     return true;
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 import tomlkit
+from brokers import PATIENCE
 from reach import Reach, reached
 from test_watching import application
 
@@ -20,7 +21,7 @@ from p11host.cli.trace import Printer, Source
 from p11host.client import Channel, Door
 from p11host.tables import tables
 from p11host.throwaway import Token
-from p11host.trace import Calls, read
+from p11host.trace import LONGEST, Calls, read
 from p11host.wire import RefusedError
 
 COMMAND = [sys.executable, "-P", "-m", "p11host"]
@@ -49,16 +50,27 @@ def through(token: Token) -> Iterator[Reach]:
 
 @contextmanager
 def tracing(reach: Reach, pid: int) -> Iterator[tuple[Channel, Any]]:
-    """Open a channel that watches a process: the channel, and the sockets that came with the first answer."""
+    """Open a channel that watches a process: the channel, and the sockets that came with the first answer.
+
+    Whatever the process does from then on is told.
+    """
     with Door.of_broker(Path(reach.env["P11HOST_SOCKET"])) as door, door.open() as channel:
         answer, descriptors = channel.call_with_descriptors("trace", [{"pid": pid}])
         sockets = [socket.socket(fileno=each) for each in descriptors]
         try:
             assert len(sockets) == len(answer["helpers"])
+            for each in sockets:
+                await_begin(each)
             yield channel, sockets
         finally:
             for each in sockets:
                 each.close()
+
+
+def await_begin(ours: socket.socket) -> None:
+    """Return once a helper has said that it tells its calls from now on."""
+    ours.settimeout(PATIENCE)
+    assert [0] == msgpack.unpackb(ours.recv(LONGEST))
 
 
 def told(ours: socket.socket) -> list[Any]:
@@ -66,7 +78,7 @@ def told(ours: socket.socket) -> list[Any]:
     ours.settimeout(0)
     messages = []
     with suppress(BlockingIOError):
-        while data := ours.recv(1 << 16):
+        while data := ours.recv(LONGEST):
             messages.append(read(data))
     return messages
 
@@ -163,6 +175,7 @@ def message(*fields: Any) -> Any:
 @pytest.mark.parametrize(
     "data",
     [
+        msgpack.packb([0]),
         b"",
         b"\xc1",
         b"\x96",

@@ -114,6 +114,11 @@ static void a_bell_that_lies_costs_time_only(void)
     converse_with_bells(lie);
 }
 
+static bool is_doze(uint32_t state)
+{
+    return state == TRAY_DOZED_AT || state == TRAY_DOZED_AT_TOO;
+}
+
 /* What the far end would see: at the tray and at the socket. */
 static void expect_way(size_t len, uint32_t state, bool on_tray)
 {
@@ -123,7 +128,7 @@ static void expect_way(size_t len, uint32_t state, bool on_tray)
     atomic_store(&side->state, state);
     write_bin(&near_end->out, big, len);
     expect_number(0, channel_send(near_end));
-    uint32_t after = state == TRAY_DOZED_AT ? TRAY_OPEN : state;
+    uint32_t after = is_doze(state) ? TRAY_OPEN : state;
     expect_number(on_tray ? TRAY_LAID : after, atomic_load(&side->state));
     ssize_t sent = recv(far_end->from, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
     expect_number(on_tray ? -1 : 1, sent);
@@ -170,6 +175,8 @@ static void a_tray_is_used_unless_its_owner_is_asleep_elsewhere(void)
     expect_way_anew(BELL_TRAY - 2, TRAY_OPEN, false);
     expect_way_anew(10, TRAY_DOZED_AT, true);
     expect_way_anew(BELL_TRAY, TRAY_DOZED_AT, false);
+    expect_way_anew(10, TRAY_DOZED_AT_TOO, true);
+    expect_way_anew(BELL_TRAY, TRAY_DOZED_AT_TOO, false);
     expect_way_anew(10, TRAY_SHUT, false);
     expect_way_anew(10, TRAY_LAID, false); /* nobody took the last one */
     expect_way_anew(10, 17, false);
@@ -203,7 +210,7 @@ static pthread_t begin_to_listen(void)
 static bool is_asleep(void)
 {
     uint32_t state = atomic_load(&near_end->bell.theirs->state);
-    return state == TRAY_DOZED_AT || state == TRAY_SHUT;
+    return is_doze(state) || state == TRAY_SHUT;
 }
 
 /* Some before it dozes, some while it does, some sent faster than they are heard. */
