@@ -1,35 +1,35 @@
 /*
  * p11host-helper: holds one provider for one application.
  *
- * Started by the broker with nothing but its door. Takes channels from the door, gives each a thread, and ends when
- * every process that opened one has gone; one that is shared, when nobody has its door any more. It never unloads the provider and never returns from main.
+ * Started by the broker with nothing but its door. Takes channels from the door, has each served, and ends when every process that
+ * opened one has gone; one that is shared, when nobody has its door any more. It never unloads the provider and never returns from main.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "door.h"
+#include "owners.h"
 #include "pin.h"
 #include "provider.h"
 #include "rows.h"
 #include "sandbox.h"
 #include "serve.h"
+#include "served.h"
 #include "share.h"
 #include "slate.h"
+#include "thread.h"
 #include "trace.h"
 
 enum {
@@ -40,10 +40,7 @@ enum {
     LOAD_SECONDS = DEADLINE_LONG / 1000,
     LAST_CALL_MS = 100,
     LAST_CALLS = 20,
-    MOST_CHANNELS = sizeof(void *) == 8 ? LIMIT_CHANNELS : LIMIT_NARROW_CHANNELS,
-    NARROW_STACK = 2 << 20, /* where addresses are scarce */
-    OWNERS = MOST_CHANNELS, /* processes that opened a channel and are watched */
-    DOOR = 0,     /* places in the poll set */
+    DOOR = 0, /* places in the poll set */
     BELL = 1,
     TRACE = 2, /* after the door: who watches comes before the first channel */
     FIRST_OWNER = 3,
@@ -62,14 +59,10 @@ static struct {
 } helper = {.door = -1, .rows = -1, .profile = -1, .learn = -1, .trace = -1};
 
 static struct share share; /* of the processes that use it, where there may be several */
-
 static _Atomic bool ready; /* to serve */
-static _Atomic unsigned channels;
-static _Atomic unsigned burials; /* threads that close what processes that have ended had open */
 static int bell = -1; /* rung when a channel ends */
-
-static struct channel *open_channels[LIMIT_CHANNELS];
-static pthread_mutex_t open_channels_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool had_channel;
+static struct pollfd watched[FIRST_OWNER + OWNERS];
 
 /* ---- before anything hostile is in here ---- */
 
@@ -189,7 +182,8 @@ static void prepare_trace(void)
 static void prepare_door(void)
 {
     int on = 1;
-    bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bell = served_init(&helper.provider);
+    owners_init(&helper.provider, &watched[FIRST_OWNER]);
     fcntl(helper.door, F_SETFD, FD_CLOEXEC); /* a program that the provider runs is no helper, and must not seem to live as one */
     if (bell < 0 || setsockopt(helper.door, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) {
         perror("p11host-helper: the door is no socket");
@@ -215,7 +209,7 @@ static bool die_in(time_t seconds)
 
 static bool is_busy(void)
 {
-    return atomic_load(&channels) || atomic_load(&burials);
+    return served_count() || owners_are_busy();
 }
 
 /* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
@@ -228,194 +222,6 @@ static _Noreturn void leave(void)
     if (idle && helper.provider.list.C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.list.C_Finalize(NULL);
     _exit(0);
-}
-
-/* ---- owners: the processes that opened channels ---- */
-
-enum { STRANGER = UINT32_MAX }; /* all that cannot be watched: nobody knows when they end */
-
-static uint32_t last_owner;
-
-/* What may still call for an owner: its life and its channels, which may outlast it by a call. */
-static void release_owner(uint32_t owner)
-{
-    if (owner != STRANGER && share_release(&share, owner))
-        share_bury(&helper.provider, owner);
-}
-
-static bool start_thread(void *(*run)(void *), void *argument)
-{
-    pthread_t thread;
-    pthread_attr_t detached;
-    pthread_attr_init(&detached);
-    if (sizeof(void *) < 8)
-        pthread_attr_setstacksize(&detached, NARROW_STACK);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    bool started = pthread_create(&thread, &detached, run, argument) == 0;
-    pthread_attr_destroy(&detached);
-    return started;
-}
-
-static void *run_release(void *argument)
-{
-    release_owner((uint32_t)(uintptr_t)argument);
-    atomic_fetch_sub(&burials, 1);
-    return NULL;
-}
-
-/* In a thread of its own: it may make calls to the provider. */
-static void start_release(uint32_t owner)
-{
-    atomic_fetch_add(&burials, 1);
-    if (!start_thread(run_release, (void *)(uintptr_t)owner))
-        atomic_fetch_sub(&burials, 1);
-}
-
-/* ---- channels ---- */
-
-static bool say_hello(struct channel *channel)
-{
-    struct hello hello = hello_ours();
-    hello.pid = (uint64_t)getpid();
-    hello.cryptoki[0] = helper.provider.version.major;
-    hello.cryptoki[1] = helper.provider.version.minor;
-    hello.rv = helper.rv;
-    hello.bell = channel->bell.page != NULL;
-    hello.serial = helper.provider.serialize;
-    strncpy(hello.module, helper.module, LIMIT_NAME);
-    memcpy(hello.error, helper.error, sizeof hello.error);
-    write_hello(&channel->out, &hello);
-    return channel_send(channel) == 0 && helper.rv == CKR_OK;
-}
-
-/* In the list, `old` becomes `new`: NULL is a free place. */
-static void exchange_channel(const struct channel *old, struct channel *new)
-{
-    pthread_mutex_lock(&open_channels_lock);
-    for (unsigned i = 0; i < LIMIT_CHANNELS; i++)
-        if (open_channels[i] == old) {
-            open_channels[i] = new;
-            if (new)
-                new->mark = &slate->marks[i], new->tallies = slate->tallies[i];
-            break;
-        }
-    pthread_mutex_unlock(&open_channels_lock);
-}
-
-static bool is_hung_up(const struct channel *channel)
-{
-    struct pollfd p = {.fd = channel->from, .events = POLLRDHUP};
-    return poll(&p, 1, 0) > 0;
-}
-
-/* Threads that a provider does not let go of serve nobody. */
-static bool all_hung_up(void)
-{
-    bool all = true;
-    pthread_mutex_lock(&open_channels_lock);
-    for (unsigned i = 0; all && i < LIMIT_CHANNELS; i++)
-        all = !open_channels[i] || is_hung_up(open_channels[i]);
-    pthread_mutex_unlock(&open_channels_lock);
-    return all;
-}
-
-static void channel_ended(struct channel *channel)
-{
-    uint64_t one = 1;
-    uint32_t owner = channel->opener;
-    exchange_channel(channel, NULL);
-    channel_free(channel);
-    release_owner(owner);
-    atomic_fetch_sub(&channels, 1);
-    if (write(bell, &one, sizeof one) < 0)
-        return; /* rung already */
-}
-
-static void *run_channel(void *argument)
-{
-    struct channel *channel = argument;
-    if (say_hello(channel))
-        serve(channel, &helper.provider);
-    channel_ended(channel);
-    return NULL;
-}
-
-static void start_channel(struct channel *channel, uint32_t owner)
-{
-    channel->opener = owner;
-    if (owner != STRANGER)
-        share_hold(&share, owner);
-    atomic_fetch_add(&channels, 1);
-    exchange_channel(NULL, channel);
-    channel_set_ticks(channel, 0, DEADLINE_SHORT);
-    if (!start_thread(run_channel, channel))
-        channel_ended(channel);
-}
-
-static void turn_away(struct channel *channel, const char *why)
-{
-    struct hello hello = hello_ours();
-    hello.pid = (uint64_t)getpid();
-    strncpy(hello.error, why, sizeof hello.error - 1);
-    channel_set_ticks(channel, 0, DEADLINE_SHORT);
-    channel_set_deadline(channel, DEADLINE_SHORT);
-    write_hello(&channel->out, &hello);
-    channel_send(channel);
-    channel_free(channel);
-}
-
-/* ---- who is watched ---- */
-
-static struct pollfd watched[FIRST_OWNER + OWNERS];
-static struct {
-    pid_t pid;
-    uint32_t number;
-} owners[OWNERS];
-static unsigned n_owners;
-static bool had_channel;
-static bool had_stranger; /* a process that cannot be watched opened a channel */
-
-static void call_roll(void)
-{
-    for (unsigned i = 0; i < n_owners; i++)
-        atomic_store(&slate->pids[i], (uint32_t)owners[i].pid);
-    atomic_store(&slate->served, n_owners);
-}
-
-/* The owner's number. */
-static uint32_t watch_owner(pid_t pid)
-{
-    for (unsigned i = 0; i < n_owners; i++)
-        if (owners[i].pid == pid)
-            return owners[i].number;
-    int fd = pid > 0 && n_owners < OWNERS ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd < 0) {
-        had_stranger = true; /* of another pid namespace, or gone already: the door and the channels will tell */
-        return STRANGER;
-    }
-    owners[n_owners].pid = pid;
-    owners[n_owners].number = ++last_owner;
-    watched[FIRST_OWNER + n_owners++] = (struct pollfd){.fd = fd, .events = POLLIN};
-    share_hold(&share, last_owner);
-    call_roll();
-    return last_owner;
-}
-
-static void forget_dead_owners(void)
-{
-    for (unsigned i = 0; i < n_owners;) {
-        if (!watched[FIRST_OWNER + i].revents) {
-            i++;
-            continue;
-        }
-        close(watched[FIRST_OWNER + i].fd);
-        if (helper.provider.share)
-            start_release(owners[i].number);
-        n_owners--;
-        owners[i] = owners[n_owners];
-        watched[FIRST_OWNER + i] = watched[FIRST_OWNER + n_owners];
-        call_roll();
-    }
 }
 
 /* ---- the door ---- */
@@ -431,20 +237,20 @@ static void take_channel(void)
     if (!channel)
         return;
     had_channel = true;
-    uint32_t owner = watch_owner(pid);
+    uint32_t owner = owners_watch(pid);
     channel->theirs = hello_width(&hello);
     if (!hello_fits(&hello))
-        turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of 4 or 8 bytes only");
-    else if (atomic_load(&channels) >= MOST_CHANNELS)
-        turn_away(channel, "too many channels");
+        served_turn_away(channel, "this helper speaks version 1 of the protocol with a CK_ULONG of 4 or 8 bytes only");
+    else if (served_is_full())
+        served_turn_away(channel, "too many channels");
     else
-        start_channel(channel, owner);
+        served_start(channel, owner);
 }
 
 static bool is_deserted(void)
 {
-    bool owners_gone = !helper.provider.share && had_channel && !had_stranger && n_owners == 0;
-    bool channels_gone = watched[DOOR].fd < 0 && all_hung_up();
+    bool owners_gone = !helper.provider.share && had_channel && !owners_had_stranger() && owners_count() == 0;
+    bool channels_gone = watched[DOOR].fd < 0 && served_all_hung_up();
     return owners_gone || channels_gone;
 }
 
@@ -463,7 +269,7 @@ static void receive_channels(void)
     watched[TRACE] = (struct pollfd){.fd = helper.trace > helper.door ? helper.trace : -1, .events = POLLIN};
     while (!is_deserted()) {
         uint64_t rung;
-        int n = poll(watched, FIRST_OWNER + n_owners, patience());
+        int n = poll(watched, FIRST_OWNER + owners_count(), patience());
         if (n == 0 && !had_channel)
             return; /* nobody came */
         if (n <= 0)
@@ -477,7 +283,7 @@ static void receive_channels(void)
         if (watched[DOOR].revents)
             take_channel();
         else
-            forget_dead_owners();
+            owners_forget_dead();
     }
 }
 
@@ -512,13 +318,26 @@ static void wait_until_wanted(void)
         _exit(0);
 }
 
+static void make_hello(void)
+{
+    struct hello hello = hello_ours();
+    hello.pid = (uint64_t)getpid();
+    hello.cryptoki[0] = helper.provider.version.major;
+    hello.cryptoki[1] = helper.provider.version.minor;
+    hello.rv = helper.rv;
+    hello.serial = helper.provider.serialize;
+    strncpy(hello.module, helper.module, LIMIT_NAME);
+    memcpy(hello.error, helper.error, sizeof hello.error);
+    served_greet_with(&hello);
+}
+
 /* A spare one that cannot be used makes room for another try. */
 static void load(void)
 {
     struct provider *provider = &helper.provider;
     slate_note(SLATE_LOADING);
     die_in(LOAD_SECONDS);
-    start_thread(run_watch, NULL);
+    thread_start(run_watch, NULL);
     if (helper.rv == CKR_OK)
         helper.rv = provider_load(provider, helper.path, helper.error, sizeof helper.error);
     if (helper.spare && helper.rv != CKR_OK)
@@ -547,6 +366,7 @@ int main(int argc, char **argv)
     prepare_trace();
     serve_init();
     load();
+    make_hello();
     receive_channels();
     leave();
 }
