@@ -289,6 +289,7 @@ static const struct {
     {"start", "MODULE", 1, measure_start},
     {"hold", "MODULE", 1, hold},
     {"bare", "REQUEST RESPONSE COUNT", 3, measure_bare},
+    {"pairs", "THREADS NANOSECONDS MILLISECONDS", 3, measure_pairs},
     {"prefork", "MODULE LABEL PIN anew|inherit WORKERS", 5, measure_prefork},
     {"children", "MODULE LABEL PIN anew|inherit COUNT", 5, measure_children},
 };

@@ -24,6 +24,9 @@ CK_ULONG start(const char *path, CK_SLOT_ID slots[MAX_SLOTS]);
 CK_SLOT_ID start_token(const char *path, const char *label);
 void log_in(CK_SLOT_ID slot, char *pin);
 
+/* bench_pairs.c */
+void measure_pairs(char **argv);
+
 /* prefork.c */
 void measure_prefork(char **argv);
 void measure_children(char **argv);

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from p11host.bench import fork_report, memory, prefork, report, ways
-from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare
+from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare, measure_pairs
 from p11host.bench.report import BARE, DIRECT, OURS, PEER, UNCONFINED, Memory, Row
 from p11host.cli.options import json_option
 from p11host.throwaway import make_token
@@ -73,8 +73,13 @@ def run(plan: Plan, directory: Path, console: Console) -> tuple[list[Row], Memor
         steps = [(row, way) for _ in range(plan.rounds) for row in MEASURES for way in targets[row.provider]]
         with Progress(console=console, transient=True) as progress:
             for row, way in progress.track(steps, description="measuring"):
-                sample = _sample(row, targets[row.provider][way], way, plan.share)
-                samples[row.name].setdefault(way, []).append(sample)
+                found = samples[row.name]
+                sample = (
+                    _sample_bare(row, found[DIRECT][-1], plan.share)
+                    if way == BARE
+                    else _sample(row, targets[row.provider][way], way, plan.share)
+                )
+                found.setdefault(way, []).append(sample)
         ours = targets["sleepy"][OURS]
         private = memory.of_helper(TOOL, ours) if ours else Memory(None)
     return [Row(row, samples[row.name]) for row in MEASURES], private
@@ -104,9 +109,13 @@ def _providers(directory: Path) -> list[ways.Provider]:
     ]
 
 
+def _sample_bare(row: Measure, direct: Sample, share: float) -> Sample:
+    if row.turns and direct.value:
+        return measure_pairs(TOOL, row, direct.value, share)
+    return measure_bare(TOOL, row, share)
+
+
 def _sample(row: Measure, target: Target | None, way: str, share: float) -> Sample:
-    if way == BARE:
-        return measure_bare(TOOL, row, share)
     if way == UNCONFINED and row.name not in _CONFINEMENT_SHOWS:
         return Sample(None, why="—")
     return Sample(None, why="not installed") if target is None else measure(TOOL, row, target, share)

@@ -45,7 +45,8 @@ class Sample:
 class Measure:
     """A row of the benchmark: `short` in the table, `title` elsewhere.
 
-    `bare` are the bytes of its request and of its response on the wire, where it is one call.
+    `bare` are the bytes of its request and of its response on the wire, where it is one call. `turns` is how
+    many calls it takes to make what is counted, where that keeps a processor busy.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Measure:
     arguments: tuple[str, ...] = ()
     amount: int = 0
     bare: tuple[int, int] | None = None
+    turns: int = 0
 
     def speed(self, own: float, other: float) -> float:
         """Return how many times as fast as `other` `own` is."""
@@ -80,7 +82,8 @@ def _rate(name: str, title: str, provider: Provider, load: str, threads: int) ->
     """Return a row that counts the calls of several threads in half a second."""
     short = f"{name}, {threads} thread{'s' * (threads > 1)}"
     title = title + short.removeprefix(name)
-    return Measure(f"{load}-{threads}", short, title, provider, "calls/s", "rate", (load, str(threads)), 500)
+    name, arguments, turns = f"{load}-{threads}", (load, str(threads)), _TURNS.get(load, 0)
+    return Measure(name, short, title, provider, "calls/s", "rate", arguments, 500, turns=turns)
 
 
 _MEGA = bytes(_MEGABYTE)
@@ -88,6 +91,8 @@ _INFO = wire_bytes("C_GetSessionInfo", [1], [[1 << 30, 3, 6, 0]])
 _RANDOM = wire_bytes("C_GenerateRandom", [1, [True, 16]], [bytes(16)])
 _DIGEST = wire_bytes("C_Digest", [1, _MEGA, [True, 32]], [[32, bytes(32)]])
 _ENCRYPT = wire_bytes("C_Encrypt", [1, _MEGA, [True, _MEGABYTE + 16]], [[_MEGABYTE + 16, _MEGA + bytes(16)]])
+#: C_SignInit and C_Sign.
+_TURNS = {"sign": 2}
 _START = "dlopen + C_Initialize + C_GetSlotList"
 
 MEASURES = (
@@ -116,6 +121,18 @@ def measure_bare(tool: Path, row: Measure, share: float = 1.0) -> Sample:
     if row.bare is None:
         return Sample(None, why="")
     return _sample(run_tool(tool, ["bare", *map(str, row.bare), _amount(row, share)], {}), row.title)
+
+
+def measure_pairs(tool: Path, row: Measure, direct: float, share: float = 1.0) -> Sample:
+    """Count how often work like the row's, of which there are `direct` a second, is handed over and back.
+
+    To threads of another process, so many times as it takes calls: who leaves the process cannot do without.
+    """
+    threads = int(row.arguments[1])
+    processors = min(threads, len(os.sched_getaffinity(0)))
+    nanoseconds = round(1e9 * processors / direct / row.turns)
+    said = run_tool(tool, ["pairs", str(threads), str(nanoseconds), _amount(row, share)], {})
+    return Sample(said["rate"] / row.turns)
 
 
 def run_tool(tool: Path, command: Sequence[str], env: Mapping[str, str]) -> Mapping[str, Any]:

@@ -153,7 +153,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 def _results(rows: Iterable[Row], rounds: int) -> Table:
     shown = table(f"Medians of {rounds} interleaved rounds", "", *HEADS)
     shown.caption = (
-        "bare: as many bytes over a socketpair, there and back. "
+        "bare: as many bytes over a socketpair, there and back; of ECDSA, as much work handed over and back. "
         "The last two columns: how many times as fast p11host is."
     )
     for row in rows:
