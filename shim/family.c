@@ -121,7 +121,7 @@ static CK_RV use_session(struct call *call)
 {
     if (is(call, FN_C_CloseSession))
         return close_session(call);
-    return is(call, FN_C_Logout) ? log_out(call) : exchange(call);
+    return call->function->effect == EFFECT_LOGOUT ? log_out(call) : exchange(call);
 }
 
 CK_RV family_session(struct call *call)

@@ -188,16 +188,12 @@ bool resume_object(struct call *call, CK_ULONG client, CK_ULONG *ret_server)
 
 /* ---- what calls make of objects and logins ---- */
 
-static bool is(const struct call *call, unsigned fn)
-{
-    return call->function == &functions[fn];
-}
-
 /* One that is destroyed may give its handle to another; one that is changed is known by something else. */
 void resume_foresee(const struct call *call)
 {
-    if (is(call, FN_C_DestroyObject) || is(call, FN_C_SetAttributeValue))
-        objects_forget(&call->module->objects, call->words[1]);
+    const struct function *f = call->function;
+    if (f->effect == EFFECT_DESTROY || f->effect == EFFECT_CHANGE)
+        objects_forget(&call->module->objects, call->words[f->subject]);
 }
 
 /* The one slot where the user has logged in, plus 1. Who has in several has no one PIN. */
@@ -223,9 +219,10 @@ static void logged_out(struct module *module, CK_ULONG slot)
 
 void resume_follow(const struct call *call, CK_RV rv)
 {
+    const struct function *f = call->function;
     struct session session;
-    bool login = is(call, FN_C_Login) && call->words[1] == CKU_USER;
-    if (rv != CKR_OK || !(login || is(call, FN_C_Logout)) || !sessions_get(&call->module->sessions, call->words[0], &session))
+    bool login = f->effect == EFFECT_LOGIN && call->words[f->subject] == CKU_USER;
+    if (rv != CKR_OK || !(login || f->effect == EFFECT_LOGOUT) || !sessions_get(&call->module->sessions, call->words[0], &session))
         return;
     if (login)
         logged_in(call->module, session.slot, call->generation);

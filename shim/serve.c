@@ -155,7 +155,8 @@ static void respond(struct request *request, struct walk *walk, CK_RV rv)
 
 static bool is_user_login(unsigned fn, const uintptr_t *words)
 {
-    return (fn == FN_C_Login || fn == FN_C_LoginUser) && words[1] == CKU_USER;
+    const struct function *f = &functions[fn];
+    return (f->effect == EFFECT_LOGIN || f->effect == EFFECT_LOGIN_BY_NAME) && words[f->subject] == CKU_USER;
 }
 
 /* If it dies in there, its mark tells the broker where. */

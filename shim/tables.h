@@ -80,6 +80,16 @@ enum role {
     ROLE_CLOSE,    /* of a session */
 };
 
+/* What a function does to more than its session, where it succeeds. */
+enum effect {
+    EFFECT_NONE = 0,
+    EFFECT_LOGIN,         /* logs in whom its subject says */
+    EFFECT_LOGIN_BY_NAME, /* the same, with a name too */
+    EFFECT_LOGOUT,        /* logs out whoever is logged in */
+    EFFECT_DESTROY,       /* ends its subject, an object */
+    EFFECT_CHANGE,        /* has its subject, an object, known by something else */
+};
+
 /* How long a call may take: limits.toml gives each a default. */
 enum patience { PATIENCE_SHORT = 0, PATIENCE_LONG, PATIENCE_FOREVER };
 
@@ -103,6 +113,8 @@ struct function {
     bool local;       /* never crosses the wire: answered in the shim */
     uint8_t role;     /* enum role */
     uint16_t operations; /* their flags */
+    uint8_t effect;   /* enum effect */
+    uint8_t subject;  /* index of the C argument that its effect is about */
     CK_RV gone;       /* what it returns when its helper died during the call */
     CK_RV absent;     /* what it returns when there is no helper to send it to */
     const struct without *without; /* NULL for nearly all */

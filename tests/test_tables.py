@@ -160,6 +160,18 @@ def test_messages_use_their_operation() -> None:
     assert using == {f.name for f in T.functions.values() for a in f.args if a.kind == "message"}
 
 
+def test_logins_have_an_effect() -> None:
+    """Whatever takes a user's type and a PIN logs in, and says so; what it is about stands where C has it."""
+    effects = {f.name: (f.effect.name, f.words[f.effect.pos][0]) for f in T.functions.values() if f.effect}
+    logins = {f.name for f in T.functions.values() if any("CK_USER_TYPE" in word for word in f.words)}
+
+    assert logins == {name for name, (effect, _) in effects.items() if effect in ("login", "login-by-name")}
+    assert {"CK_USER_TYPE"} == {effects[name][1] for name in logins}
+    assert ("destroy", "CK_OBJECT_HANDLE") == effects["C_DestroyObject"]
+    assert ("change", "CK_OBJECT_HANDLE") == effects["C_SetAttributeValue"]
+    assert "logout" == effects["C_Logout"][0]
+
+
 def test_late_outputs_are_known() -> None:
     """What is an input by the standard and yet written late, by some provider, is the IV of AES-GCM."""
     late = {f"{s.name}.{f.name}" for s in T.structs.values() if not s.alias for f in s.fields if f.late}

@@ -37,6 +37,15 @@ OPERATIONS = (
 )
 """Operations of a session that begin with a mechanism. CKF_ENCRYPT is the flag of ``encrypt``, and so on."""
 
+EFFECTS = {
+    "login": "CK_USER_TYPE",
+    "login-by-name": "CK_USER_TYPE",
+    "logout": "",
+    "destroy": "CK_OBJECT_HANDLE",
+    "change": "CK_OBJECT_HANDLE",
+}
+"""What a function does to more than its session, and the C type of the one argument that it does it to."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "session": ("CK_SESSION_HANDLE",),
     "slot": ("CK_SLOT_ID",),
@@ -67,7 +76,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 Two kinds more have a type of their own: ``out struct`` and ``local``.
 """
 
-_KEYS = "context operation patience secret local without"
+_KEYS = "context operation effect patience secret local without"
 _WITHOUT = re.compile(r"(?:(\w+)|(\w+)\.(\w+)) (CKF_\w+)(?:: (CKR_\w+))?")
 _OPTIONAL = ("object", "mechanism")
 _ARG = re.compile(r"(\w+) ((?:out |inout )?)([a-z]+)(\??)(?:\[([\w, ]*)\])?(?: : (\w+))?")
@@ -129,6 +138,16 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """What a function does to more than its session, where it succeeds."""
+
+    name: str
+    """A key of EFFECTS."""
+    pos: int
+    """Place of the C argument that says to what; 0 where that is nobody's."""
+
+
+@dataclass(frozen=True)
 class Function:
     """One Cryptoki function."""
 
@@ -147,6 +166,7 @@ class Function:
     """Answered in the application's process."""
     without: Without | None
     operation: Operation | None
+    effect: Effect | None
     returns: frozenset[str]
     """CKR names that the standard allows; CKR_FUNCTION_NOT_SUPPORTED is always allowed."""
 
@@ -199,6 +219,7 @@ class _Reader:
             local=self.source.flag(path, row, "local", default=False),
             without=self.without(path, row["without"], args) if "without" in row else None,
             operation=self.operation(path, row["operation"], args) if "operation" in row else None,
+            effect=self.effect(path, row["effect"], args) if "effect" in row else None,
             returns=returns,
         )
 
@@ -231,6 +252,15 @@ class _Reader:
         if ROLES[role] and ROLES[role] not in {arg.kind for arg in args}:
             self.source.fail(path, f"operation: {role} needs an argument of kind {ROLES[role]}")
         return Operation(role, tuple(names))
+
+    def effect(self, path: tuple[str, ...], name: object, args: tuple[Arg, ...]) -> Effect:
+        """Read ``effect``."""
+        effect = self.source.choice(path, "effect", name, tuple(EFFECTS))
+        wanted = EFFECTS[effect]
+        types = [kind for arg in args for kind, _ in arg.words]
+        if wanted and types.count(wanted) != 1:
+            self.source.fail(path, f"effect: {effect} needs one argument of type {wanted}")
+        return Effect(effect, types.index(wanted) if wanted else 0)
 
     def arg(self, path: tuple[str, ...], text: str) -> Arg:
         """Read one argument of ``args``."""

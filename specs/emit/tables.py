@@ -74,6 +74,8 @@ def _function(function: Function) -> str:
         local=function.local,
         role=function.operation and _word("ROLE", function.operation.role, {}),
         operations=function.operation and " | ".join(function.operation.flags),
+        effect=function.effect and _word("EFFECT", function.effect.name, {}),
+        subject=function.effect and function.effect.pos,
         gone=function.gone,
         absent=function.absent,
         without=function.without and f"&without_{function.name}",
