@@ -193,6 +193,40 @@ static uint32_t patience_of(const struct call *call)
     return call->module->patience[call->brief ? PATIENCE_SHORT : call->function->patience];
 }
 
+/* What is written goes to the helper, whose answer can be read then. 0 or a negative errno. */
+static int send_request(struct call *call, struct channel *channel, uint32_t patience)
+{
+    channel_set_deadline(channel, patience);
+    int error = channel_send(channel);
+    call->unsent = is_gone(error); /* nobody has read the whole of it */
+    if (error)
+        return error;
+    channel_set_deadline(channel, patience);
+    channel_begin(channel, channel->sent);
+    return 0;
+}
+
+/* Of the answer that was read: 0 or a negative errno. */
+static int error_of_answer(struct call *call, const struct channel *channel)
+{
+    int error = channel->in.error;
+    if (!error && owner_is_another(&channel->owner)) /* what was read may have been pulled away */
+        error = -EOWNERDEAD;
+    call->unsent = is_gone(error) && bell_was_untouched(&channel->bell);
+    return error;
+}
+
+/* What has become of a call: `rv`, unless there was an error. */
+static CK_RV conclude(struct call *call, int error, CK_RV rv)
+{
+    call->lost = error == -EOWNERDEAD;
+    call->hung = error == -ETIMEDOUT && !atomic_load(&call->state->ending);
+    if (!error)
+        return rv;
+    log_event("call.failed function=%s module=%s error=\"%s\"", call->function->name, call->module->name, strerror(-error));
+    return meaning_of(call, error);
+}
+
 static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
 {
     const struct names names = {call, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
@@ -215,31 +249,20 @@ static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usab
         *ret_usable = *ret_usable && (walk.refusal == CKR_OK || tell(call, channel, &walk));
         return rv;
     }
-    channel_set_deadline(channel, patience_of(call));
     size_t shelved = channel->out.shelved;
-    int error = channel_send(channel);
-    call->unsent = is_gone(error); /* nobody has read the whole of it */
+    int error = send_request(call, channel, patience_of(call));
     if (!error) {
-        channel_set_deadline(channel, patience_of(call));
-        channel_begin(channel, channel->sent);
         rv = read_answer(call, &walk, channel->next_id);
-        error = channel->in.error;
-        if (!error && owner_is_another(&channel->owner)) /* what was read may have been pulled away */
-            error = -EOWNERDEAD;
+        error = error_of_answer(call, channel);
         if (walk.refusal != CKR_OK)
             log_event("answer.refused function=%s module=%s reason=\"%s\"", call->function->name, call->module->name, walk.reason);
-        call->unsent = is_gone(error) && bell_was_untouched(&channel->bell);
         if (error != -EOWNERDEAD)
             wipe(call, channel, shelved);
     }
-    call->lost = error == -EOWNERDEAD;
-    call->hung = error == -ETIMEDOUT && !atomic_load(&call->state->ending);
     if (!error && walk.recall)
         follow_operations(call, &walk, rv);
     *ret_usable = error == 0 && !call->over;
-    if (error)
-        log_event("call.failed function=%s module=%s error=\"%s\"", call->function->name, call->module->name, strerror(-error));
-    return error ? meaning_of(call, error) : rv;
+    return conclude(call, error, rv);
 }
 
 /* A channel for the call. What is opened while C_Finalize shuts down what it finds would otherwise never be woken. */
@@ -264,9 +287,13 @@ static CK_RV no_channel(const struct call *call, bool late)
 }
 
 /* After a child of the call, forked within it, no lock of its module's is ours to take. */
-static void end_channel(const struct call *call, struct channel *channel)
+static void give_back(const struct call *call, struct channel *channel, bool usable, CK_RV rv)
 {
-    if (call->hung)
+    if (usable && module_is_broken(call->module, rv))
+        module_give_up(call->module, channel, rv);
+    else if (usable)
+        module_give(call->module, channel);
+    else if (call->hung)
         module_give_up(call->module, channel, CKR_OK);
     else if (!call->lost)
         module_drop(call->module, channel);
@@ -282,12 +309,7 @@ CK_RV exchange(struct call *call)
     atomic_fetch_add(&call->state->calls, 1);
     CK_RV rv = converse(call, channel, &usable);
     atomic_fetch_sub(&call->state->calls, 1);
-    if (usable && module_is_broken(call->module, rv))
-        module_give_up(call->module, channel, rv);
-    else if (usable)
-        module_give(call->module, channel);
-    else
-        end_channel(call, channel);
+    give_back(call, channel, usable, rv);
     return rv;
 }
 
@@ -334,27 +356,21 @@ static void write_login(struct channel *channel, CK_ULONG session)
     write_number(w, session);
 }
 
-CK_RV exchange_login(struct call *call)
+CK_RV exchange_login(const struct call *call)
 {
+    struct call login = *call;
     bool late;
-    struct channel *channel = take_channel(call, &late);
+    struct channel *channel = take_channel(&login, &late);
     if (!channel)
-        return no_channel(call, late);
-    write_login(channel, call->session);
-    channel_set_deadline(channel, call->module->patience[PATIENCE_LONG]);
-    int error = channel_send(channel);
+        return no_channel(&login, late);
+    write_login(channel, login.session);
     CK_RV rv = CKR_GENERAL_ERROR;
+    int error = send_request(&login, channel, login.module->patience[PATIENCE_LONG]);
     if (!error) {
-        channel_set_deadline(channel, call->module->patience[PATIENCE_LONG]);
-        channel_begin(channel, channel->sent);
         rv = read_login(&channel->in, channel->next_id);
-        error = channel->in.error;
+        error = error_of_answer(&login, channel);
     }
-    call->hung = error == -ETIMEDOUT && !atomic_load(&call->state->ending);
-    call->lost = error == -EOWNERDEAD;
-    if (error)
-        end_channel(call, channel);
-    else
-        module_give(call->module, channel);
-    return error ? meaning_of(call, error) : rv;
+    rv = conclude(&login, error, rv);
+    give_back(&login, channel, error == 0, rv);
+    return rv;
 }

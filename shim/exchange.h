@@ -26,7 +26,7 @@ struct call {
 CK_RV exchange(struct call *call);
 
 /* Has the helper log the user in, in the call's session, with the PIN that the broker gave it. */
-CK_RV exchange_login(struct call *call);
+CK_RV exchange_login(const struct call *call);
 
 /*
  * A call that needs no session: the module gets a new helper if it has none, also if it turns out only now that it has

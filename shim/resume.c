@@ -246,7 +246,7 @@ bool resume_wants_login(const struct module *module)
     return module->resumes && slot != NOWHERE && slot != MANY_SLOTS;
 }
 
-static void log_in(struct call *call)
+static void log_in(const struct call *call)
 {
     CK_RV rv = exchange_login(call);
     log_event("user.%s module=%s rv=0x%lx", rv == CKR_OK ? "resumed" : "lost", call->module->name, (unsigned long)rv);
@@ -255,7 +255,7 @@ static void log_in(struct call *call)
 }
 
 /* Whoever comes meanwhile waits: its call may need the login. */
-void resume_login(struct call *call)
+void resume_login(const struct call *call)
 {
     struct module *module = call->module;
     if (atomic_load(&module->user_slot) != call->slot + 1)

@@ -23,6 +23,6 @@ bool resume_wants_login(const struct module *module);
 void resume_closed(struct module *module, CK_ULONG slot);
 
 /* A session has been opened, and is the call's: if the user had logged in in its slot, that is done again, once in a generation. */
-void resume_login(struct call *call);
+void resume_login(const struct call *call);
 
 #endif
