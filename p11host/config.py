@@ -7,7 +7,7 @@ know sockets or processes, and never opens a provider.
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,8 @@ class Module:
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
     Helpers run as `user` and `group`, None for the broker's own. `broken` are CK_RVs after which a helper is
-    ended, at most once in `broken_pause` seconds. `view` says who may see it.
+    ended, at most once in `broken_pause` seconds. `view` says who may see it, and what of it; `selection`
+    what one application does, packed.
     `origins` is where p11-kit's configuration says what this is made of, None for a module of our own.
     """
 
@@ -60,6 +61,7 @@ class Module:
     broken: tuple[int, ...] = ()
     broken_pause: int = 0
     view: View = EVERYBODY
+    selection: bytes = field(default=b"", compare=False)
     origins: Mapping[str, Setting] | None = None
 
     @property

@@ -17,8 +17,16 @@ from p11host.config import File, Fork, Module, Source
 from p11host.config_lines import Location, locate
 from p11host.config_resume import BROKEN, BrokenField, PinSourceField, broken_pause, pin_source
 from p11host.config_sandbox import SANDBOX_PATH, SandboxTable, Switch, absent_paths
-from p11host.config_table import Table
-from p11host.config_view import ProgramsField, RulesField, programs, rules
+from p11host.config_table import SaidError, Table
+from p11host.config_view import (
+    ProgramsField,
+    RulesField,
+    TokensField,
+    programs,
+    rules,
+    tokens,
+    too_many_selectors,
+)
 from p11host.limits import deadlines, limits
 from p11host.paths import SOCKET_PATH_BYTES
 from p11host.text import nearest
@@ -131,6 +139,7 @@ class ModuleTable(Table):
     disable_in: ProgramsField | None = programs("disable-in")
     allow: RulesField = rules()
     deny: RulesField = rules()
+    tokens: TokensField = tokens()
     tables: list[Annotated[str, AfterValidator(_absolute)]] = Field(
         default=[], description='an array of files with a vendor\'s rows, ["/etc/p11host/nss.toml"]'
     )
@@ -179,6 +188,7 @@ def check(source: Source, problems: list[str]) -> File | None:
     broker = table.broker
     rows = {name: _rows(source, name, module, problems) for name, module in table.module.items()}
     for name, module in table.module.items():
+        problems += too_many_selectors(source, name, module.tokens, (*module.allow, *module.deny))
         if module.enabled:
             problems += absent_paths(source, name, module.sandbox, module.env)
     return File(
@@ -235,7 +245,7 @@ def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> M
         broken_pause=table.broken_pause,
         user=table.user,
         group=table.group,
-        view=View(table.enable_in, table.disable_in, table.allow, table.deny),
+        view=View(table.enable_in, table.disable_in, table.allow, table.deny, table.tokens),
     )
 
 
@@ -253,6 +263,9 @@ def _describe_all(source: Source, errors: Sequence[ErrorDetails]) -> Iterator[st
 def _describe(error: ErrorDetails, location: Location) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key; {_nearest(location[-1], list(fields_of(_table_at(location[:-1]))))}"
+    fault = error.get("ctx", {}).get("error")
+    if isinstance(fault, SaidError):
+        return str(fault)
     expected = _expected(error, location)
     if error["type"] == "missing":
         return f"missing; expected {expected}"
@@ -310,7 +323,9 @@ def _shown(value: object, location: Location) -> str:
         list: "an array",
     }
     kind = kinds.get(type(value), "a date or time")
-    if {"env", "reserved", "pin-source"} & set(location) or isinstance(value, dict | list):
+    if value == []:
+        return "an empty one"
+    if {"env", "reserved", "pin-source", "tokens"} & set(location) or isinstance(value, dict | list):
         return kind
     text = str(value).lower() if isinstance(value, bool) else ascii(value).replace("'", '"')
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -3,6 +3,10 @@
 from pydantic import BaseModel, ConfigDict
 
 
+class SaidError(ValueError):
+    """A fault that says itself what is wrong, better than by what was expected."""
+
+
 class Table(BaseModel):
     """A table of the file: keys it does not know are faults, and no type is turned into another."""
 

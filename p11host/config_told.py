@@ -70,6 +70,7 @@ def _values(module: Module) -> dict[str, Any]:
         "disable-in": None if view.disable_in is None else list(view.disable_in),
         "allow": [_rule(rule) for rule in view.allow],
         "deny": [_rule(rule) for rule in view.deny],
+        "tokens": list(map(str, view.tokens)),
         "tables": [str(path) for path in module.tables],
     }
 
@@ -79,7 +80,9 @@ def _source(source: PinSource) -> str:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(rule).items() if value is not None}
+    who = {"uid": rule.uid, "gid": rule.gid, "exe": rule.exe}
+    said: dict[str, Any] = {key: value for key, value in who.items() if value is not None}
+    return said | {"tokens": list(map(str, rule.tokens))} if rule.tokens else said
 
 
 def _sandbox(settings: Settings) -> dict[str, Any]:

@@ -1,22 +1,31 @@
-"""What a module's table says of who may see it: `enable-in`, `disable-in`, `allow` and `deny`.
+"""What a module's table says of who may see what of it: `enable-in`, `disable-in`, `allow`, `deny`, `tokens`.
 
 Knows keys and texts for people. What follows from them is p11host.peer's.
 """
 
 import grp
 import pwd
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 
+from p11host.config import Source
+from p11host.config_lines import locate
+from p11host.config_table import SaidError
+from p11host.limits import limits
+from p11host.selectors import Selection, pack, parse
+from p11host.uri import Uri, UriError
 from p11host.view import Rule
 
 _ID_MOST = (1 << 32) - 2
+_KEYS = {"uid", "gid", "exe", "tokens"}
 PROGRAMS = 'an array of programs\' names without directories, ["ssh", "firefox"]'
 RULES = (
-    "an array of rules { uid = …, gid = …, exe = … }, each with one of these: a user and a group that exist, "
-    "by name or number, and an absolute path"
+    "an array of rules { uid = …, gid = …, exe = …, tokens = […] }, each with one of these: a user and a "
+    "group that exist, by name or number, an absolute path, and token selectors"
 )
+TOKENS = 'an array of at least one PKCS#11 URI, ["pkcs11:token=mine;serial=1"]'
 
 
 def _refuse() -> Any:
@@ -39,12 +48,13 @@ def _rules(value: object) -> tuple[Rule, ...]:
 
 
 def _rule(value: object) -> Rule:
-    if not isinstance(value, dict) or not value or set(value) - {"uid", "gid", "exe"}:
+    if not isinstance(value, dict) or not value or set(value) - _KEYS:
         raise ValueError
     return Rule(
         _id(value["uid"], lambda name: pwd.getpwnam(name).pw_uid) if "uid" in value else None,
         _id(value["gid"], lambda name: grp.getgrnam(name).gr_gid) if "gid" in value else None,
         _exe(value["exe"]) if "exe" in value else None,
+        _tokens(value["tokens"]) if "tokens" in value else (),
     )
 
 
@@ -63,8 +73,36 @@ def _exe(value: object) -> str:
     return value
 
 
+def _tokens(value: object) -> tuple[Uri, ...]:
+    return tuple(_selector(each) for each in value) if isinstance(value, list) and value else _refuse()
+
+
+def _selector(value: object) -> Uri:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 (pydantic's)
+    try:
+        return parse(value)
+    except UriError as error:
+        raise SaidError(str(error)) from error
+
+
 ProgramsField = Annotated[tuple[str, ...], PlainValidator(_programs)]
 RulesField = Annotated[tuple[Rule, ...], PlainValidator(_rules)]
+TokensField = Annotated[tuple[Uri, ...], PlainValidator(_tokens)]
+
+
+def too_many_selectors(
+    source: Source, name: str, tokens: Sequence[Uri], rules: Sequence[Rule]
+) -> Iterator[str]:
+    """Yield a fault if a module has more selectors than a helper takes, whoever asks."""
+    others = tuple(uri for rule in rules for uri in rule.tokens)
+    size, most = len(pack(Selection((tuple(tokens),), others))), limits().view
+    if (tokens or others) and size > most:
+        line = locate(source.text).get(("module", name), 1)
+        yield (
+            f"{source.path}:{line}: module.{name}: token selectors of {size} bytes in all; remove some, "
+            f"{most} are allowed"
+        )
 
 
 def programs(alias: str) -> Any:
@@ -75,3 +113,8 @@ def programs(alias: str) -> Any:
 def rules() -> Any:
     """Return the field of `allow` or `deny`."""
     return Field(default=(), description=RULES)
+
+
+def tokens() -> Any:
+    """Return the field of `tokens`."""
+    return Field(default=(), description=TOKENS)

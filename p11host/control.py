@@ -20,8 +20,9 @@ from p11host.config import Config, Module
 from p11host.counts import Counts
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
-from p11host.peer import hidden, identify
+from p11host.peer import hidden, identify, selection
 from p11host.sandbox import confine
+from p11host.selectors import pack
 from p11host.tracers import Tracer
 from p11host.view import Peer
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
@@ -188,20 +189,22 @@ class Control:
         return self._enabled(str(name))
 
     def _module(self, method: str, params: Mapping[str, Any]) -> Module:
-        """Return the module that the caller names, if it may have it."""
+        """Return the module that the caller names, if it may have it, and as far as it may."""
         module = self._named(method, params)
-        reason = hidden(module.view, self._peer([module]), chosen=True)
+        peer = self._peer([module])
+        reason = hidden(module.view, peer, chosen=True)
         if reason is not None:
             pid, uid = self._caller.pid, self._caller.uid
             log.info("module.hidden", module=module.name, pid=pid, uid=uid, reason=reason)
             raise RefusedError("refused", f"module {module.name}: {reason}")
-        return module
+        return _narrowed(module, peer)
 
     def _seen(self) -> list[Module]:
-        """Return the modules that the caller sees where it asks for none by name."""
+        """Return the modules that the caller sees where it asks for none by name, each as far as it does."""
         modules = self._host.config().enabled
         peer = self._peer(modules)
-        return [module for module in modules if hidden(module.view, peer, chosen=False) is None]
+        seen = [module for module in modules if hidden(module.view, peer, chosen=False) is None]
+        return [_narrowed(module, peer) for module in seen]
 
     def _may_know(self, module: Module) -> bool:
         """Tell whether the caller may know that there is such a module: by rules, not by programs' names."""
@@ -244,6 +247,11 @@ class Control:
         except P11HostError as error:
             return said | {"door": False, "error": short_text(str(error))}, None
         return said | {"door": True, "pid": spawned.pid}, spawned.door
+
+
+def _narrowed(module: Module, peer: Peer) -> Module:
+    """Return a module that shows of its slots what is for `peer`."""
+    return replace(module, selection=pack(selection(module.view, peer))) if module.view.selectors else module
 
 
 async def _all_of(starts: Sequence[Coroutine[Any, Any, Offer]]) -> list[Offer]:

@@ -27,9 +27,9 @@ from p11host.readiness import readable
 from p11host.slate import Slate
 
 #: Where a helper finds its door, its module's rows, its slate, its profile, whom it tells what it needs,
-#: the user's PIN, and who wants to be told of its calls.
-DOOR, ROWS, SLATE, PROFILE, LEARN, PIN, TRACE = 3, 4, 5, 6, 7, 8, 9
-_LAST = TRACE
+#: the user's PIN, who wants to be told of its calls, and which slots are shown.
+DOOR, ROWS, SLATE, PROFILE, LEARN, PIN, TRACE, VIEW = 3, 4, 5, 6, 7, 8, 9, 10
+_LAST = VIEW
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -91,6 +91,8 @@ def command(
         words.append("--shared")
     if module.rows:
         words += ["--rows", str(ROWS)]
+    if module.selection:
+        words += ["--view", str(VIEW)]
     if confined.profile:
         words += ["--profile", str(PROFILE)]
     if confined.learner is not None:
@@ -131,13 +133,11 @@ def spawn(  # noqa: PLR0913 (each a thing of its own)
         stderr, helper_stderr = os.pipe2(os.O_CLOEXEC)
         failed.callback(os.close, stderr)
         theirs.callback(os.close, helper_stderr)
-        rows, profile = _file_of(module.rows), _file_of(confined.profile)
-        for file in (rows, profile):
-            if file is not None:
-                theirs.callback(os.close, file)
+        files = {ROWS: module.rows, PROFILE: confined.profile, VIEW: module.selection}
+        given = {place: _file_of(data, theirs) for place, data in files.items()}
         slate = Slate.make(above=_LAST)
         failed.callback(slate.close)
-        given = {DOOR: helper_door.fileno(), ROWS: rows, SLATE: slate.descriptor, PROFILE: profile}
+        given |= {DOOR: helper_door.fileno(), SLATE: slate.descriptor}
         trace, helper_trace = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         failed.callback(trace.close)
         given[TRACE] = _above(helper_trace, theirs)
@@ -197,14 +197,13 @@ def _obituary(spawned: Spawned) -> Obituary:
     return Obituary(how, status, spawned.slate.read(), life, spawned.wanted.is_set())
 
 
-def _file_of(data: bytes) -> int | None:
-    """Return a file in memory with these bytes, None if there are none."""
+def _file_of(data: bytes, theirs: contextlib.ExitStack) -> int | None:
+    """Return a file in memory with these bytes, None if there are none. `theirs` owns it."""
     if not data:
         return None
     with os.fdopen(os.memfd_create("p11host", os.MFD_CLOEXEC), "wb", buffering=0) as file:
         file.write(data)
-        # Out of the way of the places where a helper finds its descriptors.
-        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LAST + 1)
+        return _above(file.fileno(), theirs)
 
 
 def _above(file: socket.socket | int | None, theirs: contextlib.ExitStack) -> int | None:

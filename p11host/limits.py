@@ -27,6 +27,7 @@ class Limits:
     narrow_channels: int
     rows: int
     profile: int
+    view: int
     broken: int
 
 

@@ -1,4 +1,4 @@
-"""Who is at the other end, as the kernel tells it, and whether a module is for him.
+"""Who is at the other end, as the kernel tells it, and what of a module is for him.
 
 Knows /proc and pidfds. What a process says of itself counts for names alone, which are no protection.
 """
@@ -9,6 +9,7 @@ import select
 from collections.abc import Sequence
 from pathlib import Path
 
+from p11host.selectors import Selection
 from p11host.view import MERGED, Identity, Peer, Rule, View
 
 
@@ -21,7 +22,7 @@ def identify(pid: int, uid: int, groups: frozenset[int], program: str) -> Peer:
 
 def hidden(view: View, peer: Peer, *, chosen: bool) -> str | None:
     """Return why a module is not for `peer`, None if it is. `chosen`: it has asked for that one by name."""
-    if any(_fits(rule, peer, unknown=True) for rule in view.deny):
+    if any(not rule.tokens and _fits(rule, peer, unknown=True) for rule in view.deny):
         return "deny has a rule for this process"
     if view.allow and not any(_fits(rule, peer, unknown=False) for rule in view.allow):
         return "allow has no rule for this process"
@@ -33,6 +34,17 @@ def hidden(view: View, peer: Peer, *, chosen: bool) -> str | None:
     if view.disable_in is not None and MERGED in view.disable_in and not chosen:
         return f"disable-in names {MERGED}"
     return None
+
+
+def selection(view: View, peer: Peer) -> Selection:
+    """Return which slots of a module that is for `peer` are: what all rules together leave."""
+    allowed = [rule.tokens for rule in view.allow if _fits(rule, peer, unknown=False)]
+    some = tuple(uri for tokens in allowed for uri in tokens) if all(allowed) else ()
+    denied = [rule.tokens for rule in view.deny if _fits(rule, peer, unknown=True)]
+    return Selection(
+        shown=tuple(each for each in (view.tokens, some) if each),
+        hidden=tuple(uri for tokens in denied for uri in tokens),
+    )
 
 
 def _lists(names: Sequence[str], peer: Peer) -> bool:

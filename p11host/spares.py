@@ -46,7 +46,8 @@ class Spares:
         spare = self._waiting.pop(module.name, None)
         if spare is None:
             return None
-        if (spare.module, spare.stamp) == (module, stamp) and _lives(spare.spawned):
+        shows_the_same = spare.module.selection == module.selection
+        if shows_the_same and (spare.module, spare.stamp) == (module, stamp) and _lives(spare.spawned):
             return spare.spawned
         spare.spawned.door.close()
         return None

@@ -31,6 +31,7 @@
 #include "slate.h"
 #include "thread.h"
 #include "trace.h"
+#include "view.h"
 
 enum {
     EXIT_USAGE = 100,
@@ -50,13 +51,14 @@ static struct {
     const char *module, *path, *reserved;
     int door;
     int rows; /* a file with them, -1 for none */
+    int view; /* a file that says which slots to show, -1 for all */
     bool spare; /* started before anybody asked for it */
     int profile, learn; /* as sandbox_enter takes them */
     int trace; /* where the broker says who watches, -1 for nowhere */
     struct provider provider;
     CK_RV rv; /* of loading */
     char error[HELLO_ERROR];
-} helper = {.door = -1, .rows = -1, .profile = -1, .learn = -1, .trace = -1};
+} helper = {.door = -1, .rows = -1, .view = -1, .profile = -1, .learn = -1, .trace = -1};
 
 static struct share share; /* of the processes that use it, where there may be several */
 static _Atomic bool ready; /* to serve */
@@ -68,7 +70,7 @@ static struct pollfd watched[FIRST_OWNER + OWNERS];
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] --door FD "
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] [--view FD] --door FD "
           "--module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
@@ -87,6 +89,7 @@ static void parse(int argc, char **argv)
         {"slate", required_argument, NULL, 'n'},
         {"spare", no_argument, NULL, 'w'},
         {"trace", required_argument, NULL, 't'},
+        {"view", required_argument, NULL, 'v'},
         {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -101,6 +104,7 @@ static void parse(int argc, char **argv)
         case 'S': helper.provider.share = &share; break;
         case 'n': slate_use(atoi(optarg)); break;
         case 't': helper.trace = atoi(optarg); break;
+        case 'v': helper.view = atoi(optarg); break;
         case 'w': helper.spare = true; break;
         default: usage();
         }
@@ -147,6 +151,21 @@ static void take_rows(void)
         helper.rv = CKR_GENERAL_ERROR;
     }
     serve_with(rows_tables(rows));
+}
+
+/* Without it nothing may be shown. */
+static void take_view(void)
+{
+    static uint8_t packed[LIMIT_VIEW + 1];
+    int error = 0;
+    if (helper.view < 0)
+        return;
+    ssize_t len = pread(helper.view, packed, sizeof packed, 0);
+    helper.provider.view = len < 0 ? NULL : view_decode(packed, (size_t)len, &error);
+    if (!helper.provider.view) {
+        snprintf(helper.error, sizeof helper.error, "the module's view cannot be used: %s", strerror(len < 0 ? errno : -error));
+        helper.rv = CKR_GENERAL_ERROR;
+    }
 }
 
 /* Before there is anything in here that is hostile, or a thread. */
@@ -360,6 +379,7 @@ int main(int argc, char **argv)
     take_reserved();
     renounce();
     take_rows();
+    take_view();
     enter_sandbox();
     close_all_else();
     prepare_door();

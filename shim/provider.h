@@ -14,6 +14,7 @@ struct provider {
     bool serialize;            /* one call at a time: it cannot be used by threads */
     pthread_mutex_t turn;
     struct share *share;       /* NULL if one process has it to itself */
+    const struct view *view;   /* NULL if all its slots are shown */
 };
 
 /* Loads the library at `path`, whose constructors run. CKR_OK, or why not, with a sentence for people in ret_error. */

@@ -6,9 +6,9 @@
 #include "kept.h"
 #include "pin.h"
 #include "refusal.h"
-#include "share.h"
 #include "slate.h"
 #include "trace.h"
+#include "view.h"
 #include "walk.h"
 
 enum {
@@ -166,7 +166,7 @@ static CK_RV call_noted(const struct request *request, unsigned fn, uintptr_t *w
     struct slate_tally *tally = &channel->tallies[fn];
     slate_enter(channel->mark, fn);
     uint64_t began = slate_begin(tally);
-    CK_RV rv = share_call(request->provider, fn, words, channel->opener);
+    CK_RV rv = view_call(request->provider, fn, words, channel->opener);
     slate_count(tally, &slate->gauges[fn], began, rv != CKR_OK);
     slate_leave(channel->mark);
     if (rv == CKR_OK && is_user_login(fn, words))
@@ -177,7 +177,7 @@ static CK_RV call_noted(const struct request *request, unsigned fn, uintptr_t *w
 static CK_RV call_provider(const struct request *request, unsigned fn, uintptr_t *words)
 {
     const struct channel *channel = request->channel;
-    return channel->mark ? call_noted(request, fn, words) : share_call(request->provider, fn, words, channel->opener);
+    return channel->mark ? call_noted(request, fn, words) : view_call(request->provider, fn, words, channel->opener);
 }
 
 /* The caller's arguments to the provider, what it answers to the caller. False when the channel is of no more use. */

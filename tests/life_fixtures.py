@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from brokers import module
 from life import PATIENCE, TESTS, Host, Hosting, Workshop, hosted
+from rack import Racks
 
 from p11host.throwaway import Token, make_token
 
@@ -34,6 +35,12 @@ def odd(workshop: Workshop) -> Path:
 def mirror(workshop: Workshop) -> Path:
     """Return the provider that answers by what it was given."""
     return workshop.provider("mirror")
+
+
+@pytest.fixture
+def racks(tmp_path: Path, workshop: Workshop) -> Racks:
+    """Return what makes modules whose slots change as a test says."""
+    return Racks(workshop.provider("rack"), tmp_path)
 
 
 @pytest.fixture

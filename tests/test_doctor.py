@@ -25,6 +25,8 @@ from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
 from p11host.together import together
+from p11host.uri import Uri
+from p11host.view import View
 from p11host.wire import RefusedError
 
 NO_CARD = {"PCSCLITE_CSOCK_NAME": "/nowhere/pcscd.comm"}
@@ -182,6 +184,21 @@ class TestModule:
 
         assert "2 slots, 1 with a token: 'mine'" in [finding.text for finding in found]
         assert "broken: C_GetTokenInfo: CKR_DEVICE_ERROR" in [f.text for f in found if f.level == "problem"]
+
+    def test_selectors(self, examined: modules.Examined) -> None:
+        """Token selectors that leave nothing are told, and each that fits nothing of what is there."""
+        view = View(tokens=(Uri(token="mine", slot_description="reader"), Uri(token="other"), Uri(slot_id=7)))
+        found = list(modules.findings("one", examined, view))
+        none = list(modules.findings("one", replace(examined, slots=()), view))
+        empty = list(modules.findings("one", replace(examined, slots=(modules.Slot("reader"),)), view))
+
+        said = [
+            "nothing that is there fits pkcs11:token=other",
+            "nothing that is there fits pkcs11:slot-id=7",
+        ]
+        assert said == [finding.text for finding in found if finding.level == "note"]
+        assert ["its token selectors leave it no slots"] == [f.text for f in none if f.level == "warning"]
+        assert 3 == len([finding for finding in empty if finding.level == "note"])
 
     def test_failed(self) -> None:
         """A return value has its name, and there is something to do, but where a rule hides the module."""

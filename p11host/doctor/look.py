@@ -20,6 +20,7 @@ from p11host.provider import check
 from p11host.start import private_broker
 from p11host.tables import tables
 from p11host.together import together
+from p11host.view import EVERYBODY
 
 
 def look(path: Path | None, advance: Callable[[str], None]) -> Iterator[Part]:
@@ -79,7 +80,8 @@ def _looker(name: str, module: Module | None, reached: Reached) -> Callable[[], 
                 around += surroundings(module)
             if reached.door is not None:
                 rows = tables_of(module) if module is not None else tables()
-                return modules.part(name, modules.examine(reached.door, name, rows), around)
+                view = module.view if module is not None else EVERYBODY
+                return modules.part(name, modules.examine(reached.door, name, rows), around, view)
             if module is not None:
                 check(module.path)
         except (P11HostError, OSError) as error:

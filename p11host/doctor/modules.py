@@ -5,8 +5,8 @@ Knows a few functions of Cryptoki by their rows in specs/functions.toml, and one
 
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from p11host.client import Channel, Door
@@ -15,6 +15,7 @@ from p11host.doctor.mechanisms import Short, shortcomings
 from p11host.errors import P11HostError
 from p11host.limits import limits
 from p11host.tables import Tables, tables
+from p11host.view import EVERYBODY, View
 from p11host.wire import RefusedError, Value, WireError
 
 #: Seconds that a module may take from its first to its last answer, and of these for a helper's hello.
@@ -32,7 +33,7 @@ _PRESENT, _INITIALIZED, _LOCKED, _LAST_TRY = 1, 0x400, 0x40000, 0x20000
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A slot, and its token if it has one."""
+    """A slot under the provider's own number, and its token if it has one."""
 
     description: str
     token: str | None = None
@@ -40,6 +41,22 @@ class Slot:
     flags: int = 0
     mechanisms: tuple[int, ...] = ()
     error: str | None = None
+    number: int = 0
+    slot_manufacturer: str = ""
+    manufacturer: str = ""
+    serial: str = ""
+
+    def facts(self) -> Mapping[str, Value]:
+        """Return what a selector may say of it."""
+        facts = {"slot_id": self.number, "slot_description": self.description}
+        facts |= {"slot_manufacturer": self.slot_manufacturer}
+        token = {
+            "token": self.token,
+            "model": self.model,
+            "manufacturer": self.manufacturer,
+            "serial": self.serial,
+        }
+        return facts | dict.fromkeys(token) if self.token is None else facts | token
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +120,53 @@ def _examined(asker: _Asker, channel: Channel, start: float, rows: Tables) -> Ex
 
 def _slot(asker: _Asker, number: int) -> Slot:
     """Return what a slot is; an error of one is no error of the others."""
-    description = f"slot {number:#x}"
+    slot = Slot(f"slot {number:#x}", number=number)
     try:
-        name, _, flags, *_ = asker.ask("C_GetSlotInfo", number, _OUT)
-        description = _text(name) or description
-        if not flags & _PRESENT:
-            return Slot(description)
-        label, _, model, _, flags, *_ = asker.ask("C_GetTokenInfo", number, _OUT)
-        _, mechanisms = asker.ask("C_GetMechanismList", number, [_OUT, MOST_MECHANISMS])
+        name, maker, flags, *_ = asker.ask("C_GetSlotInfo", number, _OUT)
+        slot = replace(slot, description=_text(name) or slot.description, slot_manufacturer=_text(maker))
+        return _with_token(asker, slot) if flags & _PRESENT else slot
     except WireError:
         raise
     except P11HostError as error:
-        return Slot(description, error=str(error))
-    return Slot(description, _text(label), _text(model), flags, tuple(mechanisms))
+        return replace(slot, error=str(error))
+
+
+def _with_token(asker: _Asker, slot: Slot) -> Slot:
+    label, maker, model, serial, flags, *_ = asker.ask("C_GetTokenInfo", slot.number, _OUT)
+    _, mechanisms = asker.ask("C_GetMechanismList", slot.number, [_OUT, MOST_MECHANISMS])
+    return replace(
+        slot,
+        token=_text(label),
+        model=_text(model),
+        flags=flags,
+        mechanisms=tuple(mechanisms),
+        manufacturer=_text(maker),
+        serial=_text(serial),
+    )
 
 
 # ---- as findings ----
 
 
-def findings(name: str, found: Examined) -> Iterator[Finding]:
-    """Yield what an examination means for people."""
+def findings(name: str, found: Examined, view: View = EVERYBODY) -> Iterator[Finding]:
+    """Yield what an examination means for people, of a module that shows what `view` leaves."""
     took = f"ready in {found.start * 1000:.0f} ms"
     versions = f"Cryptoki {found.cryptoki}, function list {found.interface}, {found.bits} bits"
     yield ok(f"{found.library}, {versions}, {took}")
     if found.start > SLOW:
         do = f"see what it waits for: applications wait as long as deadlines.start of module.{name} says"
         yield Finding("warning", f"it took {found.start:.1f} s to start", do)
-    yield from _about_slots(name, found)
+    yield from _about_slots(name, found, selects=bool(view.selectors))
+    yield from _about_selectors(name, found, view)
     yield from _about_mechanisms(name, found)
 
 
-def _about_slots(name: str, found: Examined) -> Iterator[Finding]:
+def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Finding]:
     total = len(found.slots) + found.more_slots
+    if not total and selects:
+        do = f"put in a token that `tokens` of module.{name} fits, or correct these: docs/configuration.md"
+        yield Finding("warning", "its token selectors leave it no slots", do)
+        return
     if not total:
         do = f"see docs/providers.md for its env, and: p11host sandbox --learn {name}"
         yield Finding("warning", "it has no slots", do)
@@ -145,6 +177,16 @@ def _about_slots(name: str, found: Examined) -> Iterator[Finding]:
     yield ok(f"{total} slot{'' if total == 1 else 's'}, {with_tokens}")
     for slot in found.slots:
         yield from _about_token(slot)
+
+
+def _about_selectors(name: str, found: Examined, view: View) -> Iterator[Finding]:
+    """Yield the selectors that fit nothing, where all that they leave was looked at."""
+    if found.more_slots or view.selectors != view.tokens:
+        return
+    for uri in view.tokens:
+        if not any(uri.fits(slot.facts()) for slot in found.slots):
+            do = f"correct it in `tokens` of module.{name}, if its token should be there"
+            yield Finding("note", f"nothing that is there fits {uri}", do)
 
 
 def _about_token(slot: Slot) -> Iterator[Finding]:
@@ -183,10 +225,15 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(known[:_SHOWN]) + more
 
 
-def part(name: str, found: Examined | P11HostError | OSError, around: Iterable[Finding]) -> Part:
+def part(
+    name: str,
+    found: Examined | P11HostError | OSError,
+    around: Iterable[Finding],
+    view: View = EVERYBODY,
+) -> Part:
     """Return what was found of a module and around it."""
     if isinstance(found, Examined):
-        return Part(f"module {name}", (*findings(name, found), *around), _facts(found))
+        return Part(f"module {name}", (*findings(name, found, view), *around), _facts(found))
     if isinstance(found, RefusedError):
         return Part(f"module {name}", (Finding("note", found.text), *around))
     said = problem(_named(found))
