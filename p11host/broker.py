@@ -15,6 +15,7 @@ from pathlib import Path
 
 from p11host import log, narrow_helper_path
 from p11host.applications import Application, Applications, Caller, Quota
+from p11host.cards.keeper import Cards
 from p11host.census import Counted
 from p11host.circuit import Circuits, State
 from p11host.config import Config, Module
@@ -86,6 +87,7 @@ class Broker:
         self._tracers = Tracers(self._lives)
         self._custody = Custody(pins or Pins(), self._lives)
         self._stamps: dict[str, tuple[int, ...]] = {}
+        self.cards = Cards(lambda: self.config().enabled, self._prompt)
 
     async def run(self) -> None:
         """Serve until `stop`, or until nobody has needed us for a while. Helpers go on."""
@@ -98,6 +100,7 @@ class Broker:
         finally:
             self._spares.clear()
             self._listener.close()
+            self.cards.stop()
 
     def stop(self) -> None:
         """End `run`. Channels close; helpers and the applications that use them do not notice."""
@@ -173,6 +176,7 @@ class Broker:
         self._refusals.pop(module.name, None)
         self._lives.assign(caller, spawned)
         self._tracers.started(spawned)
+        self.cards.used(module)
         self.note()
         self._helpers.create_task(contained("spare", self._prepare(module)))
         return spawned
@@ -290,6 +294,10 @@ class Broker:
             except TimeoutError:
                 return
             grace = 0
+
+    def _prompt(self, modules: frozenset[str]) -> None:
+        """Have the helpers of modules look at their slots: a card has moved."""
+        log.debug("cards.prompted", modules=",".join(sorted(modules)))
 
     def note(self) -> None:
         """Wake whoever waits for applications to come or to have gone."""

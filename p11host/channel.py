@@ -5,6 +5,7 @@ Knows one stream socket, whose other end is somebody else's. Must not know metho
 
 import array
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._decoder = Decoder(control_frame())
+        self._sending = asyncio.Lock()
 
     async def receive(self) -> Message | None:
         """Return the peer's next message, None at its end. RemoteError if it sent something else."""
@@ -39,7 +41,7 @@ class Channel:
         rights = (
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE), self._sending:
             while left:
                 try:
                     sent = self._socket.sendmsg([left], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -47,6 +49,11 @@ class Channel:
                     await writable(self._socket.fileno())
                 else:
                     left, rights = left[sent:], []
+
+    def end(self) -> None:
+        """Have `receive` return that there is no more."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close our end."""

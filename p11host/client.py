@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,16 +26,20 @@ from p11host.wire import (
     Hello,
     LocalError,
     Message,
+    Notification,
     RemoteError,
     Request,
     Response,
     Value,
     encode,
+    map_of,
 )
 
 #: Width of CK_ULONG here, in bytes.
 ULONG = 8 if sys.maxsize > 1 << 32 else 4
 _CHUNK = 1 << 16
+#: Seconds, as far as a socket is concerned.
+_FOR_EVER = 1e6
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 #: Of Linux, which Python has no name for; as many groups as most processes have, and as any can have.
 _SO_PEERGROUPS = 59
@@ -167,6 +171,19 @@ class Channel:
                 raise ClosedError from error
             raise
         return self._result_of(response)
+
+    def hear(self, method: str, timeout: float | None) -> Mapping[str, Value] | None:
+        """Return the map of the next notification of that name; None if none comes in so many seconds.
+
+        ClosedError when there is nobody who could send one.
+        """
+        try:
+            message = self._receive(_FOR_EVER if timeout is None else timeout)
+        except TimeoutError:
+            return None
+        if not isinstance(message, Notification) or message.method != method:
+            raise RemoteError("malformed", f"something else than {method!r}")
+        return map_of(message.params)
 
     def attach(self, timeout: float | None = None) -> list[Attached]:
         """Ask a broker for a helper of every module (section 6). The caller closes the doors."""

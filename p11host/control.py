@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from p11host import census, log, tracers
 from p11host.applications import Application, Caller, Running
+from p11host.cards.board import Subscription
+from p11host.cards.keeper import Cards
 from p11host.census import Counted
 from p11host.circuit import State
 from p11host.config import Config, Module
@@ -27,9 +29,14 @@ from p11host.tracers import Tracer
 from p11host.view import Peer
 from p11host.wire import Fault, RefusedError, RemoteError, Request, Response, is_name, map_of, short_text
 
+#: Seconds that who asks for readers waits for the first look.
+FIRST_LOOK = 3.0
+
 
 class Host(Protocol):
     """What the methods need of the broker."""
+
+    cards: Cards
 
     def config(self) -> Config:
         """Return the configuration as it is now."""
@@ -88,18 +95,22 @@ class Control:
             "attach": self._attach,
             "counts": self._counts,
             "open": self._open,
+            "readers": self._readers,
             "reload": self._reload,
             "restart": self._restart,
             "status": self._status,
             "trace": self._trace,
         }
         self._tracer: Tracer | None = None
+        self.subscription: Subscription | None = None
 
     def close(self) -> None:
         """End what the caller had begun."""
         if self._tracer is not None:
             self._host.untrace(self._tracer)
             self._tracer = None
+        if self.subscription is not None:
+            self._host.cards.board.unsubscribe(self.subscription)
 
     async def answer(self, request: Request) -> Answer:
         """Return the answer to `request`; RemoteError, which ends the channel, if its params are wrong."""
@@ -170,6 +181,22 @@ class Control:
         traced = await self._tracer.take()
         answer.doors += [each.socket for each in traced]
         return {"helpers": list(tracers.told(traced))}
+
+    async def _readers(self, params: Mapping[str, Any], _: Answer) -> dict[str, Any]:
+        since = params.get("since")
+        if since is not None and not isinstance(since, int):
+            raise RemoteError("malformed", "readers needs a number as since, or none")
+        cards = self._host.cards
+        cards.start()
+        await cards.board.seen(FIRST_LOOK)
+        if params.get("subscribe") is True:
+            if self.subscription is not None:
+                raise RefusedError("refused", "this channel is told of readers already")
+            self.subscription = cards.board.subscribe()
+        known = {module.name for module in self._host.config().enabled if self._may_know(module)}
+        modules = [name for name in cards.reaching() if name in known]
+        # With nothing awaited since the subscription began, it goes on where the snapshot ends.
+        return cards.board.snapshot(since) | {"modules": modules}
 
     async def _counts(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         return census.told(*self._host.counted(self._caller))

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from p11host import control, log
 from p11host.applications import Caller, Quota
+from p11host.cards.board import Subscription
 from p11host.channel import Channel
 from p11host.client import ULONG, peer_credentials
 from p11host.contained import contained
@@ -144,17 +145,32 @@ class Doors:
 
 async def _serve(channel: Channel, hello: Hello, methods: Control, caller: Caller) -> None:
     """Answer one request after the other until the peer has no more, or sends what is none."""
+    telling: asyncio.Task[None] | None = None
     try:
         await _greet(channel, hello)
         while (message := await channel.receive()) is not None:
             # A notification wants no answer, and none that a broker knows asks for anything.
             if not isinstance(message, Notification):
                 await _answer(channel, methods, message)
+            if telling is None and methods.subscription is not None:
+                telling = asyncio.create_task(contained("subscription", _tell(channel, methods.subscription)))
     except RemoteError as error:
         log.warning("channel.refused", pid=caller.pid, program=caller.program, error=error)
         await channel.send(Response(0, Fault(error.code, short_text(error.text)), None))
     finally:
         methods.close()
+        if telling is not None:
+            telling.cancel()
+            await asyncio.wait([telling])
+
+
+async def _tell(channel: Channel, subscription: Subscription) -> None:
+    """Tell of readers and cards; whoever does not read fast enough is let go, and comes back."""
+    try:
+        while (numbered := await subscription.take()) is not None:
+            await channel.send(Notification("readers", [numbered.told()]))
+    finally:
+        channel.end()
 
 
 async def _greet(channel: Channel, hello: Hello) -> None:

@@ -18,7 +18,7 @@ cache=$PWD/.cache
 missing_packages() {
     local who name why
     while read -r who name why; do
-        [[ $who == run || $who == "$what" ]] || continue
+        [[ $who == "$what" || ($who == run && $what != cards) ]] || continue
         installed "$name" || printf '%s %s\n' "$name" "$why"
     done < <(grep -v '^#' scripts/packages.txt)
 }
@@ -27,16 +27,22 @@ installed() {
     case $1 in
     # A python3 that is not Debian's brings its own.
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null && return ;;
-    python3-dev) [[ $(uname -m) != @(x86_64|aarch64) ]] || return 0 ;;
+    python3-dev) [[ ! -e $(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || return 0
+        [[ $what == cards || $(uname -m) != @(x86_64|aarch64) ]] || return 0 ;;
     esac
     [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }
 
 install_packages() {
-    local missing names
+    local missing
     command -v dpkg-query >/dev/null || { say "not Debian: see scripts/packages.txt for what is needed"; return 0; }
     missing=$(missing_packages)
-    [[ -n $missing ]] || return 0
+    [[ -z $missing ]] || install_missing "$missing"
+}
+
+# Installs the packages of $1, lines of "name why".
+install_missing() {
+    local missing=$1 names name why
     mapfile -t names < <(cut -d' ' -f1 <<<"$missing")
     say "these Debian packages are missing and will be installed with apt-get:"
     while read -r name why; do printf '    %-20s %s\n' "$name" "$why"; done <<<"$missing"
@@ -44,6 +50,26 @@ install_packages() {
     no_new_services "${names[@]}"
     run "${sudo[@]}" apt-get -q update
     run "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${names[@]}"
+}
+
+# What card readers are watched with is built here. Where it cannot be, p11host works without.
+install_pyscard() {
+    fresh pyscard pyproject.toml scripts/setup.sh && return
+    "$venv/bin/python" -c 'import smartcard.scard' 2>/dev/null || (build_pyscard) ||
+        say "going on without pyscard: p11host will see modules and tokens, but no card readers"
+    mark pyscard pyproject.toml scripts/setup.sh
+}
+
+build_pyscard() {
+    local missing names
+    if command -v dpkg-query >/dev/null; then
+        missing=$(what=cards missing_packages)
+        [[ -z $missing ]] || install_missing "$missing"
+    fi
+    say "building pyscard, for card readers"
+    run "$venv/bin/pip" install -q "$("$venv/bin/python" -c 'import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["cards"], sep="\n")')"
 }
 
 # Sets sudo to what makes a command run as root, or ends with the one line to type.
@@ -151,5 +177,6 @@ install_packages
 find_python
 make_venv
 install_requirements
+install_pyscard
 install_p11host
 [[ $what != test ]] || fetch_suite

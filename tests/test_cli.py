@@ -102,6 +102,7 @@ class TestHelp:
             "metrics",
             "path",
             "random",
+            "readers",
             "reload",
             "restart",
             "run",

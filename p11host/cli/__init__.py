@@ -34,6 +34,7 @@ COMMANDS = {
     "metrics": "p11host.cli.metrics:metrics",
     "path": "p11host.cli.path:path",
     "random": "p11host.cli.random:random",
+    "readers": "p11host.cli.readers:readers",
     "reload": "p11host.cli.reload:reload",
     "restart": "p11host.cli.restart:restart",
     "run": "p11host.cli.run:run",

@@ -1,11 +1,12 @@
-"""A card reader in software: pcscd with the driver vpcd, and cards in its two slots.
+"""Card readers in software: pcscd with the driver vpcd, and cards that are put into its slots.
 
 All of it is a test's own: pcscd listens on a socket in the test's directory, by socket activation, so that
-it is in nobody's way; the driver connects to the cards on loopback. Knows the driver's protocol: each message
+it is in nobody's way; the driver listens on loopback for cards. Knows the driver's protocol: each message
 has two bytes of length; one byte alone is power off, on, reset, or the wish for the ATR.
 """
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,9 +22,12 @@ OFF, ON, RESET, TELL_ATR = 0, 1, 2, 4
 READERS = 2  # the driver has as many slots, on ports in a row
 PATIENCE_S = 30
 PID_FILE = Path("/run/pcscd/pcscd.pid")
+NAME = "Virtual PCD"
+_RETRY_S = 0.05
+_LOOPBACK = Path(__file__).with_name("loopback.c")
 READER = """\
-FRIENDLYNAME "Virtual PCD"
-DEVICENAME 127.0.0.1:{port:#06x}
+FRIENDLYNAME "{name}"
+DEVICENAME /dev/null:{port:#06x}
 LIBPATH {driver}
 CHANNELID {port:#06x}
 """
@@ -49,65 +54,187 @@ class Card(Protocol):
         """Answer a command."""
 
 
+class Slot:
+    """A reader's slot, into which cards are put. The driver looks every 0.4 s what is in it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._changed = threading.Condition()
+        self._card: Card | None = None
+        self._connection: socket.socket | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def insert(self, card: Card) -> None:
+        """Put a card in, instead of the one that is."""
+        self._put(card)
+
+    def remove(self) -> None:
+        """Take the card out, if there is one."""
+        self._put(None)
+
+    def close(self) -> None:
+        """Let go of the reader."""
+        self._closed = True
+        self._put(None)
+        self._thread.join(PATIENCE_S)
+
+    def _put(self, card: Card | None) -> None:
+        with self._changed:
+            self._card = card
+            if self._connection is not None:
+                with suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
+            self._changed.notify()
+
+    def _serve(self) -> None:
+        """Have the driver talk to the card that is in, again when pcscd is another."""
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._card is not None or self._closed)
+                card = self._card
+            if card is not None:
+                self._connect(card)
+
+    def _connect(self, card: Card) -> None:
+        try:
+            connection = socket.create_connection(("127.0.0.1", self._port), PATIENCE_S)
+        except OSError:
+            with self._changed:
+                self._changed.wait_for(lambda: self._card is not card, _RETRY_S)
+            return
+        with connection:
+            connection.settimeout(None)
+            with self._changed:
+                if self._card is not card:
+                    return
+                self._connection = connection
+            _talk(connection, card)
+            with self._changed:
+                self._connection = None
+
+
+@dataclass
+class Rack:
+    """A pcscd with two slots. `env` is the environment in which it is found."""
+
+    directory: Path
+    slots: Sequence[Slot]
+    env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where pcscd listens."""
+        return self.directory / "pcscd.comm"
+
+    def start(self) -> None:
+        """Run pcscd, which listens from the start: who connects before it is ready waits."""
+        program = shutil.which("pcscd", path="/usr/sbin:/usr/local/sbin")
+        assert program is not None, "pcscd is not installed: apt-get install pcscd"
+        assert os.geteuid() == 0 or PID_FILE.parent.is_dir(), (
+            f"pcscd needs root, or {PID_FILE.parent} to exist"
+        )
+        self.socket.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener, self.log.open("ab") as output:
+            listener.bind(str(self.socket))
+            listener.listen()
+            words = [program, "--foreground", "--info", "--config", str(self.directory / "readers")]
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(listener.fileno()), *words],
+                env=os.environ | {"LD_PRELOAD": str(_loopback(self.directory))},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener.fileno()],
+            )
+
+    @property
+    def log(self) -> Path:
+        """What pcscd says."""
+        return self.directory / "pcscd.log"
+
+    def kill(self) -> None:
+        """End pcscd as a fault of its own would; its socket's name stays."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
+            self.process = None
+
+    def end(self) -> None:
+        """End pcscd, which must not have ended by itself."""
+        if self.process is None:
+            return
+        assert self.process.poll() is None, f"pcscd has ended: {self.log.read_text()}"
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE_S)
+        finally:
+            self.kill()
+
+
+@contextmanager
+def rack(directory: Path, name: str | bytes = NAME) -> Iterator[Rack]:
+    """Run pcscd with two empty slots of a reader of that name."""
+    with ExitStack() as stack:
+        port = _two_ports()
+        slots = []
+        for number in range(READERS):
+            slots.append(Slot(port + number))
+            stack.callback(slots[-1].close)
+        configure(directory / "readers", port, name)
+        stack.enter_context(_kept(PID_FILE))
+        made = Rack(directory, slots)
+        made.env = {"PCSCLITE_CSOCK_NAME": str(made.socket)}
+        stack.callback(made.kill)
+        made.start()
+        yield made
+        made.end()
+
+
 @contextmanager
 def readers(directory: Path, cards: Sequence[Card]) -> Iterator[dict[str, str]]:
     """Run pcscd with these cards, one in each slot; yield the environment in which it is found."""
     assert len(cards) == READERS
-    where = directory / "pcscd.comm"
-    with ExitStack() as stack:
-        listeners = stack.enter_context(_ports_in_a_row())
-        for listener, card in zip(listeners, cards, strict=True):
-            stack.enter_context(_serving(listener, card))
-        configure(directory / "readers", listeners[0].getsockname()[1])
-        stack.enter_context(_kept(PID_FILE))
-        stack.enter_context(_pcscd(directory, where))
-        yield {"PCSCLITE_CSOCK_NAME": str(where)}
+    with rack(directory) as made:
+        for slot, card in zip(made.slots, cards, strict=True):
+            slot.insert(card)
+        yield made.env
 
 
-def configure(directory: Path, port: int) -> None:
+def configure(directory: Path, port: int, name: str | bytes = NAME) -> None:
     """Write the configuration of a reader whose first card is behind that port."""
     driver = next(Path("/").glob("usr/lib/**/pcsc/drivers/serial/libifdvpcd.so"), None)
     assert driver is not None, "the reader's driver is not installed: apt-get install vsmartcard-vpcd"
     directory.mkdir()
-    (directory / "vpcd").write_text(READER.format(port=port, driver=driver))
+    text = READER.format(name="\0", port=port, driver=driver).encode()
+    (directory / "vpcd").write_bytes(text.replace(b"\0", name if isinstance(name, bytes) else name.encode()))
 
 
-@contextmanager
-def _ports_in_a_row() -> Iterator[list[socket.socket]]:
-    """Listen on two ports of which the second is the first's successor."""
-    for _ in range(100):
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            try:
-                second = stack.enter_context(socket.create_server(("127.0.0.1", first.getsockname()[1] + 1)))
-            except (OSError, OverflowError):
-                continue
-            yield [first, second]
-            return
+def _two_ports() -> int:
+    """Return the first of two ports that are free, among those that nobody is given by chance."""
+    for port in random.sample(range(20000, 32000, READERS), 100):
+        with suppress(OSError), ExitStack() as stack:
+            for number in range(READERS):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + number)))
+            return port
     raise AssertionError("no two ports in a row are free")
 
 
-@contextmanager
-def _serving(listener: socket.socket, card: Card) -> Iterator[None]:
-    """Let the driver have the card."""
-    thread = threading.Thread(target=_serve, args=(listener, card), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE_S)
+def _loopback(directory: Path) -> Path:
+    """Return what keeps the driver from listening to anybody but this machine."""
+    made = directory / "loopback.so"
+    if not made.exists():
+        command = ["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", str(made), str(_LOOPBACK), "-ldl"]
+        subprocess.run(command, check=True, timeout=PATIENCE_S)
+    return made
 
 
-def _serve(listener: socket.socket, card: Card) -> None:
-    """Answer one connection, until the driver ends it."""
-    try:
-        connection, _ = listener.accept()
-    except OSError:
-        return
+def _talk(connection: socket.socket, card: Card) -> None:
+    """Answer on one connection, until either end has it closed."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    with connection, suppress(EOFError, ConnectionError):
+    with suppress(EOFError, ConnectionError):
         while True:
             message = _read(connection, int.from_bytes(_read(connection, 2), "big"))
             answer = _react(card, message)
@@ -149,29 +276,3 @@ def _kept(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
             if not had_directory:
                 path.parent.rmdir()
-
-
-@contextmanager
-def _pcscd(directory: Path, where: Path) -> Iterator[None]:
-    """Run pcscd, which listens from the start: who connects before it is ready waits."""
-    program = shutil.which("pcscd", path="/usr/sbin:/usr/local/sbin")
-    assert program is not None, "pcscd is not installed: apt-get install pcscd"
-    assert os.geteuid() == 0 or PID_FILE.parent.is_dir(), f"pcscd needs root, or {PID_FILE.parent} to exist"
-    log = directory / "pcscd.log"
-    with socket.socket(socket.AF_UNIX) as listener, log.open("wb") as output:
-        listener.bind(str(where))
-        listener.listen()
-        words = [program, "--foreground", "--info", "--config", str(directory / "readers")]
-        process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(listener.fileno()), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[listener.fileno()],
-        )
-    try:
-        yield
-        assert process.poll() is None, f"pcscd has ended: {log.read_text()}"
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)

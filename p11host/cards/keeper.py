@@ -1,0 +1,115 @@
+"""The broker's part in cards: when they are watched, and what a change leads to.
+
+Knows the loop, the thread and which modules reach PC/SC. A machine on which none does has no such thread.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from p11host import log
+from p11host.cards.board import Board, service
+from p11host.cards.layer import Layer, Pyscard
+from p11host.cards.reach import VARIABLE, service_of
+from p11host.cards.reader import MOVES, Change, Kind, Scene
+from p11host.cards.watcher import Watcher
+from p11host.config import Module
+
+_EVENTS: Mapping[Kind, str] = {
+    "added": "reader.added",
+    "gone": "reader.gone",
+    "inserted": "card.inserted",
+    "removed": "card.removed",
+    "fault": "reader.fault",
+    "calm": "reader.calm",
+}
+
+
+class Cards:
+    """Readers and cards, as a broker keeps them. `modules` are those of its configuration as it is.
+
+    `prompt` is called soon after a change with the names of the modules whose tokens may be others now.
+    """
+
+    def __init__(
+        self,
+        modules: Callable[[], Iterable[Module]],
+        prompt: Callable[[frozenset[str]], None],
+        make: Callable[[], Layer] = Pyscard,
+    ) -> None:
+        self.board = Board(self._heard)
+        self._modules = modules
+        self._prompt = prompt
+        self._make = make
+        self._watcher: Watcher | None = None
+        self._reach: dict[str, tuple[Module, str | None]] = {}
+        self._prompting = False
+
+    def used(self, module: Module) -> None:
+        """Note that a module has a helper: where it reaches PC/SC, readers are watched from now on."""
+        if self._watcher is None and self._service(module) is not None:
+            self.start()
+
+    def start(self) -> None:
+        """Begin to watch, if that has not been done, in the place where the first such module looks."""
+        if self._watcher is not None:
+            return
+        places = [place for module in self._modules() if (place := self._service(module)) is not None]
+        if places:
+            # Ours alone: helpers have an environment of their own.
+            os.environ.setdefault(VARIABLE, places[0])
+        loop = asyncio.get_running_loop()
+        self._watcher = Watcher(self._make, partial(_hand_over, loop, self.board.see))
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """End the watch, within a time."""
+        if self._watcher is not None and not self._watcher.stop():
+            log.warning("cards.stuck", reason="a call of PC/SC does not return")
+
+    def reaching(self) -> list[str]:
+        """Return the names of the modules that can reach PC/SC."""
+        return [module.name for module in self._modules() if self._service(module) is not None]
+
+    def _service(self, module: Module) -> str | None:
+        """Return where a module reaches PC/SC, looked up once for each state of its table."""
+        known = self._reach.get(module.name)
+        if known is None or known[0] != module:
+            place = service_of(module)
+            known = self._reach[module.name] = (module, None if place is None else str(place))
+        return known[1]
+
+    def _heard(self, change: Change) -> None:
+        _log(change)
+        if change.kind in MOVES and not self._prompting:
+            self._prompting = True
+            asyncio.get_running_loop().call_soon(self._prompt_all)
+
+    def _prompt_all(self) -> None:
+        """Prompt once for all that one look has shown."""
+        self._prompting = False
+        self._prompt(frozenset(self.reaching()))
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, see: Callable[[Scene], None], scene: Scene) -> None:
+    """Have the loop see what the thread has seen; one that has ended wants nothing more."""
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(see, scene)
+        except RuntimeError:
+            return
+
+
+def _log(change: Change) -> None:
+    if change.kind == "service":
+        said = "cards.watched" if change.error is None else "cards.unwatched"
+        log.info(said, service=service(change.error))
+    elif change.reader is not None:
+        about: dict[str, object] = {"reader": change.reader.name}
+        if change.kind == "flapping":
+            log.warning("reader.flapping", **about, count=change.reader.count)
+        elif change.kind in _EVENTS:
+            about |= {"atr": change.reader.atr.hex()} if change.kind == "inserted" else {}
+            about |= {"fault": change.reader.fault} if change.reader.fault else {}
+            log.info(_EVENTS[change.kind], **about)

@@ -1,0 +1,114 @@
+"""PC/SC itself, by pyscard: the few calls that watching takes, their errors in classes.
+
+Knows pyscard and what it cannot do. Must not know what is made of what a look shows.
+"""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from p11host.cards.codes import NO_PYSCARD, CardError, error_of
+
+#: The name under which PC/SC tells that a reader came or went.
+NOTIFICATION = "\\\\?PnP?\\Notification"
+_OK, _TIMEOUT, _NO_READERS = 0, 0x8010000A, 0x8010002E
+_COMM_ERROR = 0x80100013
+_SYSTEM = 2  # SCARD_SCOPE_SYSTEM
+_LIBRARY = "libpcsclite.so.1"
+
+#: A reader's name and state, and its card's ATR.
+Look = tuple[str, int, bytes]
+
+
+class Layer(Protocol):
+    """What a watcher needs of PC/SC. All of it may raise CardError. Names may hold any bytes but NUL."""
+
+    def establish(self) -> int:
+        """Return a new context."""
+
+    def release(self, context: int) -> None:
+        """End a context."""
+
+    def names(self, context: int) -> list[str]:
+        """Return the names of all readers."""
+
+    def can_watch(self, name: str) -> bool:
+        """Tell whether a reader of that name can be looked at."""
+
+    def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
+        """Return the states of readers once one of them is another than is known, or after some time."""
+
+    def cancel(self, context: int) -> None:
+        """End the wait that runs in that context. May be called by another thread."""
+
+
+class Pyscard:
+    """PC/SC by pyscard. CardError where that is not installed."""
+
+    def __init__(self) -> None:
+        try:
+            import smartcard.scard  # noqa: PLC0415 (20 ms, and not everywhere)
+        except ImportError as error:
+            raise error_of(NO_PYSCARD) from error
+        self._scard: Any = smartcard.scard
+        # What it reports in the place of a status, and where its C is at odds with Python.
+        self._faults = (self._scard.error, SystemError, UnicodeError, TypeError)
+
+    def establish(self) -> int:
+        """Return a new context."""
+        return int(self._call("SCardEstablishContext", _SYSTEM)[0])
+
+    def release(self, context: int) -> None:
+        """End a context."""
+        self._call("SCardReleaseContext", context)
+
+    def names(self, context: int) -> list[str]:
+        """Return the names of all readers. pyscard has none where one of them is not UTF-8."""
+        try:
+            return list(self._call("SCardListReaders", context, [], empty=_NO_READERS)[0])
+        except _UnfitError:
+            return [data.decode(errors="surrogateescape") for data in _names(context)]
+
+    def can_watch(self, name: str) -> bool:
+        """Tell whether pyscard can hand over a name: only ASCII."""
+        return name.isascii()
+
+    def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
+        """Return the states of readers, as it is described above."""
+        timeout = max(0, round(seconds * 1000))
+        looks = self._call("SCardGetStatusChange", context, timeout, list(known), empty=_TIMEOUT)[0]
+        return [(name, state, bytes(atr)) for name, state, atr in looks]
+
+    def cancel(self, context: int) -> None:
+        """End the wait that runs in that context."""
+        self._call("SCardCancel", context)
+
+    def _call(self, function: str, *arguments: Any, empty: int = _OK) -> Sequence[Any]:
+        """Return what a function gives besides its status; that of `empty` is as good as none."""
+        try:
+            answer = getattr(self._scard, function)(*arguments)
+        except self._faults as error:
+            raise _UnfitError(_COMM_ERROR, f"{function}: {error}") from error
+        code, *rest = answer if isinstance(answer, list) else [answer]
+        if code & 0xFFFFFFFF not in (_OK, empty):
+            raise error_of(code)
+        return rest
+
+
+class _UnfitError(CardError):
+    """What PC/SC says does not go through pyscard."""
+
+
+def _names(context: int) -> Iterable[bytes]:
+    """Return the names of readers as they are. The context is the process's own, whoever asked for it."""
+    library = ctypes.CDLL(_LIBRARY)
+    size = ctypes.c_ulong(0)
+    _check(library.SCardListReaders(ctypes.c_long(context), None, None, ctypes.byref(size)))
+    room = ctypes.create_string_buffer(size.value)
+    _check(library.SCardListReaders(ctypes.c_long(context), None, room, ctypes.byref(size)))
+    return [name for name in room.raw[: size.value].split(b"\0") if name]
+
+
+def _check(status: int) -> None:
+    if status & 0xFFFFFFFF:
+        raise error_of(status)

@@ -1,0 +1,108 @@
+"""Which modules serve a reader: each is asked for its slots, in a helper, and a slot names its reader.
+
+Knows three functions of Cryptoki by their rows in specs/functions.toml. Must not know PC/SC.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from p11host.client import Channel, Door
+from p11host.errors import P11HostError
+from p11host.limits import limits
+from p11host.probe import ckr
+from p11host.wire import Value
+
+#: Seconds for a helper's hello and for each answer.
+PATIENCE = 20.0
+_SUCCESS, _PRESENT = 0, 1
+#: A slot's description has as many bytes; a reader's longer name is cut off there.
+_DESCRIPTION = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A slot of a module and the label of its token, or why none can be told."""
+
+    module: str
+    slot: int
+    description: str
+    token: str | None = None
+    error: str | None = None
+
+    def is_of(self, reader: str) -> bool:
+        """Tell whether the slot is that reader's."""
+        name = reader.encode(errors="surrogateescape")[:_DESCRIPTION].decode(errors="replace").rstrip()
+        return bool(self.description) and name == self.description
+
+
+class Serving:
+    """Helpers of our own, one for each module, asked as often as is wanted. A module that fails is told."""
+
+    def __init__(self, broker: Channel, modules: Iterable[str]) -> None:
+        self.errors: dict[str, str] = {}
+        self._channels: dict[str, Channel] = {}
+        for name in modules:
+            try:
+                self._channels[name] = _opened(broker, name)
+            except (P11HostError, OSError) as error:
+                self.errors[name] = str(error)
+
+    def ask(self) -> list[Served]:
+        """Return the slots of all modules as they are now."""
+        found: list[Served] = []
+        for name, channel in list(self._channels.items()):
+            try:
+                found += _slots(name, channel)
+            except (P11HostError, OSError) as error:
+                self.errors[name] = str(error)
+                self._channels.pop(name).close()
+        return found
+
+    def close(self) -> None:
+        """Let the helpers end."""
+        for channel in self._channels.values():
+            channel.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Let the helpers end."""
+        self.close()
+
+
+def _opened(broker: Channel, name: str) -> Channel:
+    attached = broker.open_module(name, PATIENCE)
+    if attached.door is None:
+        raise P11HostError(attached.error or "the broker gave no door")
+    with Door.of_helper(attached.door) as door:
+        return door.open("p11host readers", PATIENCE)
+
+
+def _slots(module: str, channel: Channel) -> Iterator[Served]:
+    _, numbers = _ask(channel, "C_GetSlotList", False, [True, limits().module_slots])  # noqa: FBT003
+    for number in numbers:
+        description, _, flags, *_ = _ask(channel, "C_GetSlotInfo", number, True)  # noqa: FBT003
+        served = Served(module, number, _text(description))
+        if flags & _PRESENT:
+            rv, *outputs = channel.call("C_GetTokenInfo", [number, True], PATIENCE)
+            token = _text(outputs[0][0]) if rv == _SUCCESS else None
+            error = None if rv == _SUCCESS else ckr(rv)
+            served = Served(module, number, served.description, token, error)
+        yield served
+
+
+def _ask(channel: Channel, function: str, *params: Value) -> Value:
+    rv, *outputs = channel.call(function, list(params), PATIENCE)
+    if rv != _SUCCESS:
+        raise P11HostError(f"{function}: {ckr(rv)}")
+    return outputs[0]
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").rstrip("\0 ")

@@ -1,0 +1,456 @@
+"""Readers and cards as the broker watches them: nothing lost, nothing hung, every reader for itself."""
+
+import ast
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from brokers import PATIENCE, ROOT
+from fake_pcsc import FakePcsc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p11host.cards import codes
+from p11host.cards.atr import described, historical
+from p11host.cards.board import KEPT, Board
+from p11host.cards.codes import CardError, error_named, error_of
+from p11host.cards.layer import Layer
+from p11host.cards.pace import MOST, PER_SECOND, Pace
+from p11host.cards.reader import EMPTY, EXCLUSIVE, IN_USE, MUTE, PRESENT, Change, Reader, Scene, changes
+from p11host.cards.watcher import LONGEST_WAIT, Watcher
+from p11host.errors import P11HostError
+
+ATR, OTHER = b"\x3b\x00", b"\x3b\x01\x02"
+
+
+# ---- codes ----
+
+
+def test_every_code_is_its_own() -> None:
+    """Codes of PC/SC keep number and name; the usual troubles have classes of their own, and a remedy."""
+    for name, kind in [
+        ("SCARD_E_SHARING_VIOLATION", codes.SharingError),
+        ("SCARD_W_RESET_CARD", codes.ResetError),
+        ("SCARD_W_REMOVED_CARD", codes.RemovedError),
+        ("SCARD_E_PROTO_MISMATCH", codes.ProtocolMismatchError),
+        ("SCARD_E_NO_SERVICE", codes.NoServiceError),
+        ("SCARD_W_UNRESPONSIVE_CARD", codes.MuteError),
+    ]:
+        error = error_named(name, "reader")
+        assert (name, kind) == (error.name, type(error))
+        assert isinstance(error, P11HostError)
+        assert f"({name}); " in str(error)
+    assert len(set(codes.NAMES.values())) == len(codes.NAMES)
+    assert codes.CLASSES.keys() <= set(codes.NAMES.values())
+
+
+def test_numbers_may_be_signed_or_unknown() -> None:
+    """A code is the same whether C gave it as signed or not; one that nobody knows keeps its number."""
+    assert "SCARD_E_SHARING_VIOLATION" == error_of(0x8010000B - (1 << 32)).name
+    assert (CardError, 0x80109999) == (type(error_of(0x80109999)), error_of(0x80109999).code)
+    assert "0x80109999" in str(error_of(0x80109999))
+
+
+# ---- what an ATR tells ----
+
+
+@pytest.mark.parametrize(
+    ("atr", "history", "what"),
+    [
+        ("3bfd1300008131fe158073c021c057597562694b657940", "8073c021c057597562694b6579", "YubiKey"),
+        (
+            "3b8f8001804f0ca000000306030001000000006a",
+            "804f0ca0000003060300010000000" + "0",
+            "MIFARE Classic 1K",
+        ),
+        ("3b00", "", ""),
+        ("3bff", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_atr(atr: str, history: str, what: str) -> None:
+    """Historical bytes are found behind the interface bytes, and what they say is told."""
+    assert (history, what) == (historical(bytes.fromhex(atr)).hex(), described(bytes.fromhex(atr)))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40))
+def test_any_atr(atr: bytes) -> None:
+    """No card's answer is too odd to be looked at."""
+    assert described(atr).isprintable()
+
+
+# ---- between two looks ----
+
+
+def reader(state: int, atr: bytes = b"", count: int = 0, name: str = "one") -> Reader:
+    """Return a reader in that state."""
+    return Reader(name, count << 16 | state, atr)
+
+
+def kinds(before: Reader | None, after: Reader | None) -> list[str]:
+    """Return what happened between two looks at a reader."""
+    scenes = [Scene({each.name: each} if each else {}) for each in (before, after)]
+    return [change.kind for change in changes(*scenes)]
+
+
+EMPTY_ONE, FULL_ONE = reader(EMPTY), reader(PRESENT, ATR, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, EMPTY_ONE, ["added"]),
+        (None, FULL_ONE, ["added", "inserted"]),
+        (FULL_ONE, None, ["removed", "gone"]),
+        (EMPTY_ONE, FULL_ONE, ["inserted"]),
+        (FULL_ONE, reader(EMPTY, count=2), ["removed"]),
+        (FULL_ONE, reader(PRESENT, ATR, 3), ["removed", "inserted"]),
+        (FULL_ONE, reader(PRESENT, OTHER, 1), ["removed", "inserted"]),
+        (EMPTY_ONE, reader(EMPTY, count=2), ["inserted", "removed"]),
+        (FULL_ONE, reader(PRESENT | IN_USE, ATR, 1), ["used"]),
+        (reader(PRESENT | IN_USE, ATR, 1), reader(PRESENT | EXCLUSIVE | IN_USE, ATR, 1), ["used"]),
+        (FULL_ONE, reader(PRESENT | MUTE, ATR, 1), ["fault"]),
+        (FULL_ONE, FULL_ONE, []),
+    ],
+)
+def test_changes(before: Reader | None, after: Reader | None, expected: list[str]) -> None:
+    """A pull and a push between two looks are two events, by PC/SC's counter or the card's ATR."""
+    assert expected == kinds(before, after)
+
+
+def test_missed_cards_are_counted() -> None:
+    """Where cards came and went too fast to be seen, it is told how many more there were; counters wrap."""
+    before, after = reader(EMPTY, count=65535), reader(PRESENT, ATR, 4)
+
+    assert [Change("inserted", after, missed=4)] == list(
+        changes(Scene({"one": before}), Scene({"one": after}))
+    )
+
+
+def test_readers_do_not_mix() -> None:
+    """What happens in one reader is told of that one alone."""
+    before = {"one": FULL_ONE, "two": reader(EMPTY, name="two")}
+    after = {"one": FULL_ONE, "two": reader(PRESENT, ATR, 1, "two")}
+    assert ["two"] == [each.reader.name for each in changes(Scene(before), Scene(after)) if each.reader]
+
+
+def test_service_ends() -> None:
+    """When PC/SC ends its readers are gone, and that is told once, whatever it is called next."""
+    gone = Scene({}, error_of(0x80100013))
+
+    assert ["removed", "gone", "service"] == [each.kind for each in changes(Scene({"one": FULL_ONE}), gone)]
+    assert [] == list(changes(gone, Scene({}, error_of(0x8010001D))))
+
+
+# ---- flapping ----
+
+
+def test_pace() -> None:
+    """Some changes in a row are seen at once, then one a second, until it has been calm for a while."""
+    pace = Pace()
+    begins = [pace.change(0.0) for _ in range(int(MOST) + 5)]
+
+    assert 1 == begins.count(True)
+    assert 0.0 < pace.until
+    assert not pace.is_calm(1.0)
+    assert pace.is_calm(MOST / PER_SECOND + 2)
+
+
+def test_pace_of_people() -> None:
+    """Nobody who changes cards by hand is too fast."""
+    pace = Pace()
+    assert not any(pace.change(number * 0.2) for number in range(1000))
+
+
+# ---- the thread ----
+
+
+@contextmanager
+def watching(layer: Layer) -> Iterator[list[Scene]]:
+    """Watch; yield the scenes that there have been."""
+    scenes: list[Scene] = []
+    watcher = Watcher(lambda: layer, scenes.append)
+    watcher.start()
+    yield scenes
+    assert watcher.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until that is so."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def cards(scenes: list[Scene]) -> dict[str, bytes]:
+    """Return the last scene's cards by their readers."""
+    return {name: each.atr for name, each in scenes[-1].readers.items()} if scenes else {}
+
+
+def test_watch() -> None:
+    """Readers and cards come and go, and each scene shows it."""
+    pcsc = FakePcsc()
+    with watching(pcsc) as scenes:
+        pcsc.add("one", "two")
+        until(lambda: cards(scenes) == {"one": b"", "two": b""})
+        pcsc.insert("two", ATR)
+        until(lambda: cards(scenes) == {"one": b"", "two": ATR})
+        pcsc.unplug("one")
+        until(lambda: cards(scenes) == {"two": ATR})
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_reader_between_list_and_wait(blind: bool) -> None:  # noqa: FBT001
+    """A reader that comes after the list and before the wait is found, by an old pcsc-lite too."""
+    pcsc = FakePcsc(blind=blind)
+    names = pcsc.names
+
+    def late(context: int) -> list[str]:
+        found = names(context)
+        if "late" not in found:
+            pcsc.add("late")
+        return found
+
+    pcsc.names = late  # type: ignore[method-assign]
+    with watching(pcsc) as scenes:
+        until(lambda: cards(scenes) == {"late": b""})
+    assert all(seconds <= LONGEST_WAIT for seconds in pcsc.waits)
+
+
+def test_service_comes_late_and_goes() -> None:
+    """PC/SC absent, started, killed and started again: each time what there is to see is seen."""
+    pcsc = FakePcsc(runs=False)
+    with watching(pcsc) as scenes:
+        until(lambda: bool(scenes) and scenes[-1].error is not None)
+        pcsc.add("one")
+        pcsc.begin()
+        until(lambda: "one" in cards(scenes))
+        pcsc.end()
+        until(lambda: scenes[-1].error is not None)
+        pcsc.begin()
+        pcsc.add("one")
+        until(lambda: "one" in cards(scenes))
+
+
+def test_tries_become_rare() -> None:
+    """Where there is no PC/SC it is tried a few times a minute, not in a loop."""
+    pcsc = FakePcsc(runs=False)
+    with watching(pcsc):
+        time.sleep(0.4)
+    assert 2 <= pcsc.established <= 5
+
+
+def test_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of PC/SC that does not return leaves its thread behind, and nobody waits for it."""
+    monkeypatch.setattr("p11host.cards.watcher.END", 0.2)
+    pcsc, inside, over = FakePcsc(), threading.Event(), threading.Event()
+
+    def hang(context: int) -> list[str]:
+        inside.set()
+        over.wait()
+        raise error_of(0x80100013, str(context))
+
+    pcsc.names = hang  # type: ignore[method-assign]
+    watcher = Watcher(lambda: pcsc, lambda _: None)
+    watcher.start()
+    assert inside.wait(PATIENCE)
+    assert not watcher.stop()
+    over.set()
+    until(watcher.stop)
+
+
+def test_no_context_stays() -> None:
+    """What was begun with PC/SC is ended."""
+    pcsc = FakePcsc()
+    with watching(pcsc) as scenes:
+        pcsc.add("one")
+        until(lambda: "one" in cards(scenes))
+    assert set() == pcsc.contexts
+
+
+def test_no_thread_where_pyscard_is_missing() -> None:
+    """Without pyscard that is told once, and there is no thread."""
+    scenes: list[Scene] = []
+
+    def none() -> Layer:
+        raise error_of(codes.NO_PYSCARD)
+
+    watcher = Watcher(none, scenes.append)
+    watcher.start()
+    until(lambda: bool(scenes))
+    assert watcher.stop()
+    assert isinstance(scenes[0].error, codes.NoPyscardError)
+
+
+def test_hundred_readers() -> None:
+    """A hundred readers are watched, and a card in the last is seen at once."""
+    pcsc = FakePcsc()
+    pcsc.add(*(f"reader {number}" for number in range(100)))
+    with watching(pcsc) as scenes:
+        until(lambda: len(cards(scenes)) == 100)
+        pcsc.insert("reader 99", ATR)
+        until(lambda: cards(scenes)["reader 99"] == ATR)
+
+
+def test_names_of_any_bytes() -> None:
+    """A reader whose name PC/SC cannot be asked about is told as that; the others are watched as ever."""
+    pcsc = FakePcsc()
+    odd = b"\xff\x01 caf\xc3\xa9".decode(errors="surrogateescape")
+    pcsc.add("plain", odd)
+    with watching(pcsc) as scenes:
+        until(lambda: odd in cards(scenes))
+        pcsc.insert("plain", ATR)
+        until(lambda: cards(scenes)["plain"] == ATR)
+    found = scenes[-1].readers[odd]
+    assert ("unwatched", b"\xff\x01 caf\xc3\xa9") == (found.fault, found.told()["name"])
+
+
+def test_renamed_reader() -> None:
+    """A reader that has another name after it was plugged in again is gone, and a new one is there."""
+    pcsc = FakePcsc()
+    with watching(pcsc) as scenes:
+        pcsc.add("reader 00 00")
+        until(lambda: "reader 00 00" in cards(scenes))
+        pcsc.unplug("reader 00 00")
+        pcsc.add("reader 01 00")
+        until(lambda: list(cards(scenes)) == ["reader 01 00"])
+
+
+def test_flapping_reader_keeps_nobody_awake() -> None:
+    """A reader that changes without end is looked at now and then and reported; another is seen at once."""
+    pcsc = FakePcsc()
+    pcsc.add("mad", "good")
+    over = threading.Event()
+
+    def flap() -> None:
+        while not over.wait(0.001):
+            pcsc.set("mad", PRESENT, ATR, moves=2)
+
+    mad = threading.Thread(target=flap)
+    with watching(pcsc) as scenes:
+        until(lambda: "mad" in cards(scenes))
+        mad.start()
+        try:
+            until(lambda: scenes[-1].readers["mad"].flapping)
+            looks = len(pcsc.waits)
+            pcsc.insert("good", ATR)
+            until(lambda: cards(scenes)["good"] == ATR)
+            assert len(pcsc.waits) - looks <= 20
+        finally:
+            over.set()
+            mad.join()
+
+
+# ---- the board ----
+
+
+def scene(*names: str, full: str = "") -> Scene:
+    """Return a scene with these readers, one of which may have a card."""
+    return Scene(
+        {name: reader(PRESENT, ATR, 1, name) if name == full else reader(EMPTY, name=name) for name in names}
+    )
+
+
+def test_subscription_follows_its_snapshot() -> None:
+    """Whoever subscribes hears exactly of the numbers after his state's, in order, each once."""
+
+    async def run() -> None:
+        board = Board(lambda _: None)
+        board.see(scene("one"))
+        subscription = board.subscribe()
+        state = board.snapshot(None)
+        for _ in range(5):
+            board.see(scene("one", full="one"))
+            board.see(scene("one"))
+        heard = [await subscription.take() for _ in range(10)]
+
+        assert [state["sequence"] + 1 + n for n in range(10)] == [each.number for each in heard if each]
+
+    asyncio.run(run())
+
+
+def test_coming_back() -> None:
+    """One who comes back with his last number gets all since; with a number too old, the state alone."""
+
+    async def run() -> None:
+        board = Board(lambda _: None)
+        board.see(scene("one"))
+        last = board.snapshot(None)["sequence"]
+        board.see(scene("one", full="one"))
+
+        again = board.snapshot(last)
+        assert (True, ["inserted"]) == (again["complete"], [each["change"] for each in again["changes"]])
+        assert [] == board.snapshot(again["sequence"])["changes"]
+        for number in range(KEPT):
+            board.see(scene("one", full="one" if number % 2 else ""))
+        assert not board.snapshot(last)["complete"]
+        assert not board.snapshot(again["sequence"] + KEPT + 1)["complete"]
+        assert Board(lambda _: None).snapshot(last)["complete"] is False
+
+    asyncio.run(run())
+
+
+def test_slow_reader_of_changes() -> None:
+    """One who does not take what he is told hears, in the end, that he must come back; memory is bounded."""
+
+    async def run() -> None:
+        board = Board(lambda _: None)
+        subscription = board.subscribe()
+        for number in range(KEPT + 10):
+            board.see(scene("one", full="one" if number % 2 else ""))
+        heard = [await subscription.take() for _ in range(KEPT + 1)]
+
+        assert heard[-1] is None
+        assert None not in heard[:-1]
+
+    asyncio.run(run())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.booleans(), st.integers(0, 3)), max_size=30))
+def test_changes_lead_from_state_to_state(steps: list[tuple[str, bool, int]]) -> None:
+    """Applying what is told to the state before gives the state after, whatever happens."""
+    from p11host.cards.subscriber import apply  # noqa: PLC0415
+
+    async def run() -> None:
+        board = Board(lambda _: None)
+        subscription = board.subscribe()
+        readers = {each["name"]: each for each in board.snapshot(None)["readers"]}
+        present: dict[str, Reader] = {}
+        for name, is_there, moves in steps:
+            before = present.pop(name, None)
+            if is_there:
+                count = (before.count if before else 0) + moves
+                present[name] = reader(
+                    PRESENT if count % 2 else EMPTY, ATR if count % 2 else b"", count, name
+                )
+            board.see(Scene(dict(present)))
+        while subscription._waiting:  # noqa: SLF001 (what is there already)
+            numbered = await subscription.take()
+            assert numbered is not None
+            apply(readers, numbered.told())
+
+        assert {each["name"]: each for each in board.snapshot(None)["readers"]} == readers
+
+    asyncio.run(run())
+
+
+# ---- time ----
+
+
+def test_nothing_depends_on_the_clock_that_is_set() -> None:
+    """What waits or measures does so by the monotonic clock: the system's may jump."""
+    for path in [*(ROOT / "p11host" / "cards").glob("*.py"), Path(__file__).with_name("fake_pcsc.py")]:
+        tree = ast.parse(path.read_text())
+        used = {
+            f"{node.value.id}.{node.attr}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        assert not used & {"time.time", "time.time_ns", "datetime.now", "time.localtime"}, path

@@ -1,0 +1,276 @@
+"""Readers and cards from end to end: pcscd, the broker's watch, its subscribers, and `p11host readers`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import PATIENCE, module
+from cards.piv import Piv, Stranger
+from cards.vpcd import Rack, rack
+from elf import Library
+
+from p11host.cards.reach import service_of
+from p11host.cards.subscriber import Subscriber, apply
+from p11host.client import Channel, Door
+from p11host.config import choose, load
+from p11host.start import PrivateBroker, private_broker
+from p11host.throwaway import Token
+from p11host.wire import RefusedError
+
+pytestmark = pytest.mark.xdist_group("cards")
+OPENSC = next(Path("/").glob("usr/lib/*/opensc-pkcs11.so"), Path("opensc-pkcs11.so"))
+CONF = "app default { framework pkcs15 { use_file_caching = no; } }\n"
+
+
+@dataclass
+class Place:
+    """A pcscd and a broker with OpenSC that reaches it."""
+
+    rack: Rack
+    broker: PrivateBroker
+
+    def open(self) -> Channel:
+        """Open a channel to the broker."""
+        with Door.of_broker(self.broker.socket, PATIENCE) as door:
+            return door.open("test", PATIENCE)
+
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Start the command line."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "p11host", *words],
+            env=os.environ | dict(self.broker.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Run the command line to its end; return its exit code and what it printed."""
+        process = self.popen(*words)
+        said, errors = process.communicate(timeout=PATIENCE)
+        return process.returncode, said + errors
+
+
+def configured(directory: Path, env: Mapping[str, str]) -> Path:
+    """Write a configuration with OpenSC, which is to find pcscd by that environment."""
+    conf, path = directory / "opensc.conf", directory / "p11host.toml"
+    conf.write_text(CONF)
+    path.write_text(module("opensc", OPENSC, env={**env, "OPENSC_CONF": str(conf)}))
+    return path
+
+
+@contextmanager
+def placed(directory: Path, name: str | bytes) -> Iterator[Place]:
+    """Run both, with readers of that name."""
+    with rack(directory, name) as made, private_broker(configured(directory, made.env)) as broker:
+        yield Place(made, broker)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Return a place with two readers."""
+    with placed(tmp_path_factory.mktemp("readers"), "Virtual PCD") as made:
+        yield made
+
+
+class Hearing:
+    """One subscriber, and the readers as he knows them."""
+
+    def __init__(self, place: Place) -> None:
+        self.subscriber = Subscriber(place.open)
+        self.readers: dict[bytes, Mapping[str, Any]] = {}
+        self.state = self.subscriber.begin()
+        apply(self.readers, self.state)
+        self.numbers = [self.state["sequence"]]
+
+    def until(self, kind: str, slot: int | None = None) -> Mapping[str, Any]:
+        """Return the next change of that kind, in that slot."""
+        while True:
+            said = self.subscriber.hear(PATIENCE)
+            assert said is not None, f"no {kind}; {self.readers}"
+            apply(self.readers, said)
+            self.numbers.append(said["sequence"])
+            if said.get("change") == kind and slot in (None, _slot(said)):
+                return said
+
+    def until_full(self, *slots: int) -> None:
+        """Return when there are cards in these slots, and in no other."""
+        while {int(name[-2:]) for name, reader in self.readers.items() if reader["card"]} != {*slots}:
+            said = self.subscriber.hear(PATIENCE)
+            assert said is not None, f"no cards in {slots}; {self.readers}"
+            apply(self.readers, said)
+            self.numbers.append(said["sequence"])
+
+
+def _slot(said: Mapping[str, Any]) -> int | None:
+    name: bytes = said.get("reader", {}).get("name", b"")
+    return int(name[-2:]) if name else None
+
+
+@pytest.fixture
+def hearing(place: Place) -> Iterator[Hearing]:
+    """Return a subscriber, where no card is in."""
+    for slot in place.rack.slots:
+        slot.remove()
+    made = Hearing(place)
+    made.until_full()
+    yield made
+    made.subscriber.close()
+
+
+def test_cards_come_and_go(place: Place, hearing: Hearing) -> None:
+    """Each card that comes or goes is told with its reader, its ATR and a number, without a gap."""
+    place.rack.slots[1].insert(Stranger())
+    inserted = hearing.until("inserted")
+    place.rack.slots[1].remove()
+    removed = hearing.until("removed")
+
+    assert ["opensc"] == hearing.state["modules"]
+    assert (True, Stranger().atr, 1) == (
+        inserted["reader"]["card"],
+        inserted["reader"]["atr"],
+        _slot(inserted),
+    )
+    assert not removed["reader"]["card"]
+    assert list(range(hearing.numbers[0], hearing.numbers[0] + len(hearing.numbers))) == hearing.numbers
+
+
+def test_coming_back(place: Place, hearing: Hearing) -> None:
+    """Whoever comes back with his last number hears what he has missed, and of each thing once."""
+    last = hearing.numbers[-1]
+    place.rack.slots[0].insert(Stranger())
+    hearing.until("inserted")
+    with place.open() as channel:
+        state = channel.call("readers", [{"since": last}], PATIENCE)
+        old = channel.call("readers", [{"since": 1}], PATIENCE)
+
+    assert (True, ["inserted"]) == (state["complete"], [each["change"] for each in state["changes"]])
+    assert not old["complete"]
+
+
+def test_subscribed_once(place: Place) -> None:
+    """A channel that is told already is refused a second subscription, and answers as before."""
+    with place.open() as channel:
+        channel.call("readers", [{"subscribe": True}], PATIENCE)
+        with pytest.raises(RefusedError):
+            channel.call("readers", [{"subscribe": True}], PATIENCE)
+        assert "ok" == channel.call("readers", [{}], PATIENCE)["service"]
+
+
+def test_pcscd_killed_and_started(place: Place, hearing: Hearing) -> None:
+    """When pcscd dies its readers are gone, and when one runs again they are there, with what is in them."""
+    place.rack.slots[0].insert(Stranger())
+    hearing.until("inserted")
+    place.rack.kill()
+    said = hearing.until("service")
+    place.rack.start()
+    back = hearing.until("service")
+    hearing.until_full(0)
+
+    assert said["service"].startswith("SCARD_")
+    assert "ok" == back["service"]
+    assert [True, False] == [hearing.readers[name]["card"] for name in sorted(hearing.readers)]
+
+
+def test_swap_between_two_looks(place: Place, hearing: Hearing) -> None:
+    """Another card in a reader is a removal and an insertion, also for one who was not listening then."""
+    place.rack.slots[0].insert(Piv(keys={}))
+    hearing.until("inserted")
+    last = hearing.numbers[-1]
+    place.rack.slots[0].remove()
+    hearing.until("removed")
+    place.rack.slots[0].insert(Stranger())
+    hearing.until("inserted")
+    with place.open() as channel:
+        state = channel.call("readers", [{"since": last}], PATIENCE)
+
+    assert ["removed", "inserted"] == [
+        each["change"] for each in state["changes"] if each["change"] != "used"
+    ]
+
+
+def test_command(place: Place, hearing: Hearing) -> None:
+    """`readers` shows readers, cards and the module that serves them, for people and as JSON."""
+    place.rack.slots[0].insert(Piv())
+    place.rack.slots[1].insert(Stranger())
+    hearing.until_full(0, 1)
+    status, text = place.run("readers", "--json")
+    said = json.loads(text)
+    first, second = said["readers"]
+
+    assert (0, "ok", ["opensc"]) == (status, said["service"], said["modules"])
+    assert [{"module": "opensc", "slot": 0, "token": "key 9A", "error": None}] == first["slots"]
+    assert ["CKR_TOKEN_NOT_RECOGNIZED"] == [each["error"] for each in second["slots"]]
+    assert Stranger().atr.hex() == second["atr"]
+    assert 0 == place.run("readers", "--no-ask")[0]
+
+
+@pytest.mark.usefixtures("hearing")
+def test_watch(place: Place) -> None:
+    """`readers --watch` prints the state and each change as it comes, and ends by Ctrl-C in order."""
+    process = place.popen("readers", "--watch", "--json", "--no-ask")
+    assert process.stdout is not None
+    begun = json.loads(process.stdout.readline())
+    place.rack.slots[0].insert(Stranger())
+    changed = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+
+    assert [False, False] == [reader["card"] for reader in begun["readers"]]
+    assert ("inserted", "3b00") == (changed["change"], changed["reader"]["atr"])
+    assert (0, "") == (process.returncode, errors)
+
+
+def test_no_pcscd(tmp_path: Path) -> None:
+    """Without pcscd `readers` says in a line what to do, and the broker has one line about it in its log."""
+    config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")})
+    process = subprocess.run(
+        [sys.executable, "-m", "p11host", "readers", "--no-ask", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (1, "") == (process.returncode, process.stderr)
+    assert "pcscd does not run (SCARD_E_NO_SERVICE); install and start pcscd" in " ".join(
+        process.stdout.split()
+    )
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    """A reader with a name that pyscard does not take is shown, and said not to be watched."""
+    with placed(tmp_path, b"R\xc3\xa9ader \xff") as made, made.open() as channel:
+        said = channel.call("readers", [{}], PATIENCE)
+        status, text = made.run("readers", "--no-ask")
+
+    assert [(b"R\xc3\xa9ader \xff 00 00", "unwatched")] == [
+        (each["name"], each["fault"]) for each in said["readers"][:1]
+    ]
+    assert 0 == status
+    assert "not watched" in text
+
+
+def test_who_reaches_cards(tmp_path: Path, token: Token) -> None:
+    """Profiles tell which modules reach PC/SC: OpenSC does, SoftHSM does not, nor one that is unknown."""
+    unknown = Library().write(tmp_path / "unknown.so")
+    path = tmp_path / "p11host.toml"
+    path.write_text(
+        module("soft", token.provider)
+        + module("opensc", OPENSC, env={"PCSCLITE_CSOCK_NAME": "/run/other/pcscd.comm"})
+        + module("unknown", unknown)
+        + module("free", unknown, sandbox="off")
+    )
+    found = {each.name: service_of(each) for each in load(choose(path)).modules}
+
+    assert Path("/run/other/pcscd.comm") == found.pop("opensc")
+    assert found.pop("free") is not None
+    assert {"soft": None, "unknown": None} == found
