@@ -38,7 +38,7 @@ struct pair {
 
 struct shared {
     struct pair pairs[MAX_PAIRS];
-    _Atomic bool over;
+    _Atomic bool begun, over; /* a turn has come back; no more will be counted */
 };
 
 static void look(void)
@@ -128,11 +128,13 @@ static void *call_pair(void *argument)
 {
     struct pair *pair = argument;
     uint64_t count = 0;
-    do {
+    for (;; count++) {
         pass_turn(pair, THEIRS);
-        count++;
-    } while (await_turn(pair, OURS));
-    return (void *)(uintptr_t)(count - 1); /* the last one was cut short */
+        if (!await_turn(pair, OURS))
+            return (void *)(uintptr_t)count;
+        if (count == 0)
+            atomic_store(&shared->begun, true);
+    }
 }
 
 static void begin(pthread_t *threads, size_t n, void *(*work)(void *))
@@ -175,7 +177,9 @@ static double rate_of(size_t n, int64_t ms)
     pid_t child = begin_to_serve(n);
     int64_t before = now_ns();
     begin(threads, n, call_pair);
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+    do
+        nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+    while (!atomic_load(&shared->begun));
     atomic_store(&shared->over, true);
     double rate = (double)end(threads, n) * 1e9 / (double)(now_ns() - before);
     waitpid(child, NULL, 0);

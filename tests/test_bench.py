@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from p11host.bench.measures import MEASURES, Sample, wire_bytes
-from p11host.bench.report import BOUNDS, DIRECT, OURS, PEER, WAYS, Memory, Row, number, verdicts
+from p11host.bench.report import BARE, BOUNDS, DIRECT, OURS, PEER, WAYS, Memory, Row, number, verdicts
 
 BENCH = [sys.executable, "-P", "-m", "p11host", "bench", "--quick"]
 
@@ -32,6 +32,22 @@ def test_every_measure_has_every_way(results: Mapping[str, Any]) -> None:
         assert row["ways"][DIRECT]["value"] > 0
         assert row["ways"][OURS]["value"] > 0
         assert row["ways"][PEER]["value"] or row["ways"][PEER]["why"] in ("not installed", "not carried")
+
+
+def test_the_machine_is_named(results: Mapping[str, Any]) -> None:
+    """Results say of what machine they are, and how it shares out its processors."""
+    machine = results["machine"]
+
+    assert len(os.sched_getaffinity(0)) == machine["processors"]
+    assert isinstance(machine["autogroup"], bool)
+
+
+def test_work_is_handed_over_bare(results: Mapping[str, Any]) -> None:
+    """Beside operations that keep a processor busy stands what handing over as much work gives, alone."""
+    bare = {row["name"]: row["ways"][BARE]["value"] for row in results["measures"]}
+
+    assert bare["sign-1"] > 0
+    assert bare["sign-4"] > 0
 
 
 def test_peer_is_measured_and_its_gaps_are_named(results: Mapping[str, Any]) -> None:

@@ -101,10 +101,10 @@ MEASURES = (
     _rate("1 ms", "operation of 1 ms", "sleepy", "random", 1),
     _rate("1 ms", "operation of 1 ms", "sleepy", "random", 8),
     _call("digest", "SHA-256, 1 MiB", "SHA-256 of 1 MiB", 100, _DIGEST),
-    _call("encrypt", "AES-CBC-PAD, 1 MiB", "AES-CBC-PAD of 1 MiB", 50, _ENCRYPT),
+    _call("encrypt", "AES-CBC, 1 MiB", "AES-CBC-PAD of 1 MiB", 50, _ENCRYPT),
     _rate("ECDSA", "ECDSA P-256", "softhsm", "sign", 1),
     _rate("ECDSA", "ECDSA P-256", "softhsm", "sign", 4),
-    Measure("start", "start to slot list", _START, "softhsm", "ns", "start"),
+    Measure("start", "start to slots", _START, "softhsm", "ns", "start"),
 )
 
 

@@ -12,13 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from p11host.bench.machine import this_machine
 from p11host.bench.measures import Measure, Sample, Unit
 
 OURS, DIRECT, PEER, BARE = "p11host", "direct", "p11-kit", "socketpair"
 #: p11host with `sandbox = "off"`: what confining a provider costs.
 UNCONFINED = "p11host without sandbox"
 WAYS = (DIRECT, OURS, UNCONFINED, PEER, BARE)
-HEADS = (DIRECT, OURS, "unconfined", PEER, "bare", "× direct", "× p11-kit")
+HEADS = (DIRECT, OURS, "open", PEER, "bare", "× direct", "× p11-kit")
 _UNITS: Mapping[Unit, Sequence[tuple[float, str]]] = {
     "ns": ((1e6, "ms"), (1e3, "µs"), (1, "ns")),
     "calls/s": ((1e3, "k/s"), (1, "/s")),
@@ -114,6 +115,7 @@ def as_json(rows: Sequence[Row], memory: Memory, rounds: int) -> dict[str, Any]:
     """Return all results as one JSON-able object: times in ns, rates in calls a second, memory in KiB."""
     return {
         "rounds": rounds,
+        "machine": asdict(this_machine()),
         "measures": [_row_as_json(row) for row in rows],
         "helper_memory": asdict(memory),
         "targets": [asdict(verdict) for verdict in verdicts(rows, memory)],
@@ -153,7 +155,9 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 def _results(rows: Iterable[Row], rounds: int) -> Table:
     shown = table(f"Medians of {rounds} interleaved rounds", "", *HEADS)
     shown.caption = (
-        "bare: as many bytes over a socketpair, there and back; of ECDSA, as much work handed over and back. "
+        f"{this_machine()}. "
+        "open: without sandbox. bare: as many bytes over a socketpair, there and back; "
+        "of ECDSA, as much work handed over and back. "
         "The last two columns: how many times as fast p11host is."
     )
     for row in rows:
@@ -169,10 +173,10 @@ def _results(rows: Iterable[Row], rounds: int) -> Table:
 
 def table(title: str, first: str, *numbers: str) -> Table:
     """Return a table with a column of names and others of numbers."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    made = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     made.add_column(first, no_wrap=True)
     for name in numbers:
-        made.add_column(name, justify="right", no_wrap=True)
+        made.add_column(name, justify="right", min_width=8)
     return made
 
 
