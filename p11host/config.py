@@ -33,8 +33,9 @@ class Module:
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
     Helpers run as `user` and `group`, None for the broker's own. `broken` are CK_RVs after which a helper is
-    ended, at most once in `broken_pause` seconds. `view` says who may see it, and what of it; `selection`
-    what one application does, packed.
+    ended, at most once in `broken_pause` seconds. For events a helper looks at the slots every `event_interval`
+    milliseconds, and with `event_wait` uses the provider's own wait. `view` says who may see it, and what of
+    it; `selection` what one application does, packed.
     `origins` is where p11-kit's configuration says what this is made of, None for a module of our own.
     """
 
@@ -60,6 +61,8 @@ class Module:
     pin_source: PinSource | None = None
     broken: tuple[int, ...] = ()
     broken_pause: int = 0
+    event_interval: int = 1000
+    event_wait: bool = True
     view: View = EVERYBODY
     selection: bytes = field(default=b"", compare=False)
     origins: Mapping[str, Setting] | None = None

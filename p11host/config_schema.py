@@ -38,6 +38,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*\$?")
 _DEADLINE_MOST = (1 << 31) - 1
 _MILLISECONDS = f"milliseconds, 1 to {_DEADLINE_MOST}: every wait ends"
 _PRIORITY_MOST = 1 << 31
+_INTERVAL_LEAST, _INTERVAL_MOST = 10, 3_600_000
 _RESERVED_MOST = 1 << 14
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 40
@@ -133,6 +134,12 @@ class ModuleTable(Table):
     pin_source: PinSourceField | None = pin_source()
     broken: BrokenField = Field(default=(), description=BROKEN)
     broken_pause: int = broken_pause()
+    event_interval: Annotated[int, Field(ge=_INTERVAL_LEAST, le=_INTERVAL_MOST)] = Field(
+        default=deadlines().look,
+        alias="event-interval",
+        description=f"milliseconds, {_INTERVAL_LEAST} to {_INTERVAL_MOST}",
+    )
+    event_wait: bool = Field(default=True, alias="event-wait", description="true or false")
     user: Account | None = Field(default=None, description="the name of a user")
     group: Account | None = Field(default=None, description="the name of a group")
     enable_in: ProgramsField | None = programs("enable-in")
@@ -243,6 +250,8 @@ def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> M
         pin_source=table.pin_source,
         broken=table.broken,
         broken_pause=table.broken_pause,
+        event_interval=table.event_interval,
+        event_wait=table.event_wait,
         user=table.user,
         group=table.group,
         view=View(table.enable_in, table.disable_in, table.allow, table.deny, table.tokens),

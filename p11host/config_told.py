@@ -64,6 +64,8 @@ def _values(module: Module) -> dict[str, Any]:
         "pin-source": None if module.pin_source is None else _source(module.pin_source),
         "broken": [hex(rv) for rv in module.broken],
         "broken-pause": module.broken_pause,
+        "event-interval": module.event_interval,
+        "event-wait": module.event_wait,
         "user": module.user,
         "group": module.group,
         "enable-in": None if view.enable_in is None else list(view.enable_in),

@@ -30,6 +30,8 @@ from p11host.slate import Slate
 #: the user's PIN, who wants to be told of its calls, and which slots are shown.
 DOOR, ROWS, SLATE, PROFILE, LEARN, PIN, TRACE, VIEW = 3, 4, 5, 6, 7, 8, 9, 10
 _LAST = VIEW
+#: The notification `look` (specs/PROTOCOL.md, section 4.10), as it goes through the same socket.
+LOOK = b"\x93\x02\xa4look\x90"
 #: Where a helper finds the string for its provider's C_Initialize.
 RESERVED = "P11HOST_RESERVED"
 #: Bytes of standard error taken at once, and how long after that the next are taken: a flood waits in the
@@ -75,6 +77,14 @@ class Spawned:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     born: float = field(default_factory=time.monotonic)
 
+    def look(self) -> None:
+        """Have it look at its provider's slots now, if somebody waits for their events. Never waits.
+
+        Whoever ends is not told, and one that has many such messages before it needs no more.
+        """
+        with contextlib.suppress(OSError):
+            self.trace.send(LOOK, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
 
 def command(
     program: Path, module: Module, confined: Confined, *, spare: bool = False, pin: bool = False
@@ -97,7 +107,9 @@ def command(
         words += ["--profile", str(PROFILE)]
     if confined.learner is not None:
         words += ["--learn", str(LEARN)]
-    words += ["--slate", str(SLATE), "--trace", str(TRACE)]
+    words += ["--slate", str(SLATE), "--trace", str(TRACE), "--interval", str(module.event_interval)]
+    if not module.event_wait:
+        words.append("--no-wait")
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 

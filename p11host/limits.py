@@ -41,6 +41,8 @@ class Deadlines:
     start: int
     broker: int
     grace: int
+    look: int
+    watch: int
 
 
 @cache

@@ -79,6 +79,11 @@ class Lives:
         """Return what is known of a helper that lives."""
         return self._living[spawned.pid]
 
+    def look(self) -> None:
+        """Have every helper that an application waits with look at its slots now: a reader or card changed."""
+        for life in self._living.values():
+            life.spawned.look()
+
     def all(self) -> list[Life]:
         """Return the helpers that live."""
         return list(self._living.values())

@@ -32,6 +32,7 @@
 #include "thread.h"
 #include "trace.h"
 #include "view.h"
+#include "watch.h"
 
 enum {
     EXIT_USAGE = 100,
@@ -70,8 +71,8 @@ static struct pollfd watched[FIRST_OWNER + OWNERS];
 
 static void usage(void)
 {
-    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] [--view FD] --door FD "
-          "--module NAME PROVIDER.so\n", stderr);
+    fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] "
+          "[--view FD] [--interval MS] [--no-wait] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
@@ -79,8 +80,10 @@ static void parse(int argc, char **argv)
 {
     static const struct option options[] = {
         {"door", required_argument, NULL, 'd'},
+        {"interval", required_argument, NULL, 'i'},
         {"learn", required_argument, NULL, 'l'},
         {"module", required_argument, NULL, 'm'},
+        {"no-wait", no_argument, NULL, 'N'},
         {"pin", required_argument, NULL, 'P'},
         {"profile", required_argument, NULL, 'p'},
         {"rows", required_argument, NULL, 'r'},
@@ -95,8 +98,10 @@ static void parse(int argc, char **argv)
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 'd': helper.door = atoi(optarg); break;
+        case 'i': watch_interval((uint32_t)atoi(optarg)); break;
         case 'l': helper.learn = atoi(optarg); break;
         case 'm': helper.module = optarg; break;
+        case 'N': watch_without_wait(); break;
         case 'P': pin_read(atoi(optarg)); break;
         case 'p': helper.profile = atoi(optarg); break;
         case 'r': helper.rows = atoi(optarg); break;
@@ -234,9 +239,10 @@ static bool is_busy(void)
 /* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
 static _Noreturn void leave(void)
 {
-    for (int i = 0; i < LAST_CALLS && is_busy(); i++)
+    watch_end();
+    for (int i = 0; i < LAST_CALLS && (is_busy() || watch_is_busy()); i++)
         poll(NULL, 0, LAST_CALL_MS / LAST_CALLS);
-    bool idle = helper.rv == CKR_OK && !is_busy();
+    bool idle = helper.rv == CKR_OK && !is_busy() && !watch_is_busy();
     slate_note(SLATE_LEAVING);
     if (idle && helper.provider.list.C_Finalize && die_in(FAREWELL_SECONDS))
         helper.provider.list.C_Finalize(NULL);
@@ -281,6 +287,15 @@ static int patience(void)
     return had_channel ? -1 : DEADLINE_BROKER;
 }
 
+static void hear_broker(void)
+{
+    bool look = false;
+    if (!trace_hear(helper.trace, &look))
+        watched[TRACE].fd = -1;
+    if (look)
+        watch_prompt();
+}
+
 static void receive_channels(void)
 {
     watched[DOOR] = (struct pollfd){.fd = helper.door, .events = POLLIN};
@@ -295,8 +310,8 @@ static void receive_channels(void)
             continue;
         if ((watched[BELL].revents | watched[DOOR].revents) & POLLNVAL)
             return; /* the provider has closed what is ours */
-        if (watched[TRACE].revents && !trace_hear(helper.trace))
-            watched[TRACE].fd = -1;
+        if (watched[TRACE].revents)
+            hear_broker();
         if (watched[BELL].revents && read(bell, &rung, sizeof rung) < 0)
             continue;
         if (watched[DOOR].revents)

@@ -10,6 +10,7 @@
 #include "trace.h"
 #include "view.h"
 #include "walk.h"
+#include "watch.h"
 
 enum {
     MAX_WORDS = 16,
@@ -238,6 +239,8 @@ static bool answer(struct request *request)
         return perform(request, function);
     if (!r->error && !strcmp(request->method, "login"))
         return log_in_again(request);
+    if (!r->error && !strcmp(request->method, "watch"))
+        return watch_answer(request->channel, request->provider, request->id);
     read_skip(r);
     if (!r->error)
         write_fault(&request->channel->out, request->id, "unknown", "no such function");

@@ -30,8 +30,8 @@ static inline uint32_t trace_wanted(void)
 /* The broker's messages come through this descriptor. False if that cannot be. */
 bool trace_init(int control);
 
-/* Somebody comes to watch, in the place of who did. False at the end: nobody will. */
-bool trace_hear(int control);
+/* Somebody comes to watch, in the place of who did; or the broker wants the slots looked at. False at the end: nobody will come. */
+bool trace_hear(int control, bool *ret_look);
 
 /* `watcher` is what trace_wanted said before the call. */
 void trace_enter(struct trace *trace, uint32_t watcher, const struct walk *walk);

@@ -1,0 +1,14 @@
+/* One look at all slots of a provider, by calls that any program may make. */
+#ifndef P11HOST_WATCH_LOOK_H
+#define P11HOST_WATCH_LOOK_H
+
+#include "provider.h"
+#include "watch_log.h"
+
+/*
+ * Writes at most LIMIT_MODULE_SLOTS to ret_seen. If `deep`, the provider is asked what tokens there are. False if it does not even say
+ * what slots it has.
+ */
+bool watch_look(struct provider *provider, bool deep, struct slot_look *ret_seen, unsigned *ret_count);
+
+#endif

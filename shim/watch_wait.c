@@ -1,0 +1,99 @@
+/*
+ * The provider's own wait, in a thread of its own, and whether it is any good: judged by what it does.
+ *
+ * What it says is never passed on as it is: it is a reason to look. One that is not supported, or returns at once again and again where nothing has
+ * changed, is not used any more; one that never returns costs a thread.
+ */
+#include "slate.h"
+#include "tables.h"
+#include "watch.h"
+
+#define MS UINT64_C(1000000)
+
+enum {
+    AT_ONCE_MS = 50,  /* what returns sooner did not wait */
+    MOST_VAIN = 4,    /* times in a row that it may return at once, and nothing has changed */
+    MOST_SWIFT = 32,  /* times in a row that it may return at once; then it gets a nap each time */
+    NAP_MS = 10,
+    ERROR_NAP_MS = 1000, /* after an error; twice as long each time */
+    MOST_NAP_MS = 60000,
+};
+
+struct judgement {
+    unsigned vain, swift;
+    unsigned nap_ms; /* after the next error */
+    bool useless;
+};
+
+static CK_RV own_wait(struct provider *provider, CK_FLAGS flags, CK_SLOT_ID *ret_slot)
+{
+    uintptr_t words[] = {flags, (uintptr_t)ret_slot, 0};
+    *ret_slot = CK_UNAVAILABLE_INFORMATION;
+    return provider_call(provider, FN_C_WaitForSlotEvent, words);
+}
+
+static void condemn(struct judgement *judgement, const char *why)
+{
+    judgement->useless = true;
+    watch_say("events.wait.unused reason=\"%s\"", why);
+}
+
+/* What it has to say of the time before the first look is no change since. */
+static void drain(struct provider *provider, struct judgement *judgement)
+{
+    CK_SLOT_ID slot;
+    CK_RV rv = CKR_OK;
+    for (unsigned i = 0; i <= LIMIT_MODULE_SLOTS && rv == CKR_OK && !watch_is_ending(); i++)
+        rv = own_wait(provider, CKF_DONT_BLOCK, &slot);
+    judgement->useless = rv == CKR_FUNCTION_NOT_SUPPORTED;
+    if (rv == CKR_OK)
+        condemn(judgement, "it has events without an end");
+}
+
+static void judge_event(struct judgement *judgement, CK_SLOT_ID slot, uint64_t since, bool at_once)
+{
+    enum stirred found = watch_stirred(slot, since);
+    judgement->nap_ms = ERROR_NAP_MS;
+    judgement->swift = at_once ? judgement->swift + 1 : 0;
+    if (found == STIRRED_CHANGE)
+        judgement->vain = 0;
+    else if (at_once || found == STIRRED_NO_SLOT)
+        judgement->vain++;
+    watch_trusts_wait(found == STIRRED_CHANGE);
+    if (judgement->vain == MOST_VAIN)
+        condemn(judgement, found == STIRRED_NO_SLOT ? "it names slots that there are not" : "it returns where nothing has changed");
+    else if (judgement->swift > MOST_SWIFT)
+        watch_nap(NAP_MS);
+}
+
+/* A reader's service may come back. */
+static void judge_error(struct judgement *judgement, CK_RV rv)
+{
+    judgement->useless = rv == CKR_FUNCTION_NOT_SUPPORTED; /* which is no fault */
+    if (rv == CKR_NO_EVENT || rv == CKR_ARGUMENTS_BAD)
+        condemn(judgement, "it does not wait");
+    if (judgement->useless)
+        return;
+    watch_trusts_wait(false);
+    watch_nap(judgement->nap_ms);
+    judgement->nap_ms = judgement->nap_ms < MOST_NAP_MS / 2 ? judgement->nap_ms * 2 : MOST_NAP_MS;
+}
+
+void watch_wait(struct provider *provider)
+{
+    struct judgement judgement = {.nap_ms = ERROR_NAP_MS};
+    drain(provider, &judgement);
+    watch_waits();
+    while (!judgement.useless && !watch_is_ending()) {
+        CK_SLOT_ID slot;
+        uint64_t since = slate_clock();
+        CK_RV rv = own_wait(provider, 0, &slot);
+        if (watch_is_ending())
+            return;
+        if (rv == CKR_OK)
+            judge_event(&judgement, slot, since, slate_clock() - since < AT_ONCE_MS * MS);
+        else
+            judge_error(&judgement, rv);
+    }
+    watch_trusts_wait(false);
+}
