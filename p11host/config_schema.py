@@ -38,7 +38,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*\$?")
 _DEADLINE_MOST = (1 << 31) - 1
 _MILLISECONDS = f"milliseconds, 1 to {_DEADLINE_MOST}: every wait ends"
 _PRIORITY_MOST = 1 << 31
-_INTERVAL_LEAST, _INTERVAL_MOST = 10, 3_600_000
+_INTERVAL, _INTERVAL_LEAST, _INTERVAL_MOST = deadlines().look, 10, 3_600_000
 _RESERVED_MOST = 1 << 14
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 40
@@ -135,7 +135,7 @@ class ModuleTable(Table):
     broken: BrokenField = Field(default=(), description=BROKEN)
     broken_pause: int = broken_pause()
     event_interval: Annotated[int, Field(ge=_INTERVAL_LEAST, le=_INTERVAL_MOST)] = Field(
-        default=deadlines().look,
+        default=_INTERVAL,
         alias="event-interval",
         description=f"milliseconds, {_INTERVAL_LEAST} to {_INTERVAL_MOST}",
     )

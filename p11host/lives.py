@@ -80,7 +80,7 @@ class Lives:
         return self._living[spawned.pid]
 
     def look(self) -> None:
-        """Have every helper that an application waits with look at its slots now: a reader or card changed."""
+        """Have every helper look at its slots now, if somebody waits for events: a reader or card changed."""
         for life in self._living.values():
             life.spawned.look()
 

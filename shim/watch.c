@@ -17,8 +17,7 @@
 #define MS UINT64_C(1000000)
 
 enum {
-    FRESH_MS = 20,     /* who does not want to wait is answered from a look that is no older than this, */
-    LOOK_MS = 200,     /* and waits so long for one; the first, and the own wait's, may take longer: */
+    LOOK_MS = 200,     /* who does not want to wait gets a look of its own, if it takes no longer; the first, and the own wait's, may: */
     FIRST_LOOK_MS = 1000,
     STIR_MS = 2000,
     QUIET_MS = 60000,  /* nobody has asked for so long: there are no more looks until somebody does */
@@ -139,17 +138,26 @@ static void keep(unsigned n_seen, bool by_ourselves)
 }
 
 /* Under the lock, which is let go meanwhile. */
+static bool see(bool deep, unsigned *ret_count)
+{
+    pthread_mutex_unlock(&watch.lock);
+    bool good = watch_look(watch.provider, deep, watch.seen, ret_count);
+    pthread_mutex_lock(&watch.lock);
+    return good;
+}
+
+/* Under the lock. What tokens there are is asked where they may have changed. */
 static void look(bool by_ourselves)
 {
     unsigned n_seen;
-    bool deep = !(by_ourselves && watch.trusted) || !watch.has_log;
+    bool deep = !(by_ourselves && watch.trusted) || !watch.has_log || watch_log_due(&watch.log);
     watch.prompted = false;
     watch.looking = true;
     watch.begun++;
     watch.began_at = slate_clock();
-    pthread_mutex_unlock(&watch.lock);
-    bool good = watch_look(watch.provider, deep, watch.seen, &n_seen);
-    pthread_mutex_lock(&watch.lock);
+    bool good = see(deep, &n_seen);
+    if (good && !deep && watch_log_differs(&watch.log, watch.seen, n_seen))
+        good = see(true, &n_seen);
     watch.looking = false;
     watch.looked++;
     watch.ended_at = slate_clock();
@@ -266,7 +274,7 @@ bool watch_join(struct provider *provider, bool now)
     bool started = start(provider);
     uint64_t at = slate_clock(), age = at - watch.ended_at;
     watch.asked_at = at;
-    if (started && !stands_still(at) && (!watch.has_log || (now && age > FRESH_MS * MS)))
+    if (started && !stands_still(at) && (now || !watch.has_log))
         await_look(watch.has_log ? LOOK_MS : FIRST_LOOK_MS);
     else if (started && age > settings.interval_ms * MS)
         pthread_cond_signal(&watch.looker); /* nobody had asked for a while */

@@ -97,7 +97,7 @@ static void complete(struct watched_slot *slot, const struct slot_look *seen)
 {
     if (slot->told.unclear && !seen->unclear && seen->state == SLOT_TOKEN)
         slot->told = *seen;
-    slot->behind = false;
+    slot->behind = slot->behind && seen->unclear;
 }
 
 static struct slot_look known(const struct slot_look *seen)
@@ -131,6 +131,18 @@ static bool is_seen(const struct slot_look *seen, unsigned n_seen, CK_SLOT_ID sl
     while (i < n_seen && seen[i].slot != slot)
         i++;
     return i < n_seen;
+}
+
+bool watch_log_differs(const struct watch_log *log, const struct slot_look *seen, unsigned n_seen)
+{
+    bool differs = false;
+    for (unsigned i = 0; i < log->n_slots && !differs; i++)
+        differs = log->slots[i].told.state != SLOT_NONE && !is_seen(seen, n_seen, log->slots[i].told.slot, i);
+    for (unsigned i = 0; i < n_seen && !differs; i++) {
+        unsigned at = find(log, seen[i].slot, i);
+        differs = at == log->n_slots || !is_same(&log->slots[at].told, &seen[i]);
+    }
+    return differs;
 }
 
 unsigned watch_log_compare(struct watch_log *log, const struct slot_look *seen, unsigned n_seen, uint64_t now)

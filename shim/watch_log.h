@@ -58,6 +58,9 @@ struct watch_log {
 /* Begins with what is seen first, which is no event. `now` is a time of the monotonic clock in nanoseconds, also of those below. */
 void watch_log_begin(struct watch_log *log, const struct slot_look *seen, unsigned n_seen, uint64_t now);
 
+/* Has anything changed since? */
+bool watch_log_differs(const struct watch_log *log, const struct slot_look *seen, unsigned n_seen);
+
 /*
  * Logs the changes since: those between two tokens are two. A slot that changes too often is told of now and then only, its last
  * state always. How many changes there were, told or not.
