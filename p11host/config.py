@@ -33,9 +33,9 @@ class Module:
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
     Helpers run as `user` and `group`, None for the broker's own. `broken` are CK_RVs after which a helper is
-    ended, at most once in `broken_pause` seconds. For events a helper looks at the slots at `event_interval`,
-    in milliseconds, and with `event_wait` uses the provider's own wait. `view` says who may see it, and what of
-    it; `selection` what one application does, packed.
+    ended, at most once in `broken_pause` seconds. `event_interval` is how often a helper looks for events, in
+    milliseconds; with `event_wait` it uses the provider's own wait too. `view` says who may see it, and what
+    of it; `selection` what one application does, packed.
     `origins` is where p11-kit's configuration says what this is made of, None for a module of our own.
     """
 

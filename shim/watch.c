@@ -224,6 +224,7 @@ static bool start(struct provider *provider)
     if (!watch.made)
         make_conditions();
     watch.provider = provider;
+    watch.log.narrow = provider->view != NULL;
     watch.asked_at = slate_clock();
     watch.waits = !settings.own_wait || provider->serialize || !thread_start(run_waiter, NULL);
     watch.started = thread_start(run_looker, NULL);

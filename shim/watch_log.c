@@ -48,6 +48,10 @@ static void tell_change(struct watch_log *log, struct watched_slot *slot, const 
 {
     bool swapped = slot->told.state == SLOT_TOKEN && seen->state == SLOT_TOKEN;
     struct slot_look empty = {.slot = seen->slot, .state = SLOT_EMPTY};
+    if (log->narrow && slot->told.state != SLOT_TOKEN && seen->state != SLOT_TOKEN) {
+        slot->told = *seen;
+        return;
+    }
     reckon(slot, now);
     slot->behind = !may_tell(slot, swapped ? 2 : 1);
     if (slot->behind) {

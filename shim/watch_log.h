@@ -48,6 +48,7 @@ struct watched_slot {
 };
 
 struct watch_log {
+    bool narrow;     /* slots are shown by what is in them: that an empty one comes or goes is no event */
     uint64_t number; /* of the last event; before the first one where the numbers of this life begin */
     uint64_t begun;
     unsigned n_slots;

@@ -3,11 +3,12 @@
 #include <string.h>
 
 #include "tables.h"
+#include "view.h"
 
 static CK_RV get_slots(struct provider *provider, CK_SLOT_ID *slots, CK_ULONG *count)
 {
     uintptr_t words[] = {CK_FALSE, (uintptr_t)slots, (uintptr_t)count};
-    return provider_call(provider, FN_C_GetSlotList, words);
+    return view_call(provider, FN_C_GetSlotList, words, 0);
 }
 
 /* Asking how many there are is what makes a provider look for new ones (section 5.5 of the standard). */

@@ -50,9 +50,15 @@ static void drain(struct provider *provider, struct judgement *judgement)
         condemn(judgement, "it has events without an end");
 }
 
-static void judge_event(struct judgement *judgement, CK_SLOT_ID slot, uint64_t since, bool at_once)
+/* Of a slot that is not shown nothing is known. */
+static enum stirred look_into(const struct provider *provider, CK_SLOT_ID slot, uint64_t since)
 {
     enum stirred found = watch_stirred(slot, since);
+    return found == STIRRED_NO_SLOT && provider->view ? STIRRED_NOTHING : found;
+}
+
+static void judge_event(struct judgement *judgement, enum stirred found, bool at_once)
+{
     judgement->nap_ms = ERROR_NAP_MS;
     judgement->swift = at_once ? judgement->swift + 1 : 0;
     if (found == STIRRED_CHANGE)
@@ -88,10 +94,11 @@ void watch_wait(struct provider *provider)
         CK_SLOT_ID slot;
         uint64_t since = slate_clock();
         CK_RV rv = own_wait(provider, 0, &slot);
+        bool at_once = slate_clock() - since < AT_ONCE_MS * MS;
         if (watch_is_ending())
             return;
         if (rv == CKR_OK)
-            judge_event(&judgement, slot, since, slate_clock() - since < AT_ONCE_MS * MS);
+            judge_event(&judgement, look_into(provider, slot, since), at_once);
         else
             judge_error(&judgement, rv);
     }
