@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from p11host.errors import P11HostError
-
-#: Helpers of one module for one application that may be alive at once: the present one, and old ones on their
-#: way out.
-GENERATIONS = 16
+from p11host.limits import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class Applications:
         """Raise P11HostError if the caller has as many helpers of `module` alive as one application may."""
         application = self._known.get(caller.key)
         alive = Counter(helper.module for helper in application.helpers)[module] if application else 0
-        if alive >= GENERATIONS:
+        if alive >= limits().generations:
             raise P11HostError(
                 f"{alive} helpers of module {module} still run for process {caller.pid}; end some of them"
             )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from p11host.config import Source
 from p11host.config_lines import Location, locate
 from p11host.config_table import Table
+from p11host.limits import limits
 from p11host.paths import provider_environment
 from p11host.sandbox.resolve import MAYBE, AbsentError, expand
 from p11host.sandbox.settings import MEMORY_MIB, RIGHTS, Grants, Settings
@@ -21,7 +22,6 @@ SANDBOX_PATH = "a path that begins with /, ~/ or $NAME, or with - before it if i
 _LEAST_MIB, _MOST_MIB = 64, 1 << 24
 _LEAST_FILES, _MOST_FILES = 32, 1 << 20
 _PORTS = 1 << 16
-_MOST_PORTS = 64
 
 
 def _path(value: str) -> str:
@@ -33,7 +33,7 @@ def _path(value: str) -> str:
 def _network(value: object) -> bool | tuple[int, ...]:
     if isinstance(value, bool):
         return value
-    if not isinstance(value, list) or not 0 < len(value) <= _MOST_PORTS:
+    if not isinstance(value, list) or not 0 < len(value) <= limits().ports:
         raise ValueError
     if not all(isinstance(port, int) and not isinstance(port, bool) and 0 < port < _PORTS for port in value):
         raise ValueError

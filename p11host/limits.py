@@ -29,6 +29,17 @@ class Limits:
     profile: int
     view: int
     broken: int
+    struct: int
+    text: int
+    reason: int
+    report: int
+    reported: int
+    told: int
+    traced: int
+    pin: int
+    generations: int
+    line: int
+    ports: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Knows bytes and a clock. Must not know where the bytes come from.
 
 from collections.abc import Callable, Iterator
 
-#: Bytes of a line that are kept; the rest of it is cut off.
-LINE_BYTES = 1024
+from p11host.limits import limits
+
 #: Lines a second, and at once after a silence.
 RATE = 50
 BURST = 200
@@ -41,7 +41,7 @@ class Lines:
         return dropped
 
     def _keep(self, part: bytes) -> None:
-        self._line += part[: LINE_BYTES - len(self._line)]
+        self._line += part[: limits().line - len(self._line)]
 
     def _finish(self) -> Iterator[str]:
         line = self._line.decode(errors="backslashreplace").rstrip("\r")

@@ -14,9 +14,8 @@ from typing import Literal
 
 from p11host import log
 from p11host.errors import P11HostError
+from p11host.limits import limits
 
-#: Bytes of a PIN. The helper has no more room for one, and a pipe takes as many at once.
-MOST_BYTES = 255
 #: What may stand in a configuration, for people.
 RULE = '"file:/absolute/path", "credential:NAME" of systemd, or "ask"'
 
@@ -136,7 +135,7 @@ def read_file(path: Path) -> bytearray:
         raise P11HostError(
             f"{path}: cannot be read: {error.strerror}; put the PIN there, mode 0400"
         ) from error
-    room = bytearray(MOST_BYTES + 3)
+    room = bytearray(limits().pin + 3)
     try:
         _check_owner(path, os.fstat(descriptor))
         length = os.readv(descriptor, [room])
@@ -159,8 +158,8 @@ def _trimmed(path: Path, room: bytearray, length: int) -> bytearray:
     """Return the bytes without the end of the line."""
     while length and room[length - 1] in b"\r\n":
         length -= 1
-    if not 0 < length <= MOST_BYTES:
-        raise P11HostError(f"{path}: {length or 'no'} bytes; a PIN has 1 to {MOST_BYTES}")
+    if not 0 < length <= limits().pin:
+        raise P11HostError(f"{path}: {length or 'no'} bytes; a PIN has 1 to {limits().pin}")
     return room[:length]
 
 
@@ -207,7 +206,7 @@ def _unseen(terminal: int) -> Iterator[None]:
 
 
 def _line(terminal: int) -> bytearray:
-    room = bytearray(MOST_BYTES + 3)
+    room = bytearray(limits().pin + 3)
     try:
         length = os.readv(terminal, [room])
         while length and room[length - 1] in b"\r\n":

@@ -7,12 +7,13 @@ can write to the same place.
 import re
 from dataclasses import dataclass
 
+from p11host.limits import limits
 from p11host.tables import tables
 
 _LINE = re.compile(
-    r"p11host: (?P<event>call\.(?:refused|disbelieved)) function=(?P<function>C_\w{1,62})"
+    r"p11host: (?P<event>call\.(?:refused|disbelieved)) function=(?P<function>C_\w+)"
     r"(?: mechanism=0x(?P<mechanism>[0-9a-f]{1,16}) length=(?P<length>\d{1,20}))?"
-    r" rv=0x(?P<rv>[0-9a-f]{1,16}) count=(?P<count>\d{1,20}) reason=\"(?P<reason>[^\"]{0,127})\""
+    r" rv=0x(?P<rv>[0-9a-f]{1,16}) count=(?P<count>\d{1,20}) reason=\"(?P<reason>[^\"]*)\""
 )
 
 
@@ -30,7 +31,7 @@ def read(line: str) -> Refusal | None:
     The first of a process reads the tables, about a tenth of a second.
     """
     found = _LINE.fullmatch(line)
-    if found is None:
+    if found is None or len(found["reason"]) > limits().reason or len(found["function"]) > limits().name:
         return None
     said: dict[str, object] = {"function": found["function"]}
     if found["mechanism"] is not None:

@@ -48,7 +48,8 @@ def control_frame() -> Frame:
 @cache
 def report_frame() -> Frame:
     """Return the frame of a broker's answers: a status names every application and every helper."""
-    return replace(control_frame(), message=1 << 24, length=1 << 16, elements=1 << 16)
+    bound = limits()
+    return replace(control_frame(), message=bound.report, length=bound.reported, elements=bound.reported)
 
 
 class Kind(Enum):

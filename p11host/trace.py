@@ -15,8 +15,6 @@ from p11host.limits import limits
 from p11host.tables import Arg, Function, tables
 
 ENTERED, LEFT = 1, 2
-#: What a helper tells of one call at most, in bytes.
-LONGEST = 1 << 16
 _CONCEALED = 2
 _ALL_ONES = (1 << 64) - 1
 #: The kind of a constant by the C type that holds it.
@@ -102,8 +100,8 @@ class Calls:
     def hear(self, told: Told) -> Call | None:
         """Return the call that has ended, if one has."""
         if not told.left:
-            # A hostile helper may name any number of places.
-            if len(self._begun) < LONGEST:
+            # A hostile helper may name any number of places; an honest one has as many as channels.
+            if told.place in self._begun or len(self._begun) < limits().channels:
                 self._begun[told.place] = told
             return None
         begun = self._begun.pop(told.place, None)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from p11host import log
 from p11host.helper import Spawned
+from p11host.limits import limits
 from p11host.lives import Life, Lives
 from p11host.wire import RefusedError
 
 #: Seconds until somebody who waits for helpers to come is told that none has.
 PATIENCE = 0.25
-#: Helpers that are told of at once: as many descriptors go with one answer.
-MOST = 16
 #: Bytes of messages that may wait for who watches, where the kernel lets us have so many.
 ROOM = 1 << 22
 _SNDBUFFORCE = 32  # Linux's number; Python has no name for it
@@ -63,7 +62,7 @@ class Tracer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._some.wait()
-        taken = [self._new.popleft() for _ in range(min(MOST, len(self._new)))]
+        taken = [self._new.popleft() for _ in range(min(limits().traced, len(self._new)))]
         if not self._new:
             self._some.clear()
         return taken

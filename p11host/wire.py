@@ -17,8 +17,6 @@ PROTOCOL = 1
 #: What MessagePack can say: None, bool, int, str, bytes, and lists and dicts of these.
 Value = Any
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
-#: Bytes of a text for people that every peer has room for.
-TEXT = 255
 _MSGIDS = 1 << 32
 _WORDS = 1 << 64
 
@@ -200,10 +198,11 @@ def map_of(params: list[Value]) -> Mapping[str, Value]:
 
 
 def short_text(text: str) -> str:
-    """Return `text` as a peer has room for it: at most TEXT bytes, no NUL."""
+    """Return `text` as every peer has room for it: not too long, no NUL."""
     text = text.replace("\0", "")
     data = text.encode(errors="replace")
-    return text if len(data) <= TEXT else data[: TEXT - 3].decode(errors="ignore") + "…"
+    most = limits().text
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"
 
 
 def is_number(value: object, end: int = _WORDS) -> bool:

@@ -249,7 +249,7 @@ static void read_offers(struct reader *r, struct control *control, struct offer 
 
 static void read_refusal(struct reader *r)
 {
-    char code[LIMIT_NAME + 1], text[256];
+    char code[LIMIT_NAME + 1], text[LIMIT_TEXT + 1];
     if (read_array(r) != 2)
         reader_fail(r, -EBADMSG);
     read_text(r, code, sizeof code);

@@ -10,7 +10,7 @@
 
 #include "channel.h"
 
-enum { HELLO_ERROR = 512, PROTOCOL_VERSION = 1 };
+enum { PROTOCOL_VERSION = 1 };
 
 struct hello {
     uint64_t protocol;
@@ -23,7 +23,7 @@ struct hello {
     bool serial; /* the helper's provider gets one call at a time */
     char program[LIMIT_NAME + 1];
     char module[LIMIT_NAME + 1];
-    char error[HELLO_ERROR];
+    char error[LIMIT_ERROR + 1];
 };
 
 /* This side's hello, with what is the same in all of them filled in. */

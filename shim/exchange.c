@@ -117,7 +117,7 @@ static CK_RV meaning_of(const struct call *call, int error)
 
 static CK_RV read_fault(struct call *call, struct reader *r)
 {
-    char code[LIMIT_NAME + 1], text[256];
+    char code[LIMIT_NAME + 1], text[LIMIT_TEXT + 1];
     if (read_array(r) != 2)
         reader_fail(r, -EBADMSG);
     read_text(r, code, sizeof code);

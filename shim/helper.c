@@ -58,7 +58,7 @@ static struct {
     int trace; /* where the broker says who watches, -1 for nowhere */
     struct provider provider;
     CK_RV rv; /* of loading */
-    char error[HELLO_ERROR];
+    char error[LIMIT_ERROR + 1];
 } helper = {.door = -1, .rows = -1, .view = -1, .profile = -1, .learn = -1, .trace = -1};
 
 static struct share share; /* of the processes that use it, where there may be several */

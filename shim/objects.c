@@ -2,8 +2,6 @@
 
 #include <sys/mman.h>
 
-#include "limits.h"
-
 enum { WAYS = 4, SETS = LIMIT_OBJECTS / WAYS };
 
 /* ---- under the lock ---- */

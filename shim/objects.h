@@ -12,17 +12,16 @@
 #include <stdint.h>
 
 #include "cryptoki.h"
-
-enum { ID_BYTES = 64, LABEL_BYTES = 128, UNIQUE_BYTES = 128 };
+#include "limits.h"
 
 /* A length of CK_UNAVAILABLE_INFORMATION: the object has no such attribute, or one that is too long to be remembered. */
 struct traits {
     CK_OBJECT_CLASS class;
     CK_KEY_TYPE key_type; /* CK_UNAVAILABLE_INFORMATION: none */
     CK_ULONG id_len, label_len, unique_len;
-    CK_BYTE id[ID_BYTES];
-    CK_BYTE label[LABEL_BYTES];
-    CK_BYTE unique[UNIQUE_BYTES];
+    CK_BYTE id[LIMIT_OBJECT_ID];
+    CK_BYTE label[LIMIT_OBJECT_LABEL];
+    CK_BYTE unique[LIMIT_OBJECT_UNIQUE];
 };
 
 struct object {

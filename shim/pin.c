@@ -6,9 +6,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "limits.h"
 #include "slate.h"
 
-enum { PAGE = 4096, MOST = 255 };
+enum { PAGE = 4096 };
+_Static_assert(LIMIT_PIN <= PAGE, "a PIN has room on its page");
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint8_t *pin; /* a page of its own, never written to a disk or a core file, and not in what a provider forks */
@@ -22,14 +24,14 @@ void pin_read(int fd)
     mlock(page, PAGE);
     madvise(page, PAGE, MADV_DONTDUMP);
     madvise(page, PAGE, MADV_WIPEONFORK);
-    ssize_t n = read(fd, page, MOST);
+    ssize_t n = read(fd, page, LIMIT_PIN);
     pin = page;
     len = n > 0 ? (size_t)n : 0;
 }
 
 static void wipe(void)
 {
-    explicit_bzero(pin, MOST);
+    explicit_bzero(pin, LIMIT_PIN);
     len = 0;
 }
 

@@ -6,12 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SAID_AT_FIRST = 16 };
-
 uint64_t refusal_count(_Atomic uint64_t *count)
 {
     uint64_t n = atomic_fetch_add(count, 1) + 1;
-    return n <= SAID_AT_FIRST || (n & (n - 1)) == 0 ? n : 0;
+    return n <= LIMIT_REFUSALS || (n & (n - 1)) == 0 ? n : 0;
 }
 
 static void write_text(struct writer *w, const char *text)
@@ -89,7 +87,7 @@ static bool is_read(void)
 
 void refusal_say(const char *event, const struct refusal *refusal)
 {
-    char line[512], mechanism[64] = "", reason[REFUSAL_REASON];
+    char line[512], mechanism[64] = "", reason[LIMIT_REASON + 1];
     memcpy(reason, refusal->reason, sizeof reason);
     make_plain(reason);
     if (refusal->mechanism != UINT64_MAX)

@@ -10,15 +10,13 @@
 #include "codec.h"
 #include "limits.h"
 
-enum { REFUSAL_REASON = 128 };
-
 struct refusal {
     const char *function;
     uint64_t rv;
     uint64_t mechanism; /* all ones: the call has none */
     uint64_t length;    /* of the mechanism's parameter */
     uint64_t count;     /* how many there have been, this one included */
-    char reason[REFUSAL_REASON];
+    char reason[LIMIT_REASON + 1];
 };
 
 /* Of many only the first few are said, then ever fewer. Counts one more; 0 if this one is not to be said. */

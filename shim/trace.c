@@ -8,7 +8,7 @@
 
 #include "slate.h"
 
-enum { ENTERED = 1, LEFT = 2, LONGEST = 32 * 1024 };
+enum { ENTERED = 1, LEFT = 2 };
 
 _Atomic uint32_t trace_watcher;
 
@@ -133,7 +133,7 @@ static void tell_call(struct trace *trace, uint32_t watcher, unsigned kind, stru
         put_request(walk);
     else
         put_response(walk, rv);
-    if (walk->refusal != CKR_OK || w->error || w->buffer.used > LONGEST) {
+    if (walk->refusal != CKR_OK || w->error || w->buffer.used > LIMIT_TOLD) {
         write_head(trace, kind, lost, walk->function);
         write_array(w, kind == LEFT); /* the answer without what came with it */
         if (kind == LEFT)

@@ -5,7 +5,6 @@
 #include "unpack.h"
 
 enum {
-    SIZE_MOST = 4096, /* of a struct */
     NOT_FOUND = UINT16_MAX,
     AT_HOLDER = UINT16_MAX, /* for now in `type`: `length` is still the place of a field in the struct that holds it */
     LATE = 4, /* a direction that is "in", and one thing more */
@@ -54,7 +53,7 @@ static void take_length(struct unpacking *d, struct field *field)
     if (words != 1U + has_number)
         unpack_fail(d);
     if (has_number)
-        field->length = unpack_at_most(d, field->unit == UNIT_FIXED ? SIZE_MOST * 16 - 1 : LIMIT_FIELDS - 1);
+        field->length = unpack_at_most(d, field->unit == UNIT_FIXED ? LIMIT_STRUCT * 16 - 1 : LIMIT_FIELDS - 1);
 }
 
 static void take_variant(struct unpacking *d, struct variant *variant)
@@ -124,7 +123,7 @@ static void take_field(struct unpacking *d, struct field *fields, unsigned place
     if (field->late)
         field->dir = DIR_IN;
     if (field->kind == FIELD_FIXED)
-        field->length = unpack_at_most(d, SIZE_MOST);
+        field->length = unpack_at_most(d, LIMIT_STRUCT);
     else if (is_pointer(field))
         take_length(d, field);
     else
@@ -162,7 +161,7 @@ static void lay_out(struct unpacking *d, struct layout *layout, struct field *fi
         field->offset = (uint16_t)at;
         at += size;
         layout->align = layout->align < align ? (uint8_t)align : layout->align;
-        if (at > SIZE_MOST)
+        if (at > LIMIT_STRUCT)
             unpack_fail(d);
     }
     layout->size = (uint16_t)round_up(at, layout->align);

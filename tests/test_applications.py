@@ -2,8 +2,9 @@
 
 import pytest
 
-from p11host.applications import GENERATIONS, Applications, Caller, Quota, Running
+from p11host.applications import Applications, Caller, Quota, Running
 from p11host.errors import P11HostError
+from p11host.limits import limits
 
 
 def caller(*, door: int = 1, pid: int = 10, uid: int = 1000, channel: int = 1) -> Caller:
@@ -47,11 +48,13 @@ def test_is_gone_with_its_last_helper() -> None:
 def test_generations_are_limited() -> None:
     """An application that asks again and again does not fill the machine with helpers."""
     applications = Applications()
-    for pid in range(GENERATIONS):
+    for pid in range(limits().generations):
         applications.check_room(caller(), "soft")
         applications.add(caller(), Running("soft", pid))
 
-    with pytest.raises(P11HostError, match=f"{GENERATIONS} helpers of module soft still run for process 10"):
+    with pytest.raises(
+        P11HostError, match=f"{limits().generations} helpers of module soft still run for process 10"
+    ):
         applications.check_room(caller(), "soft")
     applications.check_room(caller(), "other")
     applications.check_room(caller(pid=11), "soft")

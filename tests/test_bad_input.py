@@ -13,7 +13,7 @@ from cryptoki import ULONG, constant, struct
 from life import Host, Workshop
 
 from p11host import helper_path, refusals
-from p11host.lines import LINE_BYTES
+from p11host.limits import limits
 
 pytest_plugins = ["life_fixtures"]
 
@@ -214,4 +214,4 @@ def test_only_whole_lines_are_believed() -> None:
 
 def test_the_longest_line_is_not_cut() -> None:
     """A refusal as long as can be is shorter than a line that the broker keeps."""
-    assert LINE_BYTES > 512
+    assert limits().line > 512

@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from p11host import log
-from p11host.lines import BURST, LINE_BYTES, RATE, Lines
+from p11host.limits import limits
+from p11host.lines import BURST, RATE, Lines
 from p11host.text import printable
 
 
@@ -89,7 +90,7 @@ class TestLines:
         for _ in range(1000):
             assert [] == list(lines.feed(b"x" * 1000))
 
-        assert ["x" * LINE_BYTES] == list(lines.feed(b"\n"))
+        assert ["x" * limits().line] == list(lines.feed(b"\n"))
         assert ["next"] == list(lines.feed(b"next\n"))
 
     def test_number(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from p11host.errors import P11HostError
-from p11host.pins import MOST_BYTES, Pins, PinSource, ask_on_terminal, parse, read_file
+from p11host.limits import limits
+from p11host.pins import Pins, PinSource, ask_on_terminal, parse, read_file
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 
@@ -84,7 +85,7 @@ class TestFile:
         with pytest.raises(P11HostError, match="belongs to uid 65534; run: chown"):
             read_file(file)
 
-    @pytest.mark.parametrize("content", [b"", b"\n", b"x" * (MOST_BYTES + 1), b"x" * 4096])
+    @pytest.mark.parametrize("content", [b"", b"\n", b"x" * (limits().pin + 1), b"x" * 4096])
     def test_no_pin(self, file: Path, content: bytes) -> None:
         """An empty file and one that is too long hold no PIN."""
         file.chmod(0o600)
@@ -95,8 +96,8 @@ class TestFile:
     def test_longest(self, file: Path) -> None:
         """A PIN may have 255 bytes."""
         file.chmod(0o600)
-        file.write_bytes(b"x" * MOST_BYTES + b"\r\n")
-        assert b"x" * MOST_BYTES == read_file(file)
+        file.write_bytes(b"x" * limits().pin + b"\r\n")
+        assert b"x" * limits().pin == read_file(file)
 
     def test_what_is_no_file(self, tmp_path: Path) -> None:
         """A missing file, a directory and a pipe nobody writes to are errors, and nothing waits."""

@@ -19,9 +19,10 @@ from test_watching import application
 
 from p11host.cli.trace import Printer, Source
 from p11host.client import Channel, Door
+from p11host.limits import limits
 from p11host.tables import tables
 from p11host.throwaway import Token
-from p11host.trace import LONGEST, Calls, read
+from p11host.trace import Calls, read
 from p11host.wire import RefusedError
 
 COMMAND = [sys.executable, "-P", "-m", "p11host"]
@@ -70,7 +71,7 @@ def tracing(reach: Reach, pid: int) -> Iterator[tuple[Channel, Any]]:
 def await_begin(ours: socket.socket) -> None:
     """Return once a helper has said that it tells its calls from now on."""
     ours.settimeout(PATIENCE)
-    assert [0] == msgpack.unpackb(ours.recv(LONGEST))
+    assert [0] == msgpack.unpackb(ours.recv(limits().told))
 
 
 def told(ours: socket.socket) -> list[Any]:
@@ -78,7 +79,7 @@ def told(ours: socket.socket) -> list[Any]:
     ours.settimeout(0)
     messages = []
     with suppress(BlockingIOError):
-        while data := ours.recv(LONGEST):
+        while data := ours.recv(limits().told):
             messages.append(read(data))
     return messages
 
@@ -165,6 +166,15 @@ def test_a_helper_that_dies() -> None:
 
     assert (name, None, None) == (call.function, call.rv, call.seconds)
     assert {"hSession": 3, "pData": {"bytes": 5}, "pSignature": {"room": 64}} == call.arguments
+
+
+def test_a_helper_that_names_many_threads() -> None:
+    """Of calls that only begin no more are kept than a helper can have."""
+    calls = Calls()
+    for place in range(limits().channels + 5):
+        calls.hear(message(1, place, 1, 0, "C_Sign", [b"x" * 100]))
+
+    assert limits().channels == len(list(calls.unfinished()))
 
 
 def message(*fields: Any) -> Any:

@@ -120,11 +120,12 @@ class Watch:
             ours.close()
 
     def _hear(self, ours: socket.socket, source: Source) -> None:
-        from p11host.trace import LONGEST, Calls, read  # noqa: PLC0415
+        from p11host.limits import limits  # noqa: PLC0415
+        from p11host.trace import Calls, read  # noqa: PLC0415
 
         calls = Calls()
         with contextlib.suppress(ConnectionResetError):
-            while data := ours.recv(LONGEST):
+            while data := ours.recv(limits().told):
                 told = read(data)
                 if told is None:
                     continue

@@ -25,7 +25,6 @@ SECTIONS = ("structs", "types", "unions", "mechanisms", "contexts", "attributes"
 DEFAULTS = {"since": VENDOR, "class": "param", "type": ""}
 """Keys that a vendor's rows need not have."""
 
-_SIZE = 1 << 12
 _STANDARD_DEPTH = 4
 _CLASSES = ("param", "nested", "alias")
 
@@ -90,8 +89,9 @@ def _check(source: Source, base: Tables, tables: Tables) -> None:
             source.fail(
                 (name,), f"{len(struct.fields)} fields; expected at least 1 and at most {limits['fields']}"
             )
-        if sizes["lp64"][name].size > _SIZE:
-            source.fail((name,), f"is {sizes['lp64'][name].size} bytes long; at most {_SIZE} are allowed")
+        size = sizes["lp64"][name].size
+        if size > limits["struct"]:
+            source.fail((name,), f"is {size} bytes long; at most {limits['struct']} are allowed")
         depth = _depth(tables, name)
         if depth > limits["nesting"] + 1:
             most = limits["nesting"] + 1

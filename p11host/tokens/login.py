@@ -13,7 +13,8 @@ import pkcs11
 from pkcs11 import TokenFlag
 
 from p11host.errors import LoginError
-from p11host.pins import MOST_BYTES, ask_on_terminal, read_file, wipe
+from p11host.limits import limits
+from p11host.pins import ask_on_terminal, read_file, wipe
 from p11host.probe import ckr
 from p11host.tokens import pin_calls
 from p11host.tokens.failure import hinted
@@ -225,6 +226,6 @@ def _pin(token: pkcs11.Token, uri: Uri, role: Role, prompt: str, *, last: bool) 
 
 
 def _short(pin: bytearray) -> bytearray:
-    if not 0 < len(pin) <= MOST_BYTES:
-        raise LoginError(f"pin-value: a PIN has 1 to {MOST_BYTES} bytes")
+    if not 0 < len(pin) <= limits().pin:
+        raise LoginError(f"pin-value: a PIN has 1 to {limits().pin} bytes")
     return pin

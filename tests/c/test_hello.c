@@ -56,7 +56,7 @@ static void a_hello_is_understood(void)
     full.cryptoki[1] = 2;
     memset(full.program, 'p', LIMIT_NAME);
     memset(full.module, 'm', LIMIT_NAME);
-    memset(full.error, 'e', HELLO_ERROR - 1);
+    memset(full.error, 'e', LIMIT_ERROR);
     expect_same_hello(&full);
     expect_same_hello(&least);
 }
@@ -67,7 +67,7 @@ static void the_longest_hello_fits(void)
     struct hello hello = hello_ours(), heard;
     memset(hello.program, 'p', LIMIT_NAME);
     memset(hello.module, 'm', LIMIT_NAME);
-    memset(hello.error, 'e', HELLO_ERROR - 1);
+    memset(hello.error, 'e', LIMIT_ERROR);
     hello.tables = hello.pid = hello.rv = hello.cryptoki[0] = hello.cryptoki[1] = UINT64_MAX;
     expect_number(0, read_back(&hello, &heard, 0));
     expect(m.len <= LIMIT_HELLO);
@@ -92,8 +92,8 @@ static void texts_too_long_are_refused(void)
     static const char *const keys[] = {"program", "module", "error"};
     for (unsigned i = 0; i < 3; i++) {
         struct hello heard;
-        char text[HELLO_ERROR];
-        size_t too_long = i < 2 ? LIMIT_NAME + 1 : HELLO_ERROR;
+        char text[LIMIT_ERROR + 1];
+        size_t too_long = i < 2 ? LIMIT_NAME + 1 : LIMIT_ERROR + 1;
         memset(text, 't', sizeof text);
         test_case("%s", keys[i]);
         if (!w.buffer.base)
