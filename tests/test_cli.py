@@ -93,6 +93,7 @@ class TestHelp:
             "delete",
             "discover",
             "doctor",
+            "events",
             "explain",
             "export",
             "import",

@@ -14,6 +14,7 @@ NOTIFICATION = "\\\\?PnP?\\Notification"
 _OK, _TIMEOUT, _NO_READERS = 0, 0x8010000A, 0x8010002E
 _COMM_ERROR = 0x80100013
 _SYSTEM = 2  # SCARD_SCOPE_SYSTEM
+_SHARED, _T0_OR_T1, _LEAVE = 2, 3, 0  # SCARD_SHARE_SHARED, both protocols, SCARD_LEAVE_CARD
 _LIBRARY = "libpcsclite.so.1"
 
 #: A reader's name and state, and its card's ATR.
@@ -72,6 +73,11 @@ class Pyscard:
     def can_watch(self, name: str) -> bool:
         """Tell whether pyscard can hand over a name: only ASCII."""
         return name.isascii()
+
+    def try_card(self, context: int, name: str) -> None:
+        """Connect to a card as one of several, and leave it as it is; CardError says what is in the way."""
+        card = self._call("SCardConnect", context, name, _SHARED, _T0_OR_T1)[0]
+        self._call("SCardDisconnect", card, _LEAVE)
 
     def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
         """Return the states of readers, as it is described above."""

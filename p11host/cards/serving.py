@@ -4,7 +4,7 @@ Knows three functions of Cryptoki by their rows in specs/functions.toml. Must no
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -87,20 +87,33 @@ def _opened(broker: Channel, name: str) -> Channel:
 def _slots(module: str, channel: Channel) -> Iterator[Served]:
     _, numbers = _ask(channel, "C_GetSlotList", False, [True, limits().module_slots])  # noqa: FBT003
     for number in numbers:
+        yield _slot(module, channel, number)
+
+
+def _slot(module: str, channel: Channel, number: int) -> Served:
+    """Return a slot; an error of one is none of the others'."""
+    try:
         description, _, flags, *_ = _ask(channel, "C_GetSlotInfo", number, True)  # noqa: FBT003
-        served = Served(module, number, _text(description))
-        if flags & _PRESENT:
-            rv, *outputs = channel.call("C_GetTokenInfo", [number, True], PATIENCE)
-            token = _text(outputs[0][0]) if rv == _SUCCESS else None
-            error = None if rv == _SUCCESS else ckr(rv)
-            served = Served(module, number, served.description, token, error)
-        yield served
+    except ProviderError as error:
+        return Served(module, number, "", error=str(error))
+    served = Served(module, number, _text(description))
+    if not flags & _PRESENT:
+        return served
+    try:
+        label = _ask(channel, "C_GetTokenInfo", number, True)[0]  # noqa: FBT003
+    except ProviderError as error:
+        return replace(served, error=str(error))
+    return replace(served, token=_text(label))
+
+
+class ProviderError(P11HostError):
+    """A provider's own answer to a call, by its name."""
 
 
 def _ask(channel: Channel, function: str, *params: Value) -> Value:
     rv, *outputs = channel.call(function, list(params), PATIENCE)
     if rv != _SUCCESS:
-        raise P11HostError(f"{function}: {ckr(rv)}")
+        raise ProviderError(f"{function}: {ckr(rv)}")
     return outputs[0]
 
 

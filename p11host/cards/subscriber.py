@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from p11host.client import Channel
+from p11host.client import Channel, Door
 from p11host.errors import P11HostError
+from p11host.start import open_door
 from p11host.wire import ClosedError
 
 #: Seconds in which a broker answers, and after which one that has gone is looked for again, at first and at
@@ -83,6 +84,19 @@ class Subscriber:
                 return
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def connector(door: Door, program: str) -> Callable[[], Channel]:
+    """Return what opens a channel: through that door, and when its broker has gone to the next."""
+
+    def connect() -> Channel:
+        try:
+            return door.open(program)
+        except ClosedError:
+            with open_door(start=True) as another:
+                return another.open(program)
+
+    return connect
 
 
 def apply(readers: dict[bytes, State], said: State) -> None:

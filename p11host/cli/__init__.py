@@ -25,6 +25,7 @@ COMMANDS = {
     "delete": "p11host.cli.delete:delete",
     "discover": "p11host.cli.discover:discover",
     "doctor": "p11host.cli.doctor:doctor",
+    "events": "p11host.cli.events:events",
     "explain": "p11host.cli.explain:explain",
     "export": "p11host.cli.transfer:export",
     "import": "p11host.cli.transfer:import_",

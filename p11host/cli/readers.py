@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from p11host.cards.serving import Served, Serving
     from p11host.cards.subscriber import State, Subscriber
-    from p11host.client import Channel, Door
+    from p11host.client import Channel
 
 #: What makes a module's slot another.
 _MOVES = ("inserted", "removed", "added", "gone", "fault")
@@ -54,14 +54,14 @@ def readers(config: Path | None, *, watch: bool, no_ask: bool, as_json: bool) ->
     Exit codes: 0 PC/SC answers; 1 it does not.
     """
     from p11host.cards.serving import Serving  # noqa: PLC0415
-    from p11host.cards.subscriber import Subscriber  # noqa: PLC0415
+    from p11host.cards.subscriber import Subscriber, connector  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
 
     with (
         broker_for(config),
         open_door(start=True) as door,
         door.open(_PROGRAM) as channel,
-        Subscriber(_connect(door)) as subscriber,
+        Subscriber(connector(door, _PROGRAM)) as subscriber,
     ):
         screen = Screen()
         _take(screen, subscriber.begin())
@@ -72,21 +72,6 @@ def readers(config: Path | None, *, watch: bool, no_ask: bool, as_json: bool) ->
                 raise SystemExit(0 if screen.service == "ok" else EXIT_FAILED)
             with contextlib.suppress(KeyboardInterrupt):
                 _watch(screen, subscriber, serving, channel, as_json=as_json)
-
-
-def _connect(door: "Door") -> "Any":
-    """Return what opens a channel: through the door that there is, and when its broker has gone a new one."""
-    from p11host.start import open_door  # noqa: PLC0415
-    from p11host.wire import ClosedError  # noqa: PLC0415
-
-    def connect() -> "Channel":
-        try:
-            return door.open(_PROGRAM)
-        except ClosedError:
-            with open_door(start=True) as another:
-                return another.open(_PROGRAM)
-
-    return connect
 
 
 def _take(screen: Screen, said: "State") -> None:
@@ -137,7 +122,7 @@ def _data(screen: Screen) -> dict[str, Any]:
     return {
         "service": screen.service,
         "modules": screen.modules,
-        "errors": dict(screen.errors),
+        "errors": [*(f"module {name}: {said}" for name, said in screen.errors.items()), *_nowhere(screen)],
         "readers": [_reader_data(reader, screen) for reader in screen.readers.values()],
         "applications": screen.holders,
     }
@@ -187,7 +172,15 @@ def _rendered(screen: Screen) -> "RenderableType":
         lines.append(table)
     lines += [Text(f"may be using cards: {printable(holder)}") for holder in screen.holders]
     lines += [Text(f"module {name}: {printable(said)}") for name, said in screen.errors.items()]
+    lines += [Text(printable(said)) for said in _nowhere(screen)]
     return Group(*lines)
+
+
+def _nowhere(screen: Screen) -> Iterator[str]:
+    """Yield the errors of slots that do not even say which reader they are."""
+    for each in screen.served:
+        if not each.description and each.error:
+            yield f"module {each.module}, slot {each.slot}: {each.error}"
 
 
 def _service(screen: Screen) -> Iterator[str]:

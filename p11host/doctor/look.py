@@ -10,6 +10,7 @@ from pathlib import Path
 from p11host.config import Module
 from p11host.doctor import modules
 from p11host.doctor.broker import Reached, private, reach
+from p11host.doctor.cards import cards
 from p11host.doctor.configuration import compared, configuration
 from p11host.doctor.findings import Finding, Part, problem
 from p11host.doctor.machine import machine
@@ -40,6 +41,8 @@ def look(path: Path | None, advance: Callable[[str], None]) -> Iterator[Part]:
             stack.callback(reached.door.close)
         differs = compared(found.config, reached.status) if reached.status else ()
         yield _told(Part("broker", (*reached.part.findings, *differs), reached.part.facts), advance)
+        if (readers := cards(own, reached.door)) is not None:
+            yield _told(readers, advance)
         yield from _modules(own, reached, advance)
 
 

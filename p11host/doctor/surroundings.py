@@ -68,6 +68,11 @@ def _pcscd(path: Path) -> Iterator[Finding]:
             probe.settimeout(_CONNECT)
             probe.connect(str(path))
         yield Finding("ok", f"pcscd answers at {path}")
+    except PermissionError as error:
+        do = (
+            f"let this user have it: ls -l {path}; or see polkit's rules for org.debian.pcsc-lite.access_pcsc"
+        )
+        yield Finding("problem", f"{path}: not for this user: {error.strerror}", do)
     except OSError as error:
         do = "install and start pcscd: apt-get install pcscd; systemctl enable --now pcscd.socket"
         yield Finding("warning", f"pcscd does not answer at {path}: {error.strerror or error}", do)

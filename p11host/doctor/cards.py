@@ -1,0 +1,101 @@
+"""Readers and cards, as the broker that serves us sees them, and what keeps them from being used.
+
+Knows the broker's `readers`, and how a card is tried: by a connection that leaves it as it is.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from p11host.cards.atr import described
+from p11host.cards.codes import CardError, NoPyscardError, NoServiceError, SharingError, error_named
+from p11host.cards.layer import Pyscard
+from p11host.cards.reach import VARIABLE, service_of
+from p11host.client import Door
+from p11host.config import Module
+from p11host.doctor.findings import Finding, Part, ok, problem
+from p11host.errors import P11HostError
+
+#: Seconds in which the broker answers.
+PATIENCE = 10.0
+_HOLDERS = "end the program that has it, often GnuPG's scdaemon (gpgconf --kill scdaemon), or have it share"
+_DRIVER = "unplug the reader and plug it in again; see what pcscd logs of its driver: journalctl -u pcscd"
+
+
+def cards(modules: Sequence[Module], door: Door | None) -> Part | None:
+    """Return what there is to say of readers; None where no module reaches PC/SC: it is left alone."""
+    places = [place for module in modules if (place := service_of(module)) is not None]
+    if not places or door is None:
+        return None
+    try:
+        with door.open("p11host doctor", PATIENCE) as channel:
+            said = channel.call("readers", [{}], PATIENCE)
+    except (P11HostError, OSError) as error:
+        return Part("cards", (problem(error),))
+    os.environ.setdefault(VARIABLE, str(places[0]))  # where the broker looks too
+    facts = {"service": said["service"], "readers": [_facts(reader) for reader in said["readers"]]}
+    return Part("cards", tuple(_findings(said)), facts)
+
+
+def _findings(said: Mapping[str, Any]) -> Iterator[Finding]:
+    service, readers = said["service"], said["readers"]
+    if service == "unknown":
+        do = "see what it hangs in: journalctl -u pcscd; then: systemctl restart pcscd"
+        yield Finding("problem", "PC/SC does not answer", do)
+    elif service != "ok":
+        yield _of_service(service)
+    elif not readers:
+        do = "plug one in; if it is, install its driver: apt-get install libccid; see: journalctl -u pcscd"
+        yield Finding("warning", "PC/SC answers and has no reader", do)
+    else:
+        full = sum(reader["card"] for reader in readers)
+        count = f"{len(readers)} reader{'' if len(readers) == 1 else 's'}"
+        yield ok(f"PC/SC answers: {count}, {full} with a card")
+    for reader in readers:
+        yield from _of_reader(reader)
+
+
+def _of_service(name: str) -> Finding:
+    """Return why there are no readers. Where nobody has PC/SC that may be as it should."""
+    error = error_named(name)
+    found = problem(error)
+    mild = isinstance(error, NoServiceError | NoPyscardError)
+    return Finding("warning" if mild else "problem", found.text, found.do)
+
+
+def _of_reader(reader: Mapping[str, Any]) -> Iterator[Finding]:
+    name = reader["name"].decode(errors="surrogateescape")
+    if reader.get("fault") == "unwatched":
+        yield Finding("note", f"{name}: not watched, as pyscard takes names in ASCII only")
+    elif reader.get("fault") == "unavailable":
+        yield Finding("problem", f"{name}: the reader is known and its driver fails", _DRIVER)
+    elif reader["card"]:
+        yield _of_card(name, reader)
+    if reader.get("flapping"):
+        yield Finding("warning", f"{name}: changes too often, and is looked at once a second", _DRIVER)
+
+
+def _of_card(name: str, reader: Mapping[str, Any]) -> Finding:
+    """Return what PC/SC says to one more that wants the card."""
+    try:
+        _try_card(name)
+    except SharingError as error:
+        return Finding("warning", f"{name}: {error.said} ({error.name})", _HOLDERS)
+    except CardError as error:
+        return Finding("problem", f"{name}: {error.said} ({error.name})", error.do)
+    what = described(reader.get("atr", b"")) or "a card"
+    return ok(f"{name}: {what}{', in use' if reader.get('use') else ''}")
+
+
+def _try_card(name: str) -> None:
+    layer = Pyscard()
+    context = layer.establish()
+    try:
+        layer.try_card(context, name)
+    finally:
+        layer.release(context)
+
+
+def _facts(reader: Mapping[str, Any]) -> dict[str, Any]:
+    said = dict(reader) | {"name": reader["name"].decode(errors="surrogateescape")}
+    return said | {"atr": reader["atr"].hex()} if "atr" in said else said
