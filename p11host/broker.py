@@ -297,7 +297,9 @@ class Broker:
 
     def _prompt(self, modules: frozenset[str]) -> None:
         """Have the helpers of modules look at their slots: a card has moved."""
-        log.debug("cards.prompted", modules=",".join(sorted(modules)))
+        for life in self._lives.all():
+            if life.caller is not None and life.spawned.module in modules:
+                life.spawned.look()
 
     def note(self) -> None:
         """Wake whoever waits for applications to come or to have gone."""

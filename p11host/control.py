@@ -196,7 +196,7 @@ class Control:
         known = {module.name for module in self._host.config().enabled if self._may_know(module)}
         modules = [name for name in cards.reaching() if name in known]
         # With nothing awaited since the subscription began, it goes on where the snapshot ends.
-        return cards.board.snapshot(since) | {"modules": modules}
+        return cards.board.snapshot(since) | {"modules": modules, "place": cards.place()}
 
     async def _counts(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         return census.told(*self._host.counted(self._caller))

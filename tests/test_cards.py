@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from brokers import PATIENCE, ROOT
+from brokers import PATIENCE, ROOT, module
+from elf import Library
 from fake_pcsc import FakePcsc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p11host.cards import codes
 from p11host.cards.atr import described, historical
-from p11host.cards.board import KEPT, Board
+from p11host.cards.board import KEPT, Board, Subscription
 from p11host.cards.codes import CardError, error_named, error_of
+from p11host.cards.keeper import Cards
 from p11host.cards.layer import Layer
 from p11host.cards.pace import MOST, PER_SECOND, Pace
 from p11host.cards.reader import EMPTY, EXCLUSIVE, IN_USE, MUTE, PRESENT, Change, Reader, Scene, changes
 from p11host.cards.watcher import LONGEST_WAIT, Watcher
+from p11host.config import choose, load
 from p11host.errors import P11HostError
 
 ATR, OTHER = b"\x3b\x00", b"\x3b\x01\x02"
@@ -437,6 +440,46 @@ def test_changes_lead_from_state_to_state(steps: list[tuple[str, bool, int]]) ->
             apply(readers, numbered.told())
 
         assert {each["name"]: each for each in board.snapshot(None)["readers"]} == readers
+
+    asyncio.run(run())
+
+
+# ---- the broker's part ----
+
+
+async def heard(subscription: Subscription, kind: str) -> None:
+    """Return when a change of that kind has been told."""
+    while (numbered := await subscription.take()) is not None and numbered.change.kind != kind:
+        pass
+
+
+def test_modules_are_prompted(tmp_path: Path) -> None:
+    """When a card moves, helpers of modules that reach PC/SC are to look; not when somebody uses a card."""
+    opensc = Library().write(tmp_path / "opensc-pkcs11.so")
+    path = tmp_path / "p11host.toml"
+    path.write_text(module("opensc", opensc) + module("other", Library().write(tmp_path / "other.so")))
+    modules = load(choose(path)).modules
+    pcsc = FakePcsc()
+    pcsc.add("one")
+    prompts: list[frozenset[str]] = []
+
+    async def run() -> None:
+        kept = Cards(lambda: modules, prompts.append, lambda: pcsc)
+        subscription = kept.board.subscribe()
+        kept.used(modules[1])
+        assert not pcsc.established
+        kept.used(modules[0])
+        async with asyncio.timeout(PATIENCE):
+            await heard(subscription, "added")
+            pcsc.set("one", PRESENT, ATR)
+            await heard(subscription, "inserted")
+            before = len(prompts)
+            pcsc.set("one", PRESENT | IN_USE, ATR, moves=0)
+            await heard(subscription, "used")
+        await asyncio.sleep(0)
+        kept.stop()
+        assert {frozenset({"opensc"})} == set(prompts)
+        assert before + 1 >= len(prompts) >= 2
 
     asyncio.run(run())
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from brokers import PATIENCE, module
+from cards.hold import connected
 from cards.piv import Piv, Stranger
 from cards.vpcd import Rack, rack
 from elf import Library
@@ -27,6 +29,8 @@ from p11host.wire import RefusedError
 
 pytestmark = pytest.mark.xdist_group("cards")
 OPENSC = next(Path("/").glob("usr/lib/*/opensc-pkcs11.so"), Path("opensc-pkcs11.so"))
+#: An answer to reset that no reader can take.
+TOO_LONG = bytes(40)
 CONF = "app default { framework pkcs15 { use_file_caching = no; } }\n"
 
 
@@ -42,22 +46,46 @@ class Place:
         with Door.of_broker(self.broker.socket, PATIENCE) as door:
             return door.open("test", PATIENCE)
 
-    def popen(self, *words: str) -> subprocess.Popen[str]:
-        """Start the command line."""
-        return subprocess.Popen(
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run the command line; it is ended at the end, and earlier if it takes too long."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "p11host", *words],
             env=os.environ | dict(self.broker.env),
+            cwd="/",  # what is installed, not what lies here
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        with process:
+            try:
+                yield process
+            finally:
+                watchdog.cancel()
+                process.kill()
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run the command line to its end; return its exit code and what it printed."""
-        process = self.popen(*words)
-        said, errors = process.communicate(timeout=PATIENCE)
-        return process.returncode, said + errors
+        with self.running(*words) as process:
+            said, errors = process.communicate()
+            return process.returncode, said + errors
+
+
+def line_of(process: subprocess.Popen[str]) -> Mapping[str, Any]:
+    """Return the next object that a program prints."""
+    assert process.stdout is not None
+    said: Mapping[str, Any] = json.loads(process.stdout.readline())
+    return said
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Interrupt a program; return its exit code and what it says of that."""
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    return process.returncode, errors
 
 
 def configured(directory: Path, env: Mapping[str, str]) -> Path:
@@ -217,17 +245,15 @@ def test_command(place: Place, hearing: Hearing) -> None:
 @pytest.mark.usefixtures("hearing")
 def test_watch(place: Place) -> None:
     """`readers --watch` prints the state and each change as it comes, and ends by Ctrl-C in order."""
-    process = place.popen("readers", "--watch", "--json", "--no-ask")
-    assert process.stdout is not None
-    begun = json.loads(process.stdout.readline())
-    place.rack.slots[0].insert(Stranger())
-    changed = json.loads(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
+    with place.running("readers", "--watch", "--json", "--no-ask") as process:
+        begun = line_of(process)
+        place.rack.slots[0].insert(Stranger())
+        changed = line_of(process)
+        ended = interrupted(process)
 
     assert [False, False] == [reader["card"] for reader in begun["readers"]]
     assert ("inserted", "3b00") == (changed["change"], changed["reader"]["atr"])
-    assert (0, "") == (process.returncode, errors)
+    assert (0, "") == ended
 
 
 def test_no_pcscd(tmp_path: Path) -> None:
@@ -235,6 +261,7 @@ def test_no_pcscd(tmp_path: Path) -> None:
     config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")})
     process = subprocess.run(
         [sys.executable, "-m", "p11host", "readers", "--no-ask", "--config", str(config)],
+        cwd="/",
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -274,3 +301,38 @@ def test_who_reaches_cards(tmp_path: Path, token: Token) -> None:
     assert Path("/run/other/pcscd.comm") == found.pop("opensc")
     assert found.pop("free") is not None
     assert {"soft": None, "unknown": None} == found
+
+
+def test_doctor(place: Place, hearing: Hearing) -> None:
+    """`doctor` tells a card in another's hands from one that does not answer, and what to do about each."""
+    place.rack.slots[0].insert(Stranger())
+    place.rack.slots[1].insert(Stranger(TOO_LONG))
+    hearing.until_full(0, 1)
+    with connected(place.rack, "Virtual PCD 00 00", exclusive=True):
+        said = json.loads(place.run("doctor", "--json")[1])
+    (part,) = [part for part in said["parts"] if part["name"] == "cards"]
+    first, second = sorted(part["findings"][1:], key=lambda each: str(each["text"]))
+
+    assert ("warning", "problem") == (first["level"], second["level"])
+    assert "SCARD_E_SHARING_VIOLATION" in first["text"]
+    assert "scdaemon" in first["do"]
+    assert "SCARD_W_UNPOWERED_CARD" in second["text"]
+    assert "insert it again" in second["do"]
+
+
+@pytest.mark.usefixtures("hearing")
+def test_events(place: Place) -> None:
+    """`events` prints slots' events as applications get them and those of readers, in one stream."""
+    found: dict[str, Mapping[str, Any]] = {}
+    with place.running("events", "--json") as process:
+        assert "readers" == line_of(process)["source"]
+        place.rack.slots[0].insert(Piv())
+        while len(found) < 2:
+            said = line_of(process)
+            if said.get("token") or said.get("change") == "inserted":
+                found[said["source"]] = said
+        ended = interrupted(process)
+
+    assert ("opensc", "key 9A") == (found["slot"]["module"], found["slot"]["token"])
+    assert "Virtual PCD 00 00" == found["slot"]["description"] == found["reader"]["reader"]["name"]
+    assert (0, "") == ended

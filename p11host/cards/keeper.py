@@ -11,7 +11,7 @@ from functools import partial
 from p11host import log
 from p11host.cards.board import Board, service
 from p11host.cards.layer import Layer, Pyscard
-from p11host.cards.reach import VARIABLE, service_of
+from p11host.cards.reach import DEFAULT, VARIABLE, service_of
 from p11host.cards.reader import MOVES, Change, Kind, Scene
 from p11host.cards.watcher import Watcher
 from p11host.config import Module
@@ -55,10 +55,8 @@ class Cards:
         """Begin to watch, if that has not been done, in the place where the first such module looks."""
         if self._watcher is not None:
             return
-        places = [place for module in self._modules() if (place := self._service(module)) is not None]
-        if places:
-            # Ours alone: helpers have an environment of their own.
-            os.environ.setdefault(VARIABLE, places[0])
+        # Ours alone: helpers have an environment of their own.
+        os.environ.setdefault(VARIABLE, self.place())
         loop = asyncio.get_running_loop()
         self._watcher = Watcher(self._make, partial(_hand_over, loop, self.board.see))
         self._watcher.start()
@@ -67,6 +65,11 @@ class Cards:
         """End the watch, within a time."""
         if self._watcher is not None and not self._watcher.stop():
             log.warning("cards.stuck", reason="a call of PC/SC does not return")
+
+    def place(self) -> str:
+        """Return where PC/SC is looked for: as our environment says, else as the first module has it."""
+        places = (self._service(module) for module in self._modules())
+        return os.environ.get(VARIABLE) or next(filter(None, places), str(DEFAULT))
 
     def reaching(self) -> list[str]:
         """Return the names of the modules that can reach PC/SC."""

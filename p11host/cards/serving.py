@@ -102,18 +102,22 @@ def _slot(module: str, channel: Channel, number: int) -> Served:
     try:
         label = _ask(channel, "C_GetTokenInfo", number, True)[0]  # noqa: FBT003
     except ProviderError as error:
-        return replace(served, error=str(error))
+        return replace(served, error=error.name)
     return replace(served, token=_text(label))
 
 
 class ProviderError(P11HostError):
-    """A provider's own answer to a call, by its name."""
+    """A provider's own answer to a call, by its `name`."""
+
+    def __init__(self, function: str, name: str) -> None:
+        super().__init__(f"{function}: {name}")
+        self.name = name
 
 
 def _ask(channel: Channel, function: str, *params: Value) -> Value:
     rv, *outputs = channel.call(function, list(params), PATIENCE)
     if rv != _SUCCESS:
-        raise ProviderError(f"{function}: {ckr(rv)}")
+        raise ProviderError(function, ckr(rv))
     return outputs[0]
 
 

@@ -73,7 +73,7 @@ class Slots:
         if rv == _NO_TOKEN:
             return Slot(number, description)
         if rv != _OK:
-            return Slot(number, description, error=f"C_GetTokenInfo: {ckr(rv)}")
+            return Slot(number, description, error=ckr(rv))
         return Slot(number, description, _text(info[_LABEL]), _text(info[_SERIAL]))
 
     def _info(self, function: str, number: int) -> tuple[int, bytes]:

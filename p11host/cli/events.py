@@ -36,13 +36,15 @@ def events(config: Path | None, *, as_json: bool) -> None:
     """Print what happens to slots, readers and cards, until interrupted.
 
     Slot events are those that any application gets by C_WaitForSlotEvent, of all modules; with each stands
-    the token that is there then. Events of readers and cards are the broker's, where a module reaches PC/SC.
+    the token that is there then. Events of readers and cards are the broker's, where a module reaches PC/SC:
+    first what there is, then each change.
     With --json there is one object a line.
     """
     from p11host import shim_path  # noqa: PLC0415
     from p11host.cards.serving import Serving  # noqa: PLC0415
     from p11host.cards.slots import Slots  # noqa: PLC0415
     from p11host.cards.subscriber import Subscriber, connector  # noqa: PLC0415
+    from p11host.cli.readers import change_data  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
 
     told: Told = queue.SimpleQueue()
@@ -55,7 +57,7 @@ def events(config: Path | None, *, as_json: bool) -> None:
         slots = stack.enter_context(Slots(shim_path()))
         if channel.call("readers", [{}])["modules"]:
             subscriber = stack.enter_context(Subscriber(connector(door, _PROGRAM)))
-            subscriber.begin()
+            told.put(_now() | {"source": "readers"} | change_data(subscriber.begin()))
             threading.Thread(target=_tell_readers, args=(subscriber, told), daemon=True).start()
         threading.Thread(target=_tell_slots, args=(slots, owners, told), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
@@ -123,6 +125,9 @@ def line(event: Event) -> str:
 def _words(event: Event) -> str:
     if event["source"] == "reader":
         return str(event["text"])
+    if event["source"] == "readers":
+        full = sum(reader["card"] for reader in event["readers"])
+        return f"PC/SC: {event['service']}, {len(event['readers'])} readers, {full} with a card"
     if event["source"] == "slots":
         return f"slots cannot be waited for: {event['error']}"
     token = f"token {event['token']!r}" if event["token"] is not None else "no token"

@@ -24,15 +24,14 @@ _DRIVER = "unplug the reader and plug it in again; see what pcscd logs of its dr
 
 def cards(modules: Sequence[Module], door: Door | None) -> Part | None:
     """Return what there is to say of readers; None where no module reaches PC/SC: it is left alone."""
-    places = [place for module in modules if (place := service_of(module)) is not None]
-    if not places or door is None:
+    if door is None or all(service_of(module) is None for module in modules):
         return None
     try:
         with door.open("p11host doctor", PATIENCE) as channel:
             said = channel.call("readers", [{}], PATIENCE)
     except (P11HostError, OSError) as error:
         return Part("cards", (problem(error),))
-    os.environ.setdefault(VARIABLE, str(places[0]))  # where the broker looks too
+    os.environ.setdefault(VARIABLE, said["place"])
     facts = {"service": said["service"], "readers": [_facts(reader) for reader in said["readers"]]}
     return Part("cards", tuple(_findings(said)), facts)
 
