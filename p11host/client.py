@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from p11host.codes import ckr
 from p11host.errors import BrokerError
 from p11host.limits import deadlines, limits
 from p11host.scan import Frame, call_frame, report_frame
@@ -139,7 +140,7 @@ class Channel:
         """Wait for the peer's hello and keep it as `hello`."""
         self.hello = Hello.of(self._receive(timeout))
         if self.hello.error is not None:
-            rv = "" if self.hello.rv is None else f" (CKR {self.hello.rv:#x})"
+            rv = "" if self.hello.rv is None else f" ({ckr(self.hello.rv)})"
             raise RemoteError("failed", f"{self.hello.error}{rv}")
         if self.hello.protocol != PROTOCOL:
             raise RemoteError("failed", f"the peer speaks protocol {self.hello.protocol}, this is {PROTOCOL}")

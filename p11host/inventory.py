@@ -16,6 +16,7 @@ from pkcs11 import Attribute, ObjectClass, TokenFlag
 from p11host.errors import LoginError
 from p11host.facts import Facts
 from p11host.probe import Library, Probe
+from p11host.tokens.failure import explain
 
 #: Opens a session on a token, logged in or not.
 Open = Callable[[pkcs11.Token], AbstractContextManager[pkcs11.Session]]
@@ -23,8 +24,9 @@ Open = Callable[[pkcs11.Token], AbstractContextManager[pkcs11.Session]]
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a person wants to know of an X.509 certificate; times are in UTC."""
+    """What a person wants to know of an X.509 certificate; `name` is short for the subject, times are UTC."""
 
+    name: str
     subject: str
     issuer: str
     not_before: datetime
@@ -87,7 +89,7 @@ def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, opened: O
         slots = pkcs11.lib(shim).get_slots()
     except pkcs11.PKCS11Error as error:
         return [
-            replace(module, error=module.error or f"through the shim: {_name(error)}") for module in modules
+            replace(module, error=module.error or f"through the shim: {explain(error)}") for module in modules
         ]
     owned = list(zip(owners(probes, [slot.slot_description for slot in slots]), slots, strict=True))
     return [
@@ -118,7 +120,7 @@ def _slot(slot: pkcs11.Slot, opened: Open) -> Slot:
     except pkcs11.TokenNotPresent:
         pass
     except pkcs11.PKCS11Error as failure:
-        error = _name(failure)
+        error = explain(failure)
     return Slot(slot.slot_id, slot.slot_description, slot.manufacturer_id, token, error)
 
 
@@ -129,7 +131,7 @@ def _token(token: pkcs11.Token, opened: Open) -> Token:
         try:
             objects, error = _objects(token, opened)
         except pkcs11.PKCS11Error as failure:
-            error = _name(failure)
+            error = explain(failure)
         except LoginError as failure:
             error = str(failure)
     flags = tuple(flag.name.lower() for flag in TokenFlag if flag in token.flags and flag.name)
@@ -186,7 +188,9 @@ def certificate(data: bytes) -> Certificate:
     from asn1crypto import x509  # noqa: PLC0415 (50 ms, for tokens that have one)
 
     parsed = x509.Certificate.load(data, strict=True)
+    common = parsed.subject.native.get("common_name")
     return Certificate(
+        common if isinstance(common, str) else parsed.subject.human_friendly,
         parsed.subject.human_friendly,
         parsed.issuer.human_friendly,
         parsed.not_valid_before,
@@ -230,9 +234,3 @@ def _word(value: int | None) -> str | None:
         return None
     name = getattr(value, "name", None)
     return name.lower().replace("_", " ") if name else f"{value:#x}"
-
-
-def _name(error: pkcs11.PKCS11Error) -> str:
-    """Return what python-pkcs11 calls a CK_RV, with the text if it has one."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p11host.client import ULONG, Attached, Channel, Door
+from p11host.codes import ckr
 from p11host.limits import limits
 from p11host.wire import Value, WireError
 
@@ -73,14 +74,6 @@ def _call(channel: Channel, module: Attached, function: str, params: Sequence[Va
     if rv != _CKR_OK:
         raise WireError("failed", f"{function}: {ckr(rv)}")
     return outputs[0]
-
-
-def ckr(rv: int) -> str:
-    """Return the name of a return value."""
-    from p11host.tables import tables  # noqa: PLC0415 (a tenth of a second, for a name)
-
-    constant = tables().constant("ckr", rv)
-    return constant.name if constant else f"CK_RV {rv:#x}"
 
 
 def _text(data: bytes) -> str:

@@ -1,8 +1,8 @@
 """What helpers tell of their calls, made readable by the tables.
 
-Knows what is told, and the names of functions, arguments, attributes, mechanisms and constants. Must not
-believe it: a helper holds hostile code. Secrets are not here: a helper tells no more of a byte string than
-its length.
+Knows what is told, and the names of functions, arguments, structs, attributes, mechanisms and constants. Must
+not believe it: a helper holds hostile code. Secrets are not here: a helper tells of a byte string its length
+alone, but of attributes that their row calls `shown`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from p11host.limits import limits
-from p11host.tables import Arg, Function, tables
+from p11host.tables import Arg, Field, Function, tables
 
 ENTERED, LEFT = 1, 2
 _CONCEALED = 2
@@ -25,6 +25,10 @@ _KINDS = {
     "CK_CERTIFICATE_TYPE": "ckc",
     "CK_HW_FEATURE_TYPE": "ckh",
 }
+#: What attributes are that are read as they stand.
+_TEXTS = ("UTF-8 string", "CK_DATE")
+#: Which flags a function's are, where these are no struct's.
+_FLAGS = {"C_OpenSession": "session", "C_WaitForSlotEvent": "wait", "C_SessionCancel": "mechanism"}
 #: Arguments that bring nothing back, by their kind.
 _PLAIN = {
     *("session", "slot", "object", "ulong", "flags", "bool"),
@@ -125,7 +129,7 @@ def _call(name: str, place: int, begun: Told | None, left: Told | None) -> Call:
         seconds,
         dict(_arguments(function, begun.values)) if begun else {},
         _rv(left.values) if left else None,
-        dict(_outputs(function, left.values)) if left else {},
+        dict(_outputs(function, begun.values if begun else [], left.values)) if left else {},
     )
 
 
@@ -138,30 +142,35 @@ def _arguments(function: Function, values: Sequence[Any]) -> Iterator[tuple[str,
     args = [arg for arg in function.args if arg.kind != "local"]
     for arg, value in zip(args, values, strict=False):
         if not arg.kind.startswith("out ") or value is not True:
-            yield arg.name, _argument(arg, value)
+            yield arg.name, _argument(arg, value, function.name)
 
 
-def _outputs(function: Function, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    args = [arg for arg in function.args if arg.kind != "local" and arg.kind not in _PLAIN]
-    for arg, value in zip(args, values[1:], strict=False):
-        output = _output(arg, value)
+def _outputs(function: Function, given: Sequence[Any], values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what came back, for what was `given`; what a provider wrote late comes after all arguments'."""
+    args = [arg for arg in function.args if arg.kind != "local"]
+    inputs = dict(zip((arg.name for arg in args), given, strict=False))
+    outs = [arg for arg in args if arg.kind not in _PLAIN]
+    for arg, value in zip(outs, values[1:], strict=False):
+        output = _output(arg, inputs.get(arg.name), value)
         if output is not None:
             yield arg.name, output
+    if late := values[1 + len(outs) :]:
+        yield "late", late[0]
 
 
-def _argument(arg: Arg, value: Any) -> Any:
+def _argument(arg: Arg, value: Any, function: str) -> Any:
     """Return an argument in words: numbers by name, buffers by their room, False where there is none."""
     if value is False and arg.kind.startswith("out "):
         return None
     if type(value) is int:
-        return _number_of(arg, value)
+        return (
+            _flags(_FLAGS.get(function, "message"), value) if arg.kind == "flags" else _number_of(arg, value)
+        )
     return _list_of(arg, value) if isinstance(value, list) and value else value
 
 
 def _number_of(arg: Arg, value: int) -> Any:
     """Return a number, or what a number stands for: a length whose pointer is NULL."""
-    if arg.kind == "flags":
-        return hex(value)
     if arg.kind == "ulong":
         return _number(arg.words[0][0], value)
     return value if arg.kind in ("session", "slot", "object") else None
@@ -172,14 +181,28 @@ def _list_of(arg: Arg, value: list[Any]) -> Any:
         return {_attribute(each): _asked(each) for each in value if isinstance(each, list) and each}
     if arg.kind in ("mechanism", "message") and isinstance(value[0], int):
         name = _mechanism(value[0])
-        return name if value[1:] in ([], [None]) else {name: value[1]}
+        return name if value[1:] in ([], [None]) else {name: _parameter(value[1])}
     if arg.kind.startswith("out ") and len(value) > 1:
         return {"room": value[1]} if value[0] else None
     return value
 
 
-def _output(arg: Arg, value: Any) -> Any:
+def _parameter(value: Any) -> Any:
+    """Return a mechanism's parameter: a struct with its fields' names, a number, or bytes."""
+    match value:
+        case [str(), int() as number]:
+            return number
+        case [str() as struct, list() as fields]:
+            return _struct(struct, fields)
+    return value
+
+
+def _output(arg: Arg, given: Any, value: Any) -> Any:
     match arg.kind, value:
+        case "mechanism" | "message", list():
+            return _changes(given, value)
+        case "out struct", list():
+            return _struct(arg.struct, value)
         case "inout template", list():
             return {_attribute(each): _answered(each) for each in value if isinstance(each, list) and each}
         case "out bytes", [length, data, *_]:
@@ -187,6 +210,48 @@ def _output(arg: Arg, value: Any) -> Any:
         case (("out ulongs" | "out slots" | "out objects"), [length, data, *_]):
             return {"count": length} if data is None else _numbers(arg, data)
     return value
+
+
+def _changes(given: Any, value: list[Any]) -> Any:
+    """Return the fields of a parameter that the provider wrote."""
+    match given:
+        case [_, [str() as struct, list()]] if isinstance(named := _struct(struct, value), dict):
+            return {name: each for name, each in named.items() if each is not None} or None
+    return value
+
+
+def _struct(name: str, values: list[Any]) -> Any:
+    """Return the fields of a struct by their names; what does not fit it as it is."""
+    struct = tables().structs.get(name)
+    fields = [field for field in struct.fields if field.kind != "local"] if struct else []
+    if len(fields) != len(values):
+        return values
+    if name == "CK_VERSION":
+        return ".".join(map(text, values))
+    domain = name.removeprefix("CK_").removesuffix("_INFO").lower()
+    return {field.name: _field(field, domain, each) for field, each in zip(fields, values, strict=True)}
+
+
+def _field(field: Field, domain: str, value: Any) -> Any:
+    if field.kind == "struct" and isinstance(value, list):
+        return _struct(field.base, value)
+    if field.kind == "structs" and isinstance(value, list):
+        return [_struct(field.base, each) if isinstance(each, list) else each for each in value]
+    if field.kind == "template" and isinstance(value, list):
+        return {_attribute(each): _asked(each) for each in value if isinstance(each, list) and each}
+    if type(value) is not int:
+        return value
+    if field.base == "CK_FLAGS":
+        return _flags(domain, value)
+    return "unavailable" if value in (-1, _ALL_ONES) else _number(field.base, value)
+
+
+def _flags(domain: str, value: int) -> str:
+    """Return flags by their names, and what is left of them as a number."""
+    bits = [1 << bit for bit in range(value.bit_length()) if value >> bit & 1] if value > 0 else []
+    known = [(bit, tables().constant("ckf", bit, domain)) for bit in bits]
+    rest = value & ~sum(bit for bit, row in known if row) if value > 0 else value
+    return " | ".join([row.name for _, row in known if row] + ([hex(rest)] if rest or not known else []))
 
 
 def _numbers(arg: Arg, data: Any) -> Any:
@@ -216,9 +281,17 @@ def _answered(each: list[Any]) -> Any:
 
 def _value(attribute: Any, value: Any) -> Any:
     row = tables().attribute(attribute) if isinstance(attribute, int) else None
-    if row is None or type(value) is not int:
-        return value
-    return _number(row.type, value)
+    if isinstance(value, bytes):
+        return value if row and row.type in _TEXTS else value.hex()
+    if row and row.kind == "template" and isinstance(value, list):
+        return {_attribute(each): _nested(each) for each in value if isinstance(each, list) and each}
+    if row and row.type == "CK_MECHANISM_TYPE array" and isinstance(value, list):
+        return [_mechanism(each) if isinstance(each, int) else each for each in value]
+    return value if row is None or type(value) is not int else _number(row.type, value)
+
+
+def _nested(each: list[Any]) -> Any:
+    return _asked(each) if len(each) == 2 else _answered(each)
 
 
 def _number(kind: str, value: int) -> Any:

@@ -145,6 +145,7 @@ static void take_attribute(struct unpacking *d, struct attribute *row)
         return;
     row->value = unpack_value(d);
     row->kind = unpack_word(d, unpack_kinds_of_value, VALUE_NONE);
+    row->shown = row->kind != VALUE_BYTES;
     if (row->kind == VALUE_STRUCT || row->kind == VALUE_OBJECT || row->kind == VALUE_BYTE)
         unpack_fail(d);
 }

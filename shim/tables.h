@@ -216,6 +216,7 @@ struct mechanism {
 struct attribute {
     CK_ULONG value;
     uint8_t kind; /* enum value_kind: NUMBER, BOOL, NUMBERS, TEMPLATE; all others, listed or not, are BYTES */
+    bool shown;   /* in a trace; what is not listed is not */
 };
 
 /* Generated contents. functions is in the order of CK_FUNCTION_LIST_3_2; the others are sorted by value or name. */

@@ -132,7 +132,7 @@ static void tell_call(struct trace *trace, uint32_t watcher, unsigned kind, stru
     if (kind == ENTERED)
         put_request(walk);
     else
-        put_response(walk, rv);
+        put_response_again(walk, rv);
     if (walk->refusal != CKR_OK || w->error || w->buffer.used > LIMIT_TOLD) {
         write_head(trace, kind, lost, walk->function);
         write_array(w, kind == LEFT); /* the answer without what came with it */
@@ -163,7 +163,6 @@ void trace_leave(struct trace *trace, uint32_t watcher, const struct walk *walk,
     struct walk told = *walk;
     if (!trace->made)
         return;
-    told.recall = NULL;
     tell_call(trace, watcher, LEFT, &told, rv);
 }
 

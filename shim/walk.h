@@ -68,6 +68,7 @@ struct walk {
 void put_request(struct walk *walk);              /* `[args…]` */
 void get_request(struct walk *walk);
 void put_response(struct walk *walk, CK_RV rv);   /* `[rv, out…]` */
+void put_response_again(struct walk *walk, CK_RV rv); /* the same once more, for who watches */
 CK_RV get_response(struct walk *walk);
 
 /* ---- between the walker's own files ---- */
@@ -107,6 +108,7 @@ void *get_bytes(struct walk *walk, CK_ULONG *ret_len); /* bin, or the number tha
 const struct mechanism *tables_mechanism(const struct tables *tables, CK_MECHANISM_TYPE type);
 const struct layout *tables_layout(const struct tables *tables, const char *name);
 enum value_kind attribute_kind(const struct tables *tables, CK_ATTRIBUTE_TYPE type);
+bool attribute_shown(const struct tables *tables, CK_ATTRIBUTE_TYPE type); /* may its value stand in a trace? */
 
 static inline const struct layout *layout_of(const struct walk *walk, unsigned type)
 {
@@ -157,6 +159,7 @@ void get_message_changes(struct walk *walk, void *parameter, CK_ULONG len);
 
 void late_collect(struct walk *walk, const CK_MECHANISM *mechanism); /* into walk.recall */
 bool late_refresh(struct recall *recall, bool beginning);            /* true if anything has changed since */
+bool late_found(const struct recall *recall);                        /* the same, as late_refresh found it */
 void put_late(struct walk *walk);
 void get_late(struct walk *walk);
 

@@ -84,6 +84,14 @@ bool late_refresh(struct recall *recall, bool beginning)
     return any;
 }
 
+bool late_found(const struct recall *recall)
+{
+    for (unsigned i = 0; i < recall->count; i++)
+        if (recall->list[i].changed)
+            return true;
+    return false;
+}
+
 void put_late(struct walk *walk)
 {
     const struct recall *recall = walk->recall;

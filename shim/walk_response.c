@@ -176,10 +176,9 @@ static unsigned count_outputs(const struct function *f)
     return n;
 }
 
-void put_response(struct walk *walk, CK_RV rv)
+static void put_result(struct walk *walk, CK_RV rv, bool late)
 {
     const struct function *f = walk->function;
-    bool late = walk->recall && late_refresh(walk->recall, f->role == ROLE_BEGIN);
     walk->rv = rv;
     write_array(walk->w, 1 + count_outputs(f) + late);
     write_number(walk->w, rv);
@@ -188,6 +187,16 @@ void put_response(struct walk *walk, CK_RV rv)
             put_response_arg(walk, &f->args[i], rv);
     if (late)
         put_late(walk);
+}
+
+void put_response(struct walk *walk, CK_RV rv)
+{
+    put_result(walk, rv, walk->recall && late_refresh(walk->recall, walk->function->role == ROLE_BEGIN));
+}
+
+void put_response_again(struct walk *walk, CK_RV rv)
+{
+    put_result(walk, rv, walk->recall && late_found(walk->recall));
 }
 
 /* ---- shim: the answer into the caller's memory ---- */

@@ -24,7 +24,7 @@ const struct layout *tables_layout(const struct tables *tables, const char *name
     return NULL;
 }
 
-enum value_kind attribute_kind(const struct tables *tables, CK_ATTRIBUTE_TYPE type)
+static const struct attribute *tables_attribute(const struct tables *tables, CK_ATTRIBUTE_TYPE type)
 {
     unsigned low = 0, high = tables->attribute_count;
     while (low < high) {
@@ -34,6 +34,17 @@ enum value_kind attribute_kind(const struct tables *tables, CK_ATTRIBUTE_TYPE ty
         else
             high = middle;
     }
-    bool listed = low < tables->attribute_count && tables->attributes[low].value == type;
-    return listed ? tables->attributes[low].kind : VALUE_BYTES;
+    return low < tables->attribute_count && tables->attributes[low].value == type ? &tables->attributes[low] : NULL;
+}
+
+enum value_kind attribute_kind(const struct tables *tables, CK_ATTRIBUTE_TYPE type)
+{
+    const struct attribute *row = tables_attribute(tables, type);
+    return row ? row->kind : VALUE_BYTES;
+}
+
+bool attribute_shown(const struct tables *tables, CK_ATTRIBUTE_TYPE type)
+{
+    const struct attribute *row = tables_attribute(tables, type);
+    return row && row->shown;
 }

@@ -38,6 +38,19 @@ static void put_plain_value(struct walk *walk, enum value_kind kind, const void 
     }
 }
 
+/* In a trace what its row lets be shown, if it is not long; of all else the length. */
+static void put_discreetly(struct walk *walk, bool shown, enum value_kind kind, const void *bytes, CK_ULONG len)
+{
+    struct writer *w = walk->w;
+    enum discretion discreet = w->discreet;
+    if (discreet && !shown)
+        kind = VALUE_BYTES;
+    else if (kind == VALUE_BYTES && len <= LIMIT_SHOWN)
+        w->discreet = DISCREET_NONE;
+    put_plain_value(walk, kind, bytes, len);
+    w->discreet = discreet;
+}
+
 static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
 {
     enum value_kind kind = attribute_kind(walk->tables, attribute->type);
@@ -56,7 +69,8 @@ static void put_value(struct walk *walk, const CK_ATTRIBUTE *attribute)
     } else if (kind == VALUE_TEMPLATE) {
         put_template(walk, attribute->pValue, len / sizeof(CK_ATTRIBUTE));
     } else {
-        put_plain_value(walk, kind, attribute->pValue, len);
+        bool shown = walk->w->discreet && attribute_shown(walk->tables, attribute->type);
+        put_discreetly(walk, shown, kind, attribute->pValue, len);
     }
 }
 
@@ -271,6 +285,12 @@ static bool is_template(const struct walk *walk, CK_ATTRIBUTE_TYPE type)
     return attribute_kind(walk->tables, type) == VALUE_TEMPLATE;
 }
 
+/* The type in a nested template is the provider's: it alone does not say what is harmless. */
+static bool is_shown(const struct walk *walk, CK_ATTRIBUTE_TYPE asked, CK_ATTRIBUTE_TYPE told)
+{
+    return attribute_shown(walk->tables, asked) && attribute_shown(walk->tables, told);
+}
+
 /* Its length in the caller's bytes. A value that cannot be told, or not in the caller's room, is unavailable. */
 static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_ATTRIBUTE *room, uint64_t asked)
 {
@@ -293,7 +313,7 @@ static void put_answer(struct walk *walk, const CK_ATTRIBUTE *answer, const CK_A
     else if (kind == VALUE_TEMPLATE)
         put_answers(walk, room->pValue, room->ulValueLen / sizeof *room, len / sizeof *room);
     else
-        put_plain_value(walk, kind, room->pValue, len);
+        put_discreetly(walk, walk->w->discreet && is_shown(walk, room->type, answer->type), kind, room->pValue, len);
 }
 
 /* The first `answered` of a template of the arena, whose second copy follows the `count` of the first. */

@@ -161,4 +161,4 @@ def ask_helper(
     with lone_helper(provider, env, nobody=nobody) as helper:
         with pytest.raises(RemoteError) as refused:
             helper.open()
-        return refused.value.text.removesuffix(" (CKR 0x5)"), helper.end()
+        return refused.value.text.removesuffix(" (CKR_GENERAL_ERROR)"), helper.end()

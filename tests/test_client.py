@@ -227,7 +227,10 @@ class TestDoor:
         ("greeting", "why"),
         [
             (encode(Hello(2, 8).message(), call_frame()), "the peer speaks protocol 2, this is 1"),
-            (encode(Hello(1, 8, error="no card", rv=5).message(), call_frame()), r"no card \(CKR 0x5\)"),
+            (
+                encode(Hello(1, 8, error="no card", rv=5).message(), call_frame()),
+                r"no card \(CKR_GENERAL_ERROR\)",
+            ),
             (encode(Notification("bye", []), call_frame()), "no hello"),
             (b"\xc1", "never uses"),
             (b"", "closed"),

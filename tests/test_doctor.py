@@ -21,13 +21,12 @@ from p11host.doctor.broker import reach
 from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
 from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
 from p11host.doctor.surroundings import surroundings
-from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
 from p11host.together import together
 from p11host.uri import Uri
 from p11host.view import View
-from p11host.wire import RefusedError
+from p11host.wire import RefusedError, RemoteError
 
 NO_CARD = {"PCSCLITE_CSOCK_NAME": "/nowhere/pcscd.comm"}
 
@@ -202,11 +201,11 @@ class TestModule:
 
     def test_failed(self) -> None:
         """A return value has its name, and there is something to do, but where a rule hides the module."""
-        (found,) = modules.part("one", P11HostError("C_Initialize failed (CKR 0x30)"), ()).findings
+        (found,) = modules.part("one", RemoteError("failed", "no card (CKR_DEVICE_ERROR)"), ()).findings
         (late,) = modules.part("one", TimeoutError("no answer within 5 s"), ()).findings
         (hidden,) = modules.part("one", RefusedError("refused", "not for uid 7"), ()).findings
 
-        assert "C_Initialize failed (CKR_DEVICE_ERROR)" == found.text
+        assert "no card (CKR_DEVICE_ERROR)" == found.text
         assert ("problem", True) == (late.level, bool(late.do))
         assert ("note", "not for uid 7") == (hidden.level, hidden.text)
 

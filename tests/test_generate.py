@@ -326,13 +326,14 @@ def mechanism_lines(mechanism: Mechanism) -> Iterator[str]:
 
 
 def attribute_lines() -> Iterator[str]:
-    """Return the lines for the attributes that are more than bytes, both numbers of those that have two."""
-    kinds = {
-        number: a.kind for a in T.attributes.values() for number in (a.value, a.also) if number is not None
-    }
-    for number in sorted(kinds):
-        if kinds[number] in ("ulong", "bool", "ulongs", "template"):
-            yield f"attribute {number} {number_of('VALUE', kinds[number])}"
+    """Return the lines for the attributes that are not bytes alone or shown, both numbers of some."""
+    rows = [(number, a) for a in T.attributes.values() for number in (a.value, a.also) if number is not None]
+    shown = {number for number, a in rows if a.shown}
+    for number, kind in sorted({(number, a.kind) for number, a in rows}):
+        walked = kind in ("ulong", "bool", "ulongs", "template")
+        if walked or number in shown:
+            word = number_of("VALUE", kind if walked else "bytes")
+            yield f"attribute {number} {word} {int(number in shown)}"
 
 
 def test_descriptors_say_what_the_tables_say(out: Path, tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 import ctypes
 import mmap
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from application import helpers, in_child
-from brokers import module
+from brokers import PATIENCE, module
 from cryptoki import constant, struct
 from life import Host, Workshop, hosted
 from message_calls import AAD, DATA, Caller, address, raw
 from test_helper_death import kill
+
+from p11host.client import Door
+from p11host.limits import limits
+from p11host.trace import Call, Calls, read
 
 pytest_plugins = ["life_fixtures"]
 
@@ -77,6 +82,33 @@ def encrypt_and_sign(path: str) -> dict[str, list[str]]:
     note("bytes", library.begin_with("C_EncryptInit", session, "CKM_BATON_CBC128", iv))
     note("bytes", library.fill("C_EncryptUpdate", session, DATA, len(DATA))[0])
     note("bytes", library.fill("C_EncryptUpdate", session, DATA, len(DATA))[0])
+    return found
+
+
+def test_late_is_traced(host: Host) -> None:
+    """Who watches is told that something was written late, by its length alone."""
+    with Door.of_broker(Path(host.env["P11HOST_SOCKET"])) as door, door.open() as channel:
+        channel.call("trace", [{}])  # whoever comes is watched from its first call on
+        host.play(encrypt_and_sign, "")
+        answer, descriptors = channel.call_with_descriptors("trace", [{}])
+        sockets = [socket.socket(fileno=each) for each in descriptors]
+        calls = [call for ours in sockets for call in heard(ours)]
+    late = [call for call in calls if "late" in call.outputs]
+
+    assert ["late"] == [helper["module"] for helper in answer["helpers"]]
+    assert ["C_Encrypt", "C_SignFinal", "C_EncryptUpdate"] == [call.function for call in late]
+    assert [{"bytes": 12}] * 2 == [call.outputs["late"][0] for call in late[:2]]
+
+
+def heard(ours: socket.socket) -> list[Call]:
+    """Return the calls that a helper has told until its end."""
+    calls, found = Calls(), []
+    with ours:
+        ours.settimeout(PATIENCE)
+        while data := ours.recv(limits().told):
+            message = read(data)
+            if message is not None and (call := calls.hear(message)):
+                found.append(call)
     return found
 
 

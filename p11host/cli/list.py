@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +14,7 @@ import click
 from p11host import shim_path
 from p11host.cli.options import config_option, json_option
 from p11host.cli.reach import UriType, broker_for
+from p11host.cli.screen import put, screen
 from p11host.errors import EXIT_FAILED, EXIT_LOGIN, LoginError, NotFoundError
 from p11host.facts import facts
 from p11host.provider import NARROW
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from p11host.inventory import Certificate, Item, Module, Slot, Token
 
-_PIPE_WIDTH = 120
+#: Columns from which on a certificate leaves room for a whole id.
+_WIDE = 120
 _SHOWN_FLAGS = ("login_required", "write_protected", "user_pin_locked", "user_pin_final_try", "error_state")
 
 
@@ -136,13 +138,9 @@ def _errors(modules: "list[Module]") -> Iterator[str]:
 
 
 def _show(modules: "list[Module]") -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = screen()
     for module in modules:
-        console.print(_headline(module))
+        put(console, _headline(module))
         for slot in module.slots:
             _show_slot(console, slot)
 
@@ -155,7 +153,7 @@ def _headline(module: "Module") -> "Text":
         line.append(printable(f"  {module.library.description} {module.library.version}"))
         line.append("  32-bit" if module.library.bits == NARROW else "")
     if module.path:
-        line.append(printable(f"  {module.path}"), style="dim")
+        line.append("\n  " + printable(module.path), style="dim")
     if module.file is not None:
         line.append("\n  file: ", style="dim").append(printable(str(module.file)), style="dim")
     if module.error is not None:
@@ -173,7 +171,7 @@ def _show_slot(console: "Console", slot: "Slot") -> None:
         line.append("\n    error: ", style="red").append(printable(slot.error))
     elif slot.token is None:
         line.append("  (no token)", style="dim")
-    console.print(line)
+    put(console, line)
     if slot.token is not None:
         _show_token(console, slot.token)
 
@@ -183,27 +181,38 @@ def _show_token(console: "Console", token: "Token") -> None:
     from rich.text import Text  # noqa: PLC0415
 
     if "token_initialized" not in token.flags:
-        console.print(Text("    token not initialised", style="dim"))
+        put(console, Text("    token not initialised", style="dim"))
         return
-    flags = ", ".join(flag.replace("_", " ") for flag in _SHOWN_FLAGS if flag in token.flags)
-    head = f"    token {token.label!r}  {token.manufacturer} {token.model}  serial {token.serial}  {flags}"
-    console.print(Text(printable(head)))
+    flags = [flag.replace("_", " ") for flag in _SHOWN_FLAGS if flag in token.flags]
+    head = f"    token {token.label!r}  {token.manufacturer} {token.model}  serial {token.serial}"
+    put(console, Text(printable(head + "".join(f"  {flag}" for flag in flags))))
     if token.error is not None:
-        console.print(Text().append("    error: ", style="red").append(printable(token.error)))
+        put(console, Text().append("    error: ", style="red").append(printable(token.error)))
     elif token.objects:
-        console.print(Padding(_table(token), (0, 0, 0, 4), expand=False))
+        console.print(Padding(_table(console, token.objects), (0, 0, 0, 4), expand=False))
     else:
-        console.print(Text("    no public objects", style="dim"))
+        put(console, Text("    no public objects", style="dim"))
 
 
-def _table(token: "Token") -> "Table":
+def _table(console: "Console", items: "Sequence[Item]") -> "Table":
+    """Return objects as a table without lines; on a terminal long ids give way to names of certificates."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("object", "label", "id", "type", "subject", "expires")
-    for item in token.objects:
-        words = [item.kind, item.label, item.id, _type(item), *_subject(item)]
-        table.add_row(*(Text(printable(word)) for word in words))
+    certified = any(item.certificate or item.error for item in items)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("object", no_wrap=True)
+    table.add_column("label", overflow="fold")
+    table.add_column("key", no_wrap=True)
+    cut = certified and console.is_terminal and console.width < _WIDE
+    table.add_column("id", no_wrap=cut, overflow="ellipsis" if cut else "fold", max_width=8 if cut else None)
+    if certified:
+        table.add_column("subject")
+        table.add_column("until", no_wrap=True)
+    for item in items:
+        words = [item.kind, item.label, _type(item), item.id, *(_subject(item) if certified else ())]
+        late = item.certificate is not None and item.certificate.not_after < datetime.now(UTC)
+        table.add_row(*(Text(printable(word)) for word in words), style="red" if late else "")
     return table
 
 
@@ -214,9 +223,12 @@ def _type(item: "Item") -> str:
 def _subject(item: "Item") -> tuple[str, str]:
     if item.certificate is None:
         return item.error or "", ""
-    return item.certificate.subject, _expiry(item.certificate)
+    return item.certificate.name, _validity(item.certificate)
 
 
-def _expiry(certificate: "Certificate") -> str:
-    day = f"{certificate.not_after:%Y-%m-%d}"
-    return f"{day} (expired)" if certificate.not_after < datetime.now(UTC) else day
+def _validity(certificate: "Certificate") -> str:
+    """Return the day on which a certificate ends, and in a word if it does not count today."""
+    now, day = datetime.now(UTC), f"{certificate.not_after:%Y-%m-%d}"
+    if certificate.not_after < now:
+        return f"{day} expired"
+    return f"{day} not yet valid" if certificate.not_before > now else day

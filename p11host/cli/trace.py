@@ -1,58 +1,127 @@
 """`p11host trace`: every call, as the provider gets and answers it."""
 
 import contextlib
-import json
 import os
+import select
 import socket
+import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from p11host.cli.calls import Printer, Source
 from p11host.cli.options import config_option, json_option
-from p11host.text import printable
+from p11host.errors import P11HostError
+from p11host.trust import owner_name
 
 if TYPE_CHECKING:
     from p11host.client import Channel
-    from p11host.trace import Call
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-p", "--pid", type=int, help="Attach to this application, or to this helper.")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="Write to a file of that name.")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE, line by line; '-': standard output.")
 @config_option
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def trace(
-    pid: int | None, output: TextIO, config: Path | None, command: tuple[str, ...], *, as_json: bool
+    pid: int | None, output: str | None, config: Path | None, command: tuple[str, ...], *, as_json: bool
 ) -> None:
     """Show every call that providers get, with its arguments, answer and time.
 
     With COMMAND, of that command, which gets a broker of its own as with `p11host run`; the exit code is its.
-    Else of applications that run, and of those that start, until interrupted. Of byte strings only the length
-    is shown, of PINs not even that. No call waits for what is shown: what could not be told is counted.
+    Else of applications that run, and of those that start, until interrupted; with --pid of one, until it has
+    ended. Of byte strings only the length is shown, but of what names an object; of PINs not even that. No
+    call waits for what is shown: what could not be told is counted. On a terminal a call may take several
+    lines, elsewhere each takes one.
     """
-    printer = Printer(output, as_json=as_json)
     if command and pid is not None:
         raise click.UsageError("give a command, or a process with --pid, not both")
-    if command:
-        raise SystemExit(_of_command(printer, command, config))
+    with _opened(output) as file:
+        printer = Printer(file, as_json=as_json)
+        status = _of_command(printer, command, config) if command else _of_running(printer, pid)
+        printer.finish(output or "standard output")
+    if status < 0:
+        from p11host.cli.run import end_by_signal  # noqa: PLC0415
+
+        end_by_signal(-status)
+    raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def _opened(output: str | None) -> Iterator[TextIO]:
+    if output in (None, "-"):
+        yield sys.stdout
+        return
+    try:
+        descriptor = os.open(str(output), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise P11HostError(f"{output}: cannot be written: {error.strerror}") from error
+    file = os.fdopen(descriptor, "w", encoding="utf-8")
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # why it cannot be written has been told
+            file.close()
+
+
+def _of_running(printer: Printer, pid: int | None) -> int:
+    """Show calls until interrupted, until the process has ended, or until they can no more be shown."""
     from p11host.start import open_door  # noqa: PLC0415
 
-    with open_door(start=False) as door, door.open("p11host trace") as channel:
+    with contextlib.ExitStack() as stack:
+        ended = None if pid is None else stack.enter_context(_process(pid))
+        door = stack.enter_context(open_door(start=False))
+        channel = stack.enter_context(door.open("p11host trace"))
+        if pid is not None:
+            _check_uses(channel, pid)
         watch = Watch(channel, pid, printer)
         with contextlib.suppress(KeyboardInterrupt):
-            watch.run()
+            while not printer.failed and not (ended and ended()):
+                watch.look()
         watch.finish()
+    return 0
 
 
-def _of_command(printer: "Printer", command: tuple[str, ...], config: Path | None) -> int:
-    from p11host.cli.run import end_by_signal, run_command  # noqa: PLC0415
+@contextlib.contextmanager
+def _process(pid: int) -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether a process has ended; P11HostError if it is not there or somebody else's."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (OSError, OverflowError) as error:
+        raise P11HostError(
+            f"there is no process {pid}; see which use p11host with: p11host status"
+        ) from error
+    try:
+        uid = Path(f"/proc/{pid}").stat().st_uid
+        if os.geteuid() not in (0, uid):
+            raise P11HostError(
+                f"process {pid} belongs to {owner_name(uid)}; only its user and root may see its calls"
+            )
+        yield lambda: bool(select.select([descriptor], [], [], 0)[0])
+    except FileNotFoundError:
+        raise P11HostError(f"process {pid} has ended") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_uses(channel: "Channel", pid: int) -> None:
+    applications = channel.call("status", [{}])["applications"]
+    helpers = [helper for application in applications for helper in application["helpers"]]
+    known = {each["pid"] for each in (*applications, *helpers)}
+    known |= {shared for helper in helpers for shared in helper.get("shared", [])}
+    if pid not in known:
+        raise P11HostError(
+            f"process {pid} uses no p11host, as far as this broker knows; see who does with: p11host status"
+        )
+
+
+def _of_command(printer: Printer, command: tuple[str, ...], config: Path | None) -> int:
+    """Run a command with a broker of its own, and return how it ended."""
+    from p11host.cli.run import run_command  # noqa: PLC0415
     from p11host.client import Door  # noqa: PLC0415
     from p11host.start import private_broker  # noqa: PLC0415
 
@@ -66,24 +135,13 @@ def _of_command(printer: "Printer", command: tuple[str, ...], config: Path | Non
         watch.stop.set()
         thread.join()
         watch.finish()
-    if status < 0:
-        end_by_signal(-status)
     return status
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A helper that tells its calls, and whose it is."""
-
-    module: str
-    application: int
-    program: str
 
 
 class Watch:
     """Asks the broker for helpers until `stop` is set; each has a thread that hears what it tells."""
 
-    def __init__(self, channel: "Channel", pid: int | None, printer: "Printer") -> None:
+    def __init__(self, channel: "Channel", pid: int | None, printer: Printer) -> None:
         self._channel = channel
         self._params = [{} if pid is None else {"pid": pid}]
         self._printer = printer
@@ -135,70 +193,3 @@ class Watch:
                     self._printer.show(source, call)
         for call in calls.unfinished():
             self._printer.show(source, call)
-
-
-class Printer:
-    """Prints calls, one at a time, as text or as JSON lines."""
-
-    def __init__(self, output: TextIO, *, as_json: bool) -> None:
-        self._output = output
-        self._as_json = as_json
-        self._lock = threading.Lock()
-        self._offset = time.time() - time.monotonic()
-
-    def show(self, source: Source, call: "Call") -> None:
-        """Print a call."""
-        if self._as_json:
-            self._print(json.dumps(self._described(source, call), default=_plain))
-        else:
-            self._print(self._line(source, call))
-
-    def lost(self, source: Source, count: int) -> None:
-        """Print that something could not be told in time."""
-        said = {"application": source.application, "module": source.module, "lost": count}
-        self._print(json.dumps(said) if self._as_json else f"({count} messages of {source.module} were lost)")
-
-    def _print(self, line: str) -> None:
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            click.echo(line, file=self._output)
-            self._output.flush()
-
-    def _described(self, source: Source, call: "Call") -> dict[str, Any]:
-        return {
-            "time": None if call.began is None else round(call.began + self._offset, 6),
-            "application": source.application,
-            "program": source.program,
-            "module": source.module,
-            "thread": call.place,
-            "function": call.function,
-            "arguments": call.arguments,
-            "rv": call.rv,
-            "outputs": call.outputs,
-            "seconds": call.seconds,
-        }
-
-    def _line(self, source: Source, call: "Call") -> str:
-        words = f"{self._clock(call)} {source.program}[{source.application}] {source.module}/{call.place}"
-        words += f" {call.function}({', '.join(_pairs(call.arguments))})"
-        words += f" = {call.rv}" if call.rv else " unfinished"
-        if call.outputs:
-            words += f" {', '.join(_pairs(call.outputs))}"
-        if call.seconds is not None:
-            words += f" <{call.seconds * 1e6:.0f} µs>"
-        return printable(words)
-
-    def _clock(self, call: "Call") -> str:
-        if call.began is None:
-            return "-" * len("00:00:00.000000")
-        return f"{datetime.fromtimestamp(call.began + self._offset, UTC).astimezone():%H:%M:%S.%f}"
-
-
-def _pairs(values: Mapping[str, Any]) -> Iterator[str]:
-    from p11host.trace import text  # noqa: PLC0415
-
-    for name, value in values.items():
-        yield f"{name}={text(value)}"
-
-
-def _plain(value: Any) -> str:
-    return value.decode(errors="replace").rstrip(" \0") if isinstance(value, bytes) else str(value)

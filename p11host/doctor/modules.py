@@ -3,18 +3,18 @@
 Knows a few functions of Cryptoki by their rows in specs/functions.toml, and one deadline for them all.
 """
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from p11host.client import Channel, Door
+from p11host.codes import ckr
 from p11host.doctor.findings import Finding, Part, ok, problem
 from p11host.doctor.mechanisms import Short, shortcomings
 from p11host.errors import P11HostError
 from p11host.limits import limits
-from p11host.tables import Tables, tables
+from p11host.tables import Tables
 from p11host.view import EVERYBODY, View
 from p11host.wire import RefusedError, Value, WireError
 
@@ -27,7 +27,6 @@ _SHOWN = 3
 _SUCCESS = 0
 #: An output that is wanted, and slots with and without a token.
 _OUT, _ANY = True, (False,)
-_CKR = re.compile(r"\bCKR (0x[0-9a-f]{1,16})\b")
 _PRESENT, _INITIALIZED, _LOCKED, _LAST_TRY = 1, 0x400, 0x40000, 0x20000
 
 
@@ -84,7 +83,7 @@ class _Asker:
         """Return the output of a function; P11HostError with the name of its CK_RV, or TimeoutError."""
         rv, *outputs = self._channel.call(function, list(params), max(0.1, self._end - time.monotonic()))
         if rv != _SUCCESS:
-            raise P11HostError(f"{function}: {_ckr(rv)}")
+            raise P11HostError(f"{function}: {ckr(rv)}")
         return outputs[0]
 
 
@@ -236,20 +235,9 @@ def part(
         return Part(f"module {name}", (*findings(name, found, view), *around), _facts(found))
     if isinstance(found, RefusedError):
         return Part(f"module {name}", (Finding("note", found.text), *around))
-    said = problem(_named(found))
+    said = problem(found.text if isinstance(found, WireError) else found)
     do = said.do or f"see the broker's log, and: p11host sandbox {name}"
     return Part(f"module {name}", (Finding("problem", said.text, do), *around))
-
-
-def _named(error: P11HostError | OSError) -> str:
-    """Return an error's text, numbers of return values as names."""
-    text = error.text if isinstance(error, WireError) else str(error)
-    return _CKR.sub(lambda found: _ckr(int(found[1], 16)), text)
-
-
-def _ckr(rv: int) -> str:
-    known = tables().constant("ckr", rv)
-    return known.name if known else f"CK_RV {rv:#x}"
 
 
 def _facts(found: Examined) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Attribute:
     """One of ATTRIBUTE_KINDS."""
     type: str
     """As the standard calls it."""
+    shown: bool
+    """A trace may show the value."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def load_attributes(source: Source) -> Mapping[str, Attribute]:
     numbers: dict[int, Attribute] = {}
     for name, values in source.data.items():
         path = (name,)
-        row = source.row(path, values, "value since kind type", "also")
+        row = source.row(path, values, "value since kind type", "also shown")
         attribute = Attribute(
             name=name,
             value=source.number(path, row["value"]),
@@ -114,6 +116,7 @@ def load_attributes(source: Source) -> Mapping[str, Attribute]:
             since=source.since(path, row),
             kind=source.choice(path, "kind", row["kind"], ATTRIBUTE_KINDS),
             type=str(row["type"]),
+            shown=source.flag(path, row, "shown", default=row["kind"] not in ("bytes", "vendor")),
         )
         for number in (attribute.value, attribute.also):
             if number is not None and numbers.setdefault(number, attribute).kind != attribute.kind:
@@ -132,6 +135,8 @@ def add_attributes(source: Source, known: Mapping[str, Attribute]) -> Mapping[st
     rows_known = list(known.items())[::-1]
     names = {number: name for name, row in rows_known for number in (row.value, row.also)}
     for name, row in found.items():
+        if "shown" in rows.data[name]:
+            rows.fail((name,), "'shown' is for the standard's attributes; leave it out")
         if name in known and known[name].value != row.value:
             rows.fail((name,), f"the value of {name} is {known[name].value:#x}")
         for number in (row.value, row.also):

@@ -5,8 +5,8 @@ Knows who must be logged in for which PIN. Must not know where PINs come from.
 
 import pkcs11
 
+from p11host.codes import ckr
 from p11host.errors import P11HostError
-from p11host.probe import ckr
 from p11host.tokens import pin_calls
 from p11host.tokens.failure import hinted
 from p11host.tokens.find import name

@@ -12,10 +12,10 @@ from typing import Literal
 import pkcs11
 from pkcs11 import TokenFlag
 
+from p11host.codes import ckr
 from p11host.errors import LoginError
 from p11host.limits import limits
 from p11host.pins import ask_on_terminal, read_file, wipe
-from p11host.probe import ckr
 from p11host.tokens import pin_calls
 from p11host.tokens.failure import hinted
 from p11host.tokens.find import name, uri_of_token

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from p11host.tables import PATIENCES, Arg, Choice, Field, Function, Mechanism, Struct, Tables, parents
+from p11host.tables import (
+    PATIENCES,
+    Arg,
+    Attribute,
+    Choice,
+    Field,
+    Function,
+    Mechanism,
+    Struct,
+    Tables,
+    parents,
+)
 
 from .header import carried
 from .text import array, cells, source
@@ -193,11 +204,16 @@ def _mechanisms(tables: Tables) -> Iterator[str]:
     yield f"const unsigned mechanism_count = {len(rows)};\n"
 
 
+def _attribute(value: int, row: Attribute) -> str:
+    kind = _word("VALUE", row.kind if row.kind in _ATTRIBUTES else "bytes", _VALUES)
+    return f"{{0x{value:08x}UL, {kind}, {str(row.shown).lower()}}}"
+
+
 def _attributes(tables: Tables) -> Iterator[str]:
     """Return the attributes by number, both numbers of those that have two."""
-    found = [attribute for attribute in tables.attributes.values() if attribute.kind in _ATTRIBUTES]
-    kinds = {value: row.kind for row in found for value in (row.value, row.also) if value is not None}
-    rows = [f"{{0x{value:08x}UL, {_word('VALUE', kinds[value], _VALUES)}}}" for value in sorted(kinds)]
+    found = [row for row in tables.attributes.values() if row.kind in _ATTRIBUTES or row.shown]
+    listed = {value: row for row in found for value in (row.value, row.also) if value is not None}
+    rows = [_attribute(value, listed[value]) for value in sorted(listed)]
     yield from array("const struct attribute attributes[]", rows)
     yield f"const unsigned attribute_count = {len(rows)};\n"
 

@@ -52,7 +52,7 @@ int main(void)
     dump_union(UNION_CK_PRF_DATA_PARAM);
     dump_mechanisms();
     for (const struct attribute *a = attributes; a < attributes + attribute_count; a++)
-        printf("attribute %lu %u\n", a->value, a->kind);
+        printf("attribute %lu %u %d\n", a->value, a->kind, a->shown);
     printf("digest %" PRIu64 "\n", tables_digest);
     for (unsigned i = 0; i < sizeof patience_ms / sizeof *patience_ms; i++)
         printf("patience %" PRIu32 "\n", patience_ms[i]);

@@ -78,11 +78,12 @@ const struct mechanism mechanisms[] = {
 const unsigned mechanism_count = 3;
 
 const struct attribute attributes[] = {
-    {0x0000062aUL, VALUE_TEMPLATE},
-    {0x4000062aUL, VALUE_TEMPLATE},
+    {0x00000003UL, VALUE_BYTES, true},
+    {0x0000062aUL, VALUE_TEMPLATE, true},
+    {0x4000062aUL, VALUE_TEMPLATE, true},
 };
 
-const unsigned attribute_count = 2;
+const unsigned attribute_count = 3;
 
 const struct tables standard_tables = {
     .layouts = layouts,
