@@ -3,7 +3,7 @@
 Knows the exit codes of the command line and nothing of what caused an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -13,6 +13,17 @@ EXIT_LOGIN = 5
 EXIT_INVALID = 6
 #: As a shell says it of a program that Ctrl-C ended.
 EXIT_INTERRUPTED = 130
+#: What each means, for the help and the manual.
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    EXIT_FAILED: "failed",
+    EXIT_USAGE: "wrong usage",
+    EXIT_CONFIG: "wrong configuration",
+    EXIT_NOT_FOUND: "what a URI names is not there or not one",
+    EXIT_LOGIN: "no login",
+    EXIT_INVALID: "a signature is not valid",
+    EXIT_INTERRUPTED: "ended by Ctrl-C",
+}
 
 
 class P11HostError(Exception):

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -130,6 +130,21 @@ class Hand:
         status = waited(pid)
         return Done(status, files[1].read_bytes(), files[2].read_text())
 
+    def into(self, output: int, *words: object, env: Mapping[str, str] | None = None) -> int:
+        """Begin a command whose standard output is that descriptor; return its pid."""
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            error = os.open(self.directory / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), output, error)):
+                os.dup2(file, number)
+            self._become(*words, env=env or {})
+        return pid
+
+    def said(self) -> str:
+        """Return what the last command wrote on standard error."""
+        return (self.directory / "stderr").read_text()
+
     def does(self, *words: object, stdin: bytes = b"") -> Done:
         """Run a command that does what is asked of it."""
         done = self.run(*words, stdin=stdin)
@@ -158,12 +173,12 @@ class Hand:
                 return
             waited(pid)
 
-    def _become(self, *words: object) -> NoReturn:
+    def _become(self, *words: object, env: Mapping[str, str] | None = None) -> NoReturn:
         """Be the command, in a process just forked."""
         status = 1
         try:
             os.chdir(self.directory)
-            os.environ.update(self.env)
+            os.environ.update(dict(self.env) | dict(env or {}))
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.stdin = os.fdopen(0)
             sys.stdout = os.fdopen(1, "w")
@@ -174,8 +189,9 @@ class Hand:
         except BaseException:  # noqa: BLE001 (it must not reach the test whose process this was)
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(status)
 
 

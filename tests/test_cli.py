@@ -127,11 +127,21 @@ class TestHelp:
         assert f"p11host {__version__}\n" == p11host.run("--version").stdout
 
     def test_usage(self, p11host: Command) -> None:
-        """A wrong word is wrong usage."""
-        assert 2 == p11host.run("serv").returncode
-        assert 2 == p11host.run("list", "--nope").returncode
-        assert 2 == p11host.run("run").returncode
-        assert 2 == p11host.run("add").returncode
+        """A wrong word is wrong usage, told in a line that says where to read what is right."""
+        unknown = p11host.fails(2, "serv")
+
+        assert "p11host: no command is called 'serv'; did you mean 'serve'?; see: p11host --help" == unknown
+        assert "'--nope'; see: p11host list --help" in p11host.fails(2, "list", "--nope")
+        assert "see: p11host run --help" in p11host.fails(2, "run")
+        assert "see: p11host add --help" in p11host.fails(2, "add")
+        assert "see: p11host config --help" in p11host.fails(2, "config", "shw")
+
+    def test_lines_fit(self, p11host: Command) -> None:
+        """The list of commands is whole at 80 columns."""
+        lines = p11host.run("--help", COLUMNS="80").stdout.splitlines()
+
+        assert max(map(len, lines)) <= 80
+        assert [] == [line for line in lines[1:] if line.endswith("...")]
 
     def test_light(self, p11host: Command) -> None:
         """Importing the package, and asking for a path, loads nothing heavy."""

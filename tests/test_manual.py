@@ -11,6 +11,7 @@ from brokers import PATIENCE, ROOT
 
 from p11host.cli import COMMANDS, cli
 from p11host.config_schema import FileTable, fields_of
+from p11host.errors import EXIT_CODES
 from p11host.manual import pages
 from p11host.manual.configuration import tables
 from p11host.manual.library import ENVIRONMENT
@@ -59,6 +60,14 @@ def test_every_key(plain: dict[str, str]) -> None:
             assert [] == lacking, path
     assert {"module.NAME", "module.NAME.sandbox", "broker"} <= {path for path, _ in tables(FileTable)}
     assert "One call at a time, for a provider that is not safe with threads" in " ".join(shown.split())
+
+
+def test_exit_codes(plain: dict[str, str]) -> None:
+    """p11host(1) has every exit code with what it means."""
+    section = plain["p11host.1"].partition("EXIT STATUS")[2].partition("ENVIRONMENT")[0]
+
+    for code, meaning in EXIT_CODES.items():
+        assert re.search(rf"(?m)^ +{code} +{meaning.capitalize()}\.$", section), code
 
 
 def test_every_variable(plain: dict[str, str]) -> None:

@@ -36,7 +36,7 @@ class Plan:
     share: float = 1.0
 
 
-@click.command()
+@click.command(short_help="Measure direct, p11host and p11-kit side by side.")
 @json_option
 @click.option("--quick", is_flag=True, help="One short round: shows that it works, and no more.")
 @click.option("--fork", is_flag=True, help="Measure a server's workers, instead of calls.")

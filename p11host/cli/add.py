@@ -1,5 +1,6 @@
 """`p11host add`."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host import shim_path
-from p11host.cli.options import config_option
+from p11host.cli.options import config_option, json_option
 from p11host.config import choose
 from p11host.errors import P11HostError
 from p11host.paths import SYSTEM_CONFIG, user_config
@@ -32,7 +33,7 @@ class Variable(click.ParamType[tuple[str, str]]):
         return key, text
 
 
-@click.command()
+@click.command(short_help="Add a provider to the configuration.")
 @config_option
 @click.argument("provider", metavar="PROVIDER|NAME", type=click.Path(path_type=Path))
 @click.option("--name", metavar="N", help="The module's name; by default after the file.")
@@ -45,6 +46,7 @@ class Variable(click.ParamType[tuple[str, str]]):
 @click.option(
     "--system/--user", "system", default=None, help="For all users, or for yours; for root always all."
 )
+@json_option
 def add(  # noqa: PLR0913 (its options)
     config: Path | None,
     provider: Path,
@@ -53,6 +55,7 @@ def add(  # noqa: PLR0913 (its options)
     env: tuple[tuple[str, str], ...],
     *,
     system: bool | None,
+    as_json: bool,
 ) -> None:
     """Add PROVIDER, a PKCS#11 library (.so), or what p11host discover calls NAME, to the configuration.
 
@@ -72,6 +75,10 @@ def add(  # noqa: PLR0913 (its options)
     name = name or derive_name(provider)
     reserved = found.given if found else None
     enroll(file, name, provider, Extras(dict(env), reserved, profile))
+    if as_json:
+        added = {"file": file, "module": name, "path": provider, "library": _shim()}
+        click.echo(json.dumps(added, indent=2, default=str))
+        return
     click.echo(f"{file}: added [module.{name}]")
     click.echo(f"{provider}: {facts(provider)}")
     known = profiles().providers.get(profile) if profile else profiles().of(provider)

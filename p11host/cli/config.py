@@ -10,6 +10,7 @@ import click
 
 from p11host.cli.options import config_option, json_option
 from p11host.config import Config, choose, load
+from p11host.errors import ConfigError
 from p11host.text import printable
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ def config() -> None:
 def show(config: Path | None, names: Sequence[str], *, as_json: bool, every: bool, secrets: bool) -> None:
     """Show what all files say together, and where each value comes from; of modules NAME alone, or of all."""
     from p11host.config_told import BY_DEFAULT, remarks, told, told_broker  # noqa: PLC0415
-    from p11host.errors import ConfigError  # noqa: PLC0415
 
     found = load(choose(config))
     known = [module.name for module in found.modules]
@@ -54,13 +54,26 @@ def show(config: Path | None, names: Sequence[str], *, as_json: bool, every: boo
 
 @config.command()
 @config_option
-def check(config: Path | None) -> None:
+@json_option
+def check(config: Path | None, *, as_json: bool) -> None:
     """Say everything that is wrong with the configuration, or that it is right.
 
     Each fault is a line with file, line, key and what was expected. What p11-kit's files have that is not
     taken over is told, and is no fault. Exit codes: 0 right, 3 wrong.
     """
-    found = load(choose(config))
+    try:
+        found = load(choose(config))
+    except ConfigError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"right": False, "problems": error.problems}, indent=2))
+        raise SystemExit(error.exit_code) from error
+    if as_json:
+        names = [module.name for module in found.enabled]
+        remarks = list(map(str, found.remarks))
+        said = {"right": True, "modules": names, "files": list(map(str, found.files)), "remarks": remarks}
+        click.echo(json.dumps(said, indent=2))
+        return
     _remark(found, err=True)
     files, modules = len(found.files), len(found.enabled)
     click.echo(f"right: {modules} module{'s' * (modules != 1)} in {files} file{'s' * (files != 1)}")

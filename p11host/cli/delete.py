@@ -10,7 +10,7 @@ from p11host.errors import NotFoundError, P11HostError
 from p11host.uri import Uri
 
 
-@click.command()
+@click.command(short_help="Delete the one object that URI names.")
 @uri_argument
 @click.option("--all", "every", is_flag=True, help="Delete all objects that URI names, not one.")
 @yes_option

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 80
 
 
-@click.command()
+@click.command(short_help="Find the PKCS#11 providers that are installed here.")
 @config_option
 @json_option
 @click.option("--no-ask", is_flag=True, help="Load none of them, not even in a helper, to ask who made it.")

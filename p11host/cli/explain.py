@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 120
 
 
-@click.command()
+@click.command(short_help="Tell what is known of a name or number of PKCS#11.")
 @click.argument("word", metavar="NAME|NUMBER")
 @click.option(
     "--module",

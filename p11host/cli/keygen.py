@@ -12,7 +12,7 @@ from p11host.uri import Uri
 _USES = ("sign", "encrypt", "wrap", "derive")
 
 
-@click.command()
+@click.command(short_help="Make a key, or a pair, on a token.")
 @uri_argument
 @click.argument("kind")
 @click.option("--use", "uses", type=click.Choice(_USES), multiple=True, help="What it is for.  [repeatable]")

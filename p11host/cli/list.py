@@ -34,7 +34,7 @@ _WIDE = 120
 _SHOWN_FLAGS = ("login_required", "write_protected", "user_pin_locked", "user_pin_final_try", "error_state")
 
 
-@click.command("list")
+@click.command("list", short_help="Show modules, slots, tokens and objects.")
 @click.argument("uri", type=UriType(), required=False)
 @click.option(
     "--uri", "as_uris", is_flag=True, help="Print the URIs of tokens and objects alone, one a line."

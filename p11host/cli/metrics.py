@@ -1,9 +1,12 @@
 """`p11host metrics`."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
+
+from p11host.cli.options import json_option
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -15,12 +18,13 @@ if TYPE_CHECKING:
 _COARSE = 4
 
 
-@click.command()
-def metrics() -> None:
+@click.command(short_help="Print the numbers of `p11host top` for Prometheus.")
+@json_option
+def metrics(*, as_json: bool) -> None:
     """Print the numbers of `p11host top` since the broker began, in the text format of Prometheus.
 
     For the text file collector of node_exporter, or whatever serves a file. Helpers that have ended are
-    counted too.
+    counted too. With --json each sample is an object with its name, labels and value.
     """
     from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
@@ -34,6 +38,11 @@ def metrics() -> None:
     registry.register(
         Numbers(census, {each["name"]: (each["started"], each["died"]) for each in state["modules"]})
     )
+    if as_json:
+        samples = [sample for family in registry.collect() for sample in family.samples]
+        said = [{"name": each.name, "labels": each.labels, "value": each.value} for each in samples]
+        click.echo(json.dumps(said, indent=2))
+        return
     click.echo(generate_latest(registry).decode(), nl=False)
 
 

@@ -13,7 +13,7 @@ _MOST = 1 << 24
 _CHUNK = 1 << 12
 
 
-@click.command()
+@click.command(short_help="Have a token make random bytes.")
 @uri_argument
 @click.argument("length", type=click.IntRange(1, _MOST))
 @click.option("--hex", "as_hex", is_flag=True, help="Write hexadecimal digits and a newline, not bytes.")

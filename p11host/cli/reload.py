@@ -1,13 +1,17 @@
 """`p11host reload`."""
 
+import json
+
 import click
 
+from p11host.cli.options import json_option
 from p11host.errors import ConfigError
 from p11host.text import printable
 
 
-@click.command()
-def reload() -> None:
+@click.command(short_help="Have the broker read its configuration now.")
+@json_option
+def reload(*, as_json: bool) -> None:
     """Have the broker read its configuration now; it does so by itself when a file has changed.
 
     Helpers that run go on as they were started, and the next ones are started by the new configuration. One
@@ -19,4 +23,5 @@ def reload() -> None:
         done = channel.call("reload", [{}])
     if done["problems"]:
         raise ConfigError([printable(problem) for problem in done["problems"]])
-    click.echo(f"read: {', '.join(map(printable, done['modules']))}")
+    modules = done["modules"]
+    click.echo(json.dumps({"modules": modules}) if as_json else f"read: {', '.join(map(printable, modules))}")

@@ -1,14 +1,17 @@
 """`p11host restart`."""
 
+import json
+
 import click
 
-from p11host.cli.options import complete_module
+from p11host.cli.options import complete_module, json_option
 from p11host.text import printable
 
 
-@click.command()
+@click.command(short_help="Begin new lives of a module: end its helpers.")
 @click.argument("name", shell_complete=complete_module)
-def restart(name: str) -> None:
+@json_option
+def restart(name: str, *, as_json: bool) -> None:
     """Begin new lives of module NAME: end its helpers, and hold no next one back.
 
     Calls in flight are CKR_DEVICE_REMOVED. Applications get a new helper with the next C_GetSlotList or
@@ -18,6 +21,9 @@ def restart(name: str) -> None:
 
     with open_door(start=False) as door, door.open("p11host restart") as channel:
         done = channel.call("restart", [{"module": name}])
+    if as_json:
+        click.echo(json.dumps({"module": done["module"], "helpers": done["helpers"]}))
+        return
     helpers = done["helpers"]
     plural = "" if helpers == 1 else "s"
     click.echo(f"module {printable(done['module'])}: {helpers} helper{plural} told to end")

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 120
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True},
+    short_help="Tell in words what a module may do, and who allows it.",
+)
 @config_option
 @json_option
 @click.option("--learn", is_flag=True, help="Run COMMAND, deny the module nothing, and print what it needs.")

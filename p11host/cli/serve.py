@@ -7,7 +7,7 @@ import click
 from p11host.cli.options import config_option, socket_option
 
 
-@click.command()
+@click.command(short_help="Run the broker.")
 @config_option
 @socket_option
 @click.option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.command()
+@click.command(short_help="Show all that is known of tokens or objects, but secrets.")
 @uri_argument
 @login_option
 @config_option

@@ -47,7 +47,7 @@ def way_options(command: Command) -> Command:
     return command
 
 
-@click.command()
+@click.command(short_help="Sign a file with a key of a token.")
 @uri_argument
 @click.argument("file", type=click.File("rb"), default="-")
 @output_option
@@ -95,7 +95,7 @@ def sign(  # noqa: PLR0913 (one for each option)
         tell(facts | {"signature": signature.hex()}, "", as_json=True)
 
 
-@click.command()
+@click.command(short_help="Verify a signature with a key of a token.")
 @uri_argument
 @click.argument("signature")
 @click.argument("file", type=click.File("rb"), default="-")

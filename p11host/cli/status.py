@@ -9,7 +9,7 @@ from p11host.cli.options import json_option
 from p11host.text import printable
 
 
-@click.command()
+@click.command(short_help="Show applications, their helpers, and modules that rest.")
 @json_option
 def status(*, as_json: bool) -> None:
     """Show which applications the broker serves, and with which helpers. Starts none where none runs."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LABEL_BYTES = 32
 
 
-@click.command("init-token")
+@click.command("init-token", short_help="Initialise a token and set its PINs.")
 @uri_argument
 @click.option("--label", required=True, help="What the token shall be called.")
 @click.option("--so-pin-source", metavar="file:/PATH", help="The security officer's PIN, instead of asking.")
@@ -88,7 +88,7 @@ def _meant(shim: "Shim", uri: Uri) -> "pkcs11.Token":
     return token
 
 
-@click.command("set-pin")
+@click.command("set-pin", short_help="Change a PIN of a token.")
 @uri_argument
 @click.option("--so", is_flag=True, help="Change the security officer's PIN.")
 @click.option("--unblock", is_flag=True, help="As the security officer, set a new PIN for the user.")

@@ -48,7 +48,7 @@ class Filter:
         return by_pid and self.module in (None, helper.module)
 
 
-@click.command()
+@click.command(short_help="Show what is called, how often, and how long it takes.")
 @click.option("-p", "--pid", type=int, help="Only this application's, or this helper's, calls.")
 @click.option("-m", "--module", metavar="NAME", help="Only calls to this module.")
 @click.option(

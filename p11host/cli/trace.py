@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from p11host.client import Channel
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    short_help="Show every call that providers get.",
+)
 @click.option("-p", "--pid", type=int, help="Attach to this application, or to this helper.")
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE, line by line; '-': standard output.")
 @config_option

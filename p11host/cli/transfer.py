@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ARMOR = {"cert": "CERTIFICATE", "public": "PUBLIC KEY", "private": "PRIVATE KEY"}
 
 
-@click.command("import")
+@click.command("import", short_help="Put the certificates and keys of a file on a token.")
 @uri_argument
 @click.argument("file")
 @click.option("--extractable", is_flag=True, help="Let a private key be exported again.")
@@ -57,7 +57,7 @@ def import_(uri: Uri, file: str, config: Path | None, *, extractable: bool, as_j
     tell({"made": uris}, "\n".join(uris), as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Write a certificate or a key of a token to a file.")
 @uri_argument
 @output_option
 @force_option

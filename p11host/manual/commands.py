@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from p11host.cli import cli
+from p11host.errors import EXIT_CODES
 from p11host.manual.roff import bold, heading, page, paragraph, subheading, tagged, text
 
 _ENVIRONMENT = {
@@ -16,7 +17,6 @@ _ENVIRONMENT = {
     "P11HOST_SOCKET": "Where the broker listens.",
     "P11HOST_LOG": "`1` makes the library say on standard error what went wrong.",
 }
-_ALL_EXIT = "0 done, 1 failed, 2 wrong usage, 3 wrong configuration; `p11host run` gives that of its command."
 _FILES = {
     "/etc/p11host/p11host.toml": "The system's configuration; see p11host.toml(5).",
     "~/.config/p11host/p11host.toml": "The user's, or below `$XDG_CONFIG_HOME`. Root has none.",
@@ -50,7 +50,8 @@ def _main(context: click.Context) -> list[str]:
         *commands,
         *_options(context),
         heading("EXIT STATUS"),
-        paragraph(_ALL_EXIT),
+        *(tagged(str(code), f"{said.capitalize()}.") for code, said in EXIT_CODES.items()),
+        paragraph("`p11host run`, and `p11host trace` with a command, give that of the command."),
         heading("ENVIRONMENT"),
         *(tagged(name, said) for name, said in _ENVIRONMENT.items()),
         heading("FILES"),
@@ -80,7 +81,9 @@ def _subcommands(context: click.Context) -> Iterator[click.Context]:
 
 
 def _short(command: click.Command) -> str:
-    """Return a command's first sentence as the words for a list."""
+    """Return a command's line of the help, else its first sentence, as the words for a list."""
+    if command.short_help:
+        return command.short_help.removesuffix(".")
     first = " ".join(inspect.cleandoc(command.help or "").split("\n\n")[0].split())
     return first.partition(". ")[0].removesuffix(".")
 

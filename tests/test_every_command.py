@@ -1,0 +1,216 @@
+"""What holds for every command, walked one by one: JSON, an output that fails, Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from brokers import PATIENCE
+from hand import Hand, hand, waited
+
+from p11host.cli import cli
+from p11host.listen import listen
+
+INTERRUPTED = 130
+#: What these print is another program's, a log, or a shell's.
+NO_JSON = {"completion", "run", "serve"}
+#: Takes minutes. Its own tests look at what it prints.
+LONG = {"bench"}
+#: Does what an application does: lists the slots.
+LISTS = "import p11host; p11host.lib().get_slots()"
+
+
+def walk(command: click.Command = cli, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command there is, by the words that name it."""
+    if not isinstance(command, click.Group):
+        yield " ".join(words), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        inner = command.get_command(context, name)
+        assert inner is not None
+        yield from walk(inner, (*words, name))
+
+
+COMMANDS = dict(walk())
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hand]:
+    """Return a token with a pair of keys and a signature by them."""
+    with hand(tmp_path_factory.mktemp("mine")) as it:
+        it.does("keygen", it.own("object=key"), "ec")
+        it.does("export", it.uri("object=key"), "-o", "key.pem")
+        it.does("sign", it.own("object=key"), "pin", "-o", "signature")
+        (it.directory / "so").write_text(it.token.so_pin)
+        (it.directory / "so").chmod(0o400)
+        yield it
+
+
+def config(mine: Hand) -> list[str]:
+    """Return the words that name the configuration of this token."""
+    return ["--config", str(mine.directory.parent / "p11host.toml")]
+
+
+def new_file(mine: Hand) -> list[str]:
+    """Return the words that name a configuration that is not there."""
+    file = mine.directory / "new.toml"
+    file.unlink(missing_ok=True)
+    return ["--config", str(file)]
+
+
+def new_key(mine: Hand) -> str:
+    """Return the URI of a key that is there for this."""
+    return mine.does("keygen", mine.own(), "aes:128").text.strip() + mine.pin
+
+
+def file_pin(mine: Hand, name: str) -> str:
+    """Return a PIN's file as a source."""
+    return f"file:{mine.directory}/{name}"
+
+
+#: Every command as somebody uses it.
+USED: dict[str, Callable[[Hand], list[object]]] = {
+    "add": lambda m: [m.token.provider, *new_file(m)],
+    "config check": config,
+    "config show": config,
+    "delete": lambda m: [new_key(m), "--yes"],
+    "discover": lambda m: [m.token.provider.parent, "--no-ask", *config(m)],
+    "doctor": config,
+    "explain": lambda _: ["CKM_AES_GCM"],
+    "export": lambda m: [m.uri("object=key")],
+    "import": lambda m: [m.own(f"id=%{os.urandom(1).hex()}%{os.urandom(1).hex()}"), "key.pem"],
+    "init-token": lambda m: [
+        f"pkcs11:{m.pin}", "--label", "new", "--so-pin-source", file_pin(m, "so")
+    ],
+    "keygen": lambda m: [m.own(), "aes:128"],
+    "list": lambda _: [],
+    "metrics": lambda _: [],
+    "path": lambda _: [],
+    "random": lambda m: [m.uri(), 8, "--hex"],
+    "reload": lambda _: [],
+    "restart": lambda _: ["soft"],
+    "sandbox": lambda m: ["soft", *config(m)],
+    "set-pin": lambda m: [m.own(), "--new-pin-source", file_pin(m, "pin")],
+    "show": lambda m: [m.uri()],
+    "sign": lambda m: [m.own("object=key"), "pin"],
+    "status": lambda _: [],
+    "top": lambda _: ["--once", "-n", "0.1"],
+    "trace": lambda m: [*config(m), "--", sys.executable, "-P", "-c", LISTS],
+    "verify": lambda m: [m.uri("object=key"), "signature", "pin"],
+}  # fmt: skip
+
+
+def used(mine: Hand, name: str, *options: str) -> list[object]:
+    """Return the words of a command with more options."""
+    return [*name.split(), *options, *USED[name](mine)]
+
+
+def test_all_are_walked() -> None:
+    """No command is left out of what follows."""
+    assert COMMANDS.keys() == USED.keys() | NO_JSON | LONG
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NO_JSON))
+def test_json(mine: Hand, name: str) -> None:
+    """Every command has --json, and then prints JSON and nothing else: one value, or one a line."""
+    assert any("--json" in param.opts for param in COMMANDS[name].params)
+    if name in LONG:
+        return
+    done = mine.does(*used(mine, name, "--json"))
+    try:
+        values = [json.loads(done.out)]
+    except ValueError:
+        values = [json.loads(line) for line in done.out.splitlines()]
+
+    assert values
+    assert all(isinstance(value, dict | list) for value in values)
+
+
+@pytest.mark.parametrize("name", sorted(USED))
+def test_nobody_reads(mine: Hand, name: str) -> None:
+    """A reader that has enough, such as `head`, ends a command without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    status = waited(mine.into(writer, *used(mine, name)))
+    os.close(writer)
+
+    assert (1, "") == (status, mine.said())
+
+
+@pytest.mark.parametrize("name", sorted(USED))
+def test_full_disk(mine: Hand, name: str) -> None:
+    """What cannot be written is told in one line."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    status = waited(mine.into(full, *used(mine, name)))
+    os.close(full)
+    (line,) = mine.said().splitlines()
+
+    assert 1 == status
+    assert re.search("cannot (be written|write): No space left on device$", line)
+
+
+@contextmanager
+def mute_broker(directory: Path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """Be a broker that never answers: where it is found, and what waits until somebody has come."""
+    listener = listen(directory / "mute" / "broker.sock")
+    listener.socket.settimeout(PATIENCE)
+    doors = []
+    try:
+        yield (
+            {"P11HOST_SOCKET": str(directory / "mute" / "broker.sock")},
+            lambda: doors.append(listener.socket.accept()[0]),
+        )
+    finally:
+        for door in doors:
+            door.close()
+        listener.close()
+
+
+#: Those that ask the broker that is there.
+ALONE = {"add", "config check", "config show", "discover", "explain", "path", "sandbox"}
+ASKING = sorted(USED.keys() - ALONE)
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_ctrl_c(mine: Hand, tmp_path: Path, name: str) -> None:
+    """Ctrl-C ends a command at once that waits for somebody: exit code 130, one line, no file."""
+    # With a configuration of their own these two have a broker of their own.
+    words = [name] if name in ("trace", "doctor") else used(mine, name)
+    before = sorted(mine.directory.iterdir())
+    with mute_broker(tmp_path) as (env, someone_comes):
+        reader, writer = os.pipe()
+        pid = mine.into(writer, *words, env=env)
+        os.close(writer)
+        someone_comes()
+        os.kill(pid, signal.SIGINT)
+        status = waited(pid)
+        with os.fdopen(reader, "rb") as pipe:
+            printed = pipe.read()
+
+    assert (INTERRUPTED, b"", "p11host: interrupted\n") == (status, printed, mine.said())
+    assert before == sorted(mine.directory.iterdir())
+
+
+@pytest.mark.parametrize("name", ["doctor", "explain", "list", "sandbox", "show", "status", "discover"])
+def test_terminal(mine: Hand, name: str) -> None:
+    """On a terminal of 80 columns no line is cut in two by the terminal; NO_COLOR leaves colour out."""
+    narrow = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    seen = {}
+    for color in ("", "1"):
+        there = replace(mine, env=dict(mine.env) | narrow | {"NO_COLOR": color})
+        with there.screen(*used(mine, name)) as screen:
+            assert 0 == screen.end()
+        seen[color] = screen.seen
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen["1"])
+    long = [line for line in plain.splitlines() if len(line.rstrip()) > 80 and " " in line.strip()]
+
+    assert not re.search(r"\x1b\[[0-9;]*\b[349][0-7]\b[0-9;]*m", seen["1"])
+    assert [] == long
