@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from p11host.client import Channel, Door
+from p11host.codes import ckr
 from p11host.errors import P11HostError
 from p11host.limits import limits
-from p11host.probe import ckr
 from p11host.wire import Value
 
 #: Seconds for a helper's hello and for each answer.

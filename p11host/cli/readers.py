@@ -39,7 +39,7 @@ class Screen:
     holders: list[str] = field(default_factory=list)
 
 
-@click.command()
+@click.command(short_help="Show card readers, the cards in them, and who uses these.")
 @click.option("--watch", is_flag=True, help="Go on, and show every change as it comes.")
 @click.option("--no-ask", is_flag=True, help="Do not ask modules which slots and tokens they see.")
 @config_option

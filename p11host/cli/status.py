@@ -1,11 +1,13 @@
 """`p11host status`."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from p11host.cli.options import json_option
+from p11host.cli.screen import put, screen
 from p11host.text import printable
 
 
@@ -25,7 +27,7 @@ def status(*, as_json: bool) -> None:
 
 def _circuit(name: str, circuit: dict[str, Any]) -> str:
     """Return in words what holds helpers of a module back."""
-    deaths, last = circuit["deaths"], printable(circuit["last"])
+    deaths, last = circuit["deaths"], circuit["last"]
     died = f"{deaths} helper{'' if deaths == 1 else 's'} died at once, the last by {last}"
     if not circuit["open"]:
         return died
@@ -48,17 +50,25 @@ def _duration(seconds: int) -> str:
 
 
 def _show(state: dict[str, Any]) -> None:
-    click.echo(f"broker {state['pid']}  configuration {', '.join(map(printable, state['config']))}")
+    from rich.text import Text  # noqa: PLC0415
+
+    console = screen()
+    for line in _lines(state):
+        put(console, Text(printable(line)), hanging=4)
+
+
+def _lines(state: dict[str, Any]) -> Iterator[str]:
+    yield f"broker {state['pid']}  configuration {', '.join(state['config'])}"
     for module in state["modules"]:
-        click.echo(f"module {module['name']}  {printable(module['path'])}  sandbox {module['sandbox']}")
+        yield f"module {module['name']}  {module['path']}  sandbox {module['sandbox']}"
         if module["started"]:
             died = f", {module['died']} died" if module["died"] else ""
-            click.echo(f"  helpers: {module['started']} started{died}")
+            yield f"  helpers: {module['started']} started{died}"
         if circuit := module.get("circuit"):
-            click.echo(f"  {_circuit(module['name'], circuit)}")
+            yield f"  {_circuit(module['name'], circuit)}"
     for application in state["applications"]:
-        click.echo(f"application {application['pid']}  {printable(application['program'])}")
+        yield f"application {application['pid']}  {application['program']}"
         for helper in application["helpers"]:
             shared = ", ".join(map(str, helper.get("shared", [])))
             by = f"  shared by {shared}" if shared else ""
-            click.echo(f"  helper {helper['pid']}  module {helper['module']}{_life(helper)}{by}")
+            yield f"  helper {helper['pid']}  module {helper['module']}{_life(helper)}{by}"
