@@ -21,8 +21,8 @@ from p11host.listen import listen
 INTERRUPTED = 130
 #: What these print is another program's, a log, or a shell's.
 NO_JSON = {"completion", "run", "serve"}
-#: Takes minutes. Its own tests look at what it prints.
-LONG = {"bench"}
+#: Takes minutes, or has no end. Their own tests look at what they print.
+LONG = {"bench", "events"}
 #: May end otherwise than with 0, as where no card reader is.
 ODD_ENDS = {"readers"}
 #: Does what an application does: lists the slots.

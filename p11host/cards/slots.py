@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from p11host.codes import ckr
 from p11host.errors import P11HostError
-from p11host.probe import ckr
 
 _OK, _NO_TOKEN = 0, 0xE0
 _DESCRIPTION, _LABEL, _SERIAL = slice(0, 64), slice(0, 32), slice(80, 96)

@@ -29,7 +29,7 @@ _PAUSE = 1.0
 _PROGRAM = "p11host events"
 
 
-@click.command()
+@click.command(short_help="Print what happens to slots, readers and cards.")
 @config_option
 @json_option
 def events(config: Path | None, *, as_json: bool) -> None:
