@@ -464,7 +464,7 @@ def test_modules_are_prompted(tmp_path: Path) -> None:
     prompts: list[frozenset[str]] = []
 
     async def run() -> None:
-        kept = Cards(lambda: modules, prompts.append, lambda: pcsc)
+        kept = Cards(lambda: modules, prompts.append, lambda _: pcsc)
         subscription = kept.board.subscribe()
         kept.used(modules[1])
         assert not pcsc.established

@@ -36,7 +36,7 @@ class Cards:
         self,
         modules: Callable[[], Iterable[Module]],
         prompt: Callable[[frozenset[str]], None],
-        make: Callable[[], Layer] = Pyscard,
+        make: Callable[[str], Layer] = Pyscard,
     ) -> None:
         self.board = Board(self._heard)
         self._modules = modules
@@ -55,10 +55,8 @@ class Cards:
         """Begin to watch, if that has not been done, in the place where the first such module looks."""
         if self._watcher is not None:
             return
-        # Ours alone: helpers have an environment of their own.
-        os.environ.setdefault(VARIABLE, self.place())
         loop = asyncio.get_running_loop()
-        self._watcher = Watcher(self._make, partial(_hand_over, loop, self.board.see))
+        self._watcher = Watcher(partial(self._make, self.place()), partial(_hand_over, loop, self.board.see))
         self._watcher.start()
 
     def stop(self) -> None:

@@ -4,10 +4,12 @@ Knows pyscard and what it cannot do. Must not know what is made of what a look s
 """
 
 import ctypes
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from p11host.cards.codes import NO_PYSCARD, CardError, error_of
+from p11host.cards.reach import VARIABLE
 
 #: The name under which PC/SC tells that a reader came or went.
 NOTIFICATION = "\\\\?PnP?\\Notification"
@@ -44,9 +46,11 @@ class Layer(Protocol):
 
 
 class Pyscard:
-    """PC/SC by pyscard. CardError where that is not installed."""
+    """PC/SC by pyscard, pcscd's socket at `place`. CardError where pyscard is not installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str) -> None:
+        # libpcsclite looks there, once. Helpers have an environment of their own.
+        os.environ[VARIABLE] = place
         try:
             import smartcard.scard  # noqa: PLC0415 (20 ms, and not everywhere)
         except ImportError as error:

@@ -3,14 +3,13 @@
 Knows the broker's `readers`, and how a card is tried: by a connection that leaves it as it is.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from p11host.cards.atr import described
 from p11host.cards.codes import CardError, NoPyscardError, NoServiceError, SharingError, error_named
 from p11host.cards.layer import Pyscard
-from p11host.cards.reach import VARIABLE, service_of
+from p11host.cards.reach import service_of
 from p11host.client import Door
 from p11host.config import Module
 from p11host.doctor.findings import Finding, Part, ok, problem
@@ -31,7 +30,6 @@ def cards(modules: Sequence[Module], door: Door | None) -> Part | None:
             said = channel.call("readers", [{}], PATIENCE)
     except (P11HostError, OSError) as error:
         return Part("cards", (problem(error),))
-    os.environ.setdefault(VARIABLE, said["place"])
     facts = {"service": said["service"], "readers": [_facts(reader) for reader in said["readers"]]}
     return Part("cards", tuple(_findings(said)), facts)
 
@@ -51,7 +49,7 @@ def _findings(said: Mapping[str, Any]) -> Iterator[Finding]:
         count = f"{len(readers)} reader{'' if len(readers) == 1 else 's'}"
         yield ok(f"PC/SC answers: {count}, {full} with a card")
     for reader in readers:
-        yield from _of_reader(reader)
+        yield from _of_reader(reader, said["place"])
 
 
 def _of_service(name: str) -> Finding:
@@ -62,22 +60,22 @@ def _of_service(name: str) -> Finding:
     return Finding("warning" if mild else "problem", found.text, found.do)
 
 
-def _of_reader(reader: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_reader(reader: Mapping[str, Any], place: str) -> Iterator[Finding]:
     name = reader["name"].decode(errors="surrogateescape")
     if reader.get("fault") == "unwatched":
         yield Finding("note", f"{name}: not watched, as pyscard takes names in ASCII only")
     elif reader.get("fault") == "unavailable":
         yield Finding("problem", f"{name}: the reader is known and its driver fails", _DRIVER)
     elif reader["card"]:
-        yield _of_card(name, reader)
+        yield _of_card(name, reader, place)
     if reader.get("flapping"):
         yield Finding("warning", f"{name}: changes too often, and is looked at once a second", _DRIVER)
 
 
-def _of_card(name: str, reader: Mapping[str, Any]) -> Finding:
+def _of_card(name: str, reader: Mapping[str, Any], place: str) -> Finding:
     """Return what PC/SC says to one more that wants the card."""
     try:
-        _try_card(name)
+        _try_card(name, place)
     except SharingError as error:
         return Finding("warning", f"{name}: {error.said} ({error.name})", _HOLDERS)
     except CardError as error:
@@ -86,8 +84,8 @@ def _of_card(name: str, reader: Mapping[str, Any]) -> Finding:
     return ok(f"{name}: {what}{', in use' if reader.get('use') else ''}")
 
 
-def _try_card(name: str) -> None:
-    layer = Pyscard()
+def _try_card(name: str, place: str) -> None:
+    layer = Pyscard(place)
     context = layer.establish()
     try:
         layer.try_card(context, name)
