@@ -84,7 +84,7 @@ class Broker:
         self._helpers = asyncio.TaskGroup()
         self._spares = Spares()
         self._lives = Lives(self._applications, Circuits())
-        self._tracers = Tracers(self._lives)
+        self._tracers = Tracers(self._lives, self._quota)
         self._custody = Custody(pins or Pins(), self._lives)
         self._stamps: dict[str, tuple[int, ...]] = {}
         self.cards = Cards(lambda: self.config().enabled, self._prompt)
@@ -136,7 +136,7 @@ class Broker:
     def trace(self, caller: Caller, pid: int | None) -> Tracer:
         """Begin to tell a caller of calls: of a process, or all that it may know of."""
         log.info("trace.begun", by=caller.pid, uid=caller.uid, pid=pid)
-        return self._tracers.open(self._uid_seen_by(caller), pid)
+        return self._tracers.open(caller, self._uid_seen_by(caller), pid)
 
     def untrace(self, tracer: Tracer) -> None:
         """End that."""
@@ -219,14 +219,10 @@ class Broker:
 
     async def _resumed(self, caller: Caller, module: Module) -> Spawned:
         """Return a helper that has got the PIN, if the caller's user had logged in in the one before."""
-        pin = await self._custody.give(caller, module)
-        try:
+        async with self._custody.lent(caller, module) as pin:
             spawned = await self._helper_for(caller, module, pin)
-        finally:
-            if pin is not None:
-                os.close(pin)
-        if pin is not None and module.pin_source is not None:
-            self._custody.given(spawned, module.pin_source)
+            if pin is not None and module.pin_source is not None:
+                self._custody.given(spawned, module.pin_source)
         return spawned
 
     def _spawn(self, module: Module, *, spare: bool = False, pin: int | None = None) -> Spawned:
@@ -309,7 +305,7 @@ class Broker:
 
     def _ended(self, spawned: Spawned, obituary: Obituary) -> None:
         """Draw the conclusions from a helper's end."""
-        self._custody.ended(spawned, obituary.notes, self._lives.caller(spawned))
+        self._custody.ended(spawned, obituary, self._lives.caller(spawned))
         self._lives.ended(spawned, obituary)
 
     async def _watch(self, spawned: Spawned) -> None:

@@ -4,8 +4,10 @@ Knows helpers' slates and the pins. Must not know how a PIN reaches a helper; no
 """
 
 import asyncio
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from p11host import log
 from p11host.applications import Caller
@@ -13,13 +15,17 @@ from p11host.config import Module
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
 from p11host.lives import Life, Lives
+from p11host.obituary import Obituary
 from p11host.pins import Pins, PinSource
-from p11host.slate import Notes, Pin
+from p11host.slate import Pin
 
 #: Seconds in which another application's login with the same PIN must have ended, and between two looks.
 PATIENCE, LOOK = 10.0, 0.02
 #: Seconds of a helper's life in which it uses its PIN, if it does.
 SOON = 1.0
+
+#: Logins that are remembered after their helpers died; of more the first are forgotten.
+MOST_USERS = 1000
 
 Owner = tuple[tuple[int, int], str]
 #: In place of a pid: all processes that hold a door, of whom one has logged in all who shared its helper.
@@ -32,36 +38,48 @@ class Custody:
     def __init__(self, pins: Pins, lives: Lives) -> None:
         self._pins = pins
         self._lives = lives
-        self._users: set[Owner] = set()
+        self._users: dict[Owner, None] = {}
         self._given: dict[int, PinSource] = {}
         self._good: set[str] = set()
         self._turn: dict[str, asyncio.Lock] = {}
 
-    async def give(self, caller: Caller, module: Module) -> int | None:
-        """Return a pipe with the PIN for the caller's next helper of `module`; None if it gets none."""
+    @asynccontextmanager
+    async def lent(self, caller: Caller, module: Module) -> AsyncIterator[int | None]:
+        """Yield a pipe with the PIN for the caller's next helper of `module`, None if it gets none.
+
+        Until the end of the `with`, where it has been `given` or not, nobody else gets it.
+        """
         source = module.pin_source
-        if source is None or not self._had_user(caller, module.name):
-            return None
+        async with AsyncExitStack() as held:
+            pipe = None
+            if source is not None and self._had_user(caller, module.name):
+                await held.enter_async_context(self._turn.setdefault(module.name, asyncio.Lock()))
+                pipe = await self._pipe(caller, module.name, source)
+            if pipe is not None:
+                held.callback(os.close, pipe)
+            yield pipe
+
+    async def _pipe(self, caller: Caller, module: str, source: PinSource) -> int | None:
         try:
-            async with self._turn.setdefault(module.name, asyncio.Lock()):
-                await self._await_verdict(module.name)
-                return self._pins.give(module.name, source)
+            await self._await_verdict(module)
+            return self._pins.give(module, source)
         except P11HostError as error:
-            log.warning("pin.withheld", module=module.name, application=caller.pid, reason=error)
+            log.warning("pin.withheld", module=module, application=caller.pid, reason=error)
             return None
 
     def given(self, spawned: Spawned, source: PinSource) -> None:
         """Note which helper has got a PIN."""
         self._given[spawned.pid] = source
 
-    def ended(self, spawned: Spawned, notes: Notes, caller: Caller | None) -> None:
+    def ended(self, spawned: Spawned, obituary: Obituary, caller: Caller | None) -> None:
         """Draw the conclusions from a helper's end."""
         source = self._given.pop(spawned.pid, None)
-        # One that died before it came to use its PIN was given it for a user who had logged in.
-        if caller is not None and (notes.user or source is not None):
-            self._users.add((_owner(caller, spawned), spawned.module))
+        if caller is not None:
+            # One that died before it came to use its PIN was given it for a user who had logged in.
+            had_user = obituary.notes.user or source is not None
+            self._remember((_owner(caller, spawned), spawned.module), had_user and not obituary.in_order)
         if source is not None:
-            self._judge(spawned.module, source, notes.pin, over=True)
+            self._judge(spawned.module, source, obituary.notes.pin, over=True)
 
     def allow(self, module: str) -> None:
         """Use a module's PIN again: somebody has looked at it."""
@@ -69,12 +87,20 @@ class Custody:
 
     def forget(self, door: int) -> None:
         """Forget who had logged in behind a door that has been closed."""
-        self._users = {owner for owner in self._users if owner[0][0] != door}
+        self._users = {owner: None for owner in self._users if owner[0][0] != door}
+
+    def _remember(self, owner: Owner, had_user: bool) -> None:  # noqa: FBT001 (what is remembered)
+        """Note whether somebody was logged in; an application whose helper ended in order has gone."""
+        self._users.pop(owner, None)
+        if had_user:
+            self._users[owner] = None
+        if len(self._users) > MOST_USERS:
+            del self._users[next(iter(self._users))]
 
     def _had_user(self, caller: Caller, module: str) -> bool:
         """Tell whether this application has logged in in its last helper, which may not be reaped yet."""
         if (caller.key, module) in self._users:
-            self._users.discard((caller.key, module))
+            del self._users[caller.key, module]
             return True
         family = (caller.door, FAMILY), module
         return family in self._users or any(

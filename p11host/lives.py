@@ -34,6 +34,7 @@ class Lives:
     def __init__(self, applications: Applications, circuits: Circuits) -> None:
         self._applications = applications
         self._circuits = circuits
+        # By what was spawned: as soon as it is reaped, its pid may be another's.
         self._living: dict[int, Life] = {}
         self._generations: Counter[tuple[tuple[int, int], str]] = Counter()
         self._begun: Counter[Key] = Counter()
@@ -42,11 +43,11 @@ class Lives:
 
     def begin(self, spawned: Spawned) -> None:
         """Note a helper that was started."""
-        self._living[spawned.pid] = Life(spawned)
+        self._living[id(spawned)] = Life(spawned)
 
     def assign(self, caller: Caller, spawned: Spawned) -> None:
         """Note whose a helper is from now on."""
-        life = self._living[spawned.pid]
+        life = self._living[id(spawned)]
         life.caller = caller
         life.running = self._running(caller, spawned)
         life.attempt = self._circuits.started((caller.uid, spawned.module), caller.key)
@@ -61,7 +62,7 @@ class Lives:
 
     def ended(self, spawned: Spawned, obituary: Obituary) -> None:
         """Report a death and draw the conclusions."""
-        life = self._living[spawned.pid]
+        life = self._living[id(spawned)]
         fields = {"module": spawned.module, "pid": spawned.pid} | dict(obituary.fields)
         if life.caller is not None:
             fields |= {"application": life.caller.pid, "attempt": life.attempt}
@@ -77,7 +78,7 @@ class Lives:
 
     def life(self, spawned: Spawned) -> Life:
         """Return what is known of a helper that lives."""
-        return self._living[spawned.pid]
+        return self._living[id(spawned)]
 
     def look(self) -> None:
         """Have every helper look at its slots now, if somebody waits for events: a reader or card changed."""
@@ -90,11 +91,11 @@ class Lives:
 
     def caller(self, spawned: Spawned) -> Caller | None:
         """Return whose a helper is, None if it is nobody's yet."""
-        return self._living[spawned.pid].caller
+        return self._living[id(spawned)].caller
 
     def remove(self, spawned: Spawned) -> Caller | None:
         """Forget a helper that has ended; return whose it was."""
-        life = self._living.pop(spawned.pid)
+        life = self._living.pop(id(spawned))
         if life.caller is not None and life.running is not None:
             self._applications.remove(life.caller, life.running)
         return life.caller
@@ -102,7 +103,8 @@ class Lives:
     def hung(self, door: int, report: Hung) -> None:
         """End a helper that one of its processes says is of no use. Of what is not theirs nothing is said."""
         fields = {"module": report.module, "pid": report.pid, "application": report.sender}
-        life = self._living.get(report.pid)
+        found = [life for life in self._living.values() if life.spawned.pid == report.pid]
+        life = found[-1] if found else None
         if life is None or life.spawned.module != report.module or not _may_end(life, door, report.sender):
             log.debug("helper.hung.unknown", **fields)
             return

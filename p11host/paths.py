@@ -1,9 +1,10 @@
 """Where things are by rule: the broker's socket and the files of the configuration.
 
-Knows environment variables and directories' names. Opens and creates nothing.
+Knows environment variables, directories' names and links. Opens and creates nothing.
 """
 
 import os
+import stat
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,3 +113,32 @@ def _by_user(uid: int) -> Path:
     if runtime.is_dir():
         return runtime / "p11host" / "broker.sock"
     return SYSTEM_SOCKET if uid == 0 else Path(f"/tmp/p11host-{uid}/broker.sock")  # noqa: S108 (owner is checked)
+
+
+def real(path: Path) -> Path:
+    """Return a path without links, as far as they can be followed. Path.resolve() fails in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is anything at a path. Path.exists() fails where nobody can look."""
+    return _mode(path) is not None
+
+
+def is_directory(path: Path) -> bool:
+    """Tell whether a directory is at a path."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a regular file is at a path."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return None

@@ -181,7 +181,10 @@ def wipe(pin: bytearray) -> None:
 
 
 def ask_on_terminal(prompt: str) -> bytearray:
-    """Return what is typed on this process's terminal, unseen. OSError if it has none."""
+    """Return what is typed on this process's terminal, unseen. OSError if it has none.
+
+    P11HostError if it is too long for a PIN: a part of it would cost a try.
+    """
     terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         with _unseen(terminal):
@@ -211,6 +214,8 @@ def _line(terminal: int) -> bytearray:
         length = os.readv(terminal, [room])
         while length and room[length - 1] in b"\r\n":
             length -= 1
+        if length > limits().pin:
+            raise P11HostError(f"what was typed is too long; a PIN has 1 to {limits().pin} bytes")
         return room[:length]
     finally:
         wipe(room)

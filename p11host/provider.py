@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from p11host import narrow_helper_path, shim_path
 from p11host.errors import P11HostError, ProviderError
+from p11host.paths import real
 from p11host.trust import distrust
 
 if TYPE_CHECKING:
@@ -47,16 +48,14 @@ def proxy(path: Path) -> str | None:
     if _is_shim(path):
         return "p11host itself"
     # libp11-kit is a provider too: p11-kit-proxy.so is a link to it.
-    return (
-        "p11-kit's proxy" if path.resolve().name.startswith(("libp11-kit.so", "p11-kit-proxy.so")) else None
-    )
+    return "p11-kit's proxy" if real(path).name.startswith(("libp11-kit.so", "p11-kit-proxy.so")) else None
 
 
 def _is_shim(path: Path) -> bool:
     try:
         return path.samefile(shim_path())
     except (OSError, P11HostError):
-        return path.resolve().name == "p11host.so"
+        return real(path).name == "p11host.so"
 
 
 class CheckedProviders:

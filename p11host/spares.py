@@ -49,7 +49,7 @@ class Spares:
         shows_the_same = spare.module.selection == module.selection
         if shows_the_same and (spare.module, spare.stamp) == (module, stamp) and _lives(spare.spawned):
             return spare.spawned
-        spare.spawned.door.close()
+        _let_end(spare.spawned)
         return None
 
     def drop(self, spawned: Spawned) -> None:
@@ -57,8 +57,7 @@ class Spares:
         spare = self._waiting.get(spawned.module)
         if spare is not None and spare.spawned is spawned:
             del self._waiting[spawned.module]
-            _end_stopped(spawned)
-            spawned.door.close()
+            _let_end(spawned)
 
     def discard(self, name: str) -> None:
         """Let the helper of a module of that name end, if one waits."""
@@ -69,6 +68,11 @@ class Spares:
         """Let all of them end."""
         for spare in list(self._waiting.values()):
             self.drop(spare.spawned)
+
+
+def _let_end(spawned: Spawned) -> None:
+    _end_stopped(spawned)
+    spawned.door.close()
 
 
 def _end_stopped(spawned: Spawned) -> None:

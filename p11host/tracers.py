@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p11host import log
+from p11host.applications import Caller, Quota
 from p11host.helper import Spawned
 from p11host.limits import limits
 from p11host.lives import Life, Lives
@@ -20,6 +21,8 @@ from p11host.wire import RefusedError
 
 #: Seconds until somebody who waits for helpers to come is told that none has.
 PATIENCE = 0.25
+#: Descriptors that a socket costs the broker until somebody takes it.
+SOCKET_COST = 1
 #: Bytes of messages that may wait for who watches, where the kernel lets us have so many.
 ROOM = 1 << 22
 _SNDBUFFORCE = 32  # Linux's number; Python has no name for it
@@ -37,9 +40,14 @@ class Traced:
 
 
 class Tracer:
-    """One who watches, with the helpers that nobody has told him of yet. Owns their sockets."""
+    """One who watches, with the helpers that nobody has told him of yet.
 
-    def __init__(self, uid: int | None, pid: int | None) -> None:
+    Owns their sockets, each of which is a descriptor of his share. `uid` None: all users' helpers are meant.
+    """
+
+    def __init__(self, caller: Caller, quota: Quota, uid: int | None, pid: int | None) -> None:
+        self._payer = caller.uid
+        self._quota = quota
         self._uid = uid
         self._pid = pid
         self._new: deque[Traced] = deque()
@@ -51,6 +59,14 @@ class Tracer:
         if caller is None or self._uid not in (None, caller.uid):
             return False
         return self._pid in (None, caller.pid, spawned.pid, *(spawned.slate.pids() if spawned.shared else ()))
+
+    def has_room(self) -> bool:
+        """Take a descriptor for one more helper; False if his share is used up."""
+        return self._quota.take(self._payer, SOCKET_COST)
+
+    def give_room(self, count: int = 1) -> None:
+        """Give descriptors back."""
+        self._quota.give(self._payer, count * SOCKET_COST)
 
     def add(self, traced: Traced) -> None:
         """Note a helper that tells its calls from now on."""
@@ -65,25 +81,28 @@ class Tracer:
         taken = [self._new.popleft() for _ in range(min(limits().traced, len(self._new)))]
         if not self._new:
             self._some.clear()
+        self.give_room(len(taken))
         return taken
 
     def close(self) -> None:
         """Close the sockets that nobody has taken."""
         for traced in self._new:
             traced.socket.close()
+        self.give_room(len(self._new))
         self._new.clear()
 
 
 class Tracers:
     """All who watch. A helper's calls are told to one at a time."""
 
-    def __init__(self, lives: Lives) -> None:
+    def __init__(self, lives: Lives, quota: Quota) -> None:
         self._lives = lives
+        self._quota = quota
         self._tracers: dict[Tracer, set[int]] = {}
 
-    def open(self, uid: int | None, pid: int | None) -> Tracer:
+    def open(self, caller: Caller, uid: int | None, pid: int | None) -> Tracer:
         """Begin to watch the helpers that are there, and those that come. RefusedError if another does."""
-        tracer = Tracer(uid, pid)
+        tracer = Tracer(caller, self._quota, uid, pid)
         lives = [life for life in self._lives.all() if tracer.wants(life)]
         busy = {number for numbers in self._tracers.values() for number in numbers}
         for life in lives:
@@ -113,19 +132,34 @@ class Tracers:
         tracer.close()
 
     def _begin(self, tracer: Tracer, life: Life) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Watch a helper, if that can be: whoever asked for the helper gets it all the same."""
+        pid = life.spawned.pid
+        if not tracer.has_room():
+            log.warning("trace.refused", pid=pid, error="the share of whoever watches is used up")
+            return
+        try:
+            ours = _socket_to(life.spawned)
+        except OSError as error:
+            log.warning("trace.refused", pid=pid, error=error)
+            tracer.give_room()
+            return
+        self._tracers[tracer].add(pid)
+        tracer.add(_traced(life, ours))
+
+
+def _socket_to(spawned: Spawned) -> socket.socket:
+    """Return our end of what a helper tells its calls on."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
         with theirs:
             for option in (socket.SO_SNDBUF, _SNDBUFFORCE):  # as much as we may
                 with contextlib.suppress(PermissionError):
                     theirs.setsockopt(socket.SOL_SOCKET, option, ROOM)
-            try:
-                _hand_over(life.spawned, theirs)
-            except OSError as error:
-                log.debug("trace.refused", pid=life.spawned.pid, error=error)
-                ours.close()
-                return
-        self._tracers[tracer].add(life.spawned.pid)
-        tracer.add(_traced(life, ours))
+            _hand_over(spawned, theirs)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
 
 
 def _hand_over(spawned: Spawned, end: socket.socket) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +10,9 @@ import pytest
 
 from p11host.applications import Caller
 from p11host.config import Module, choose, load
-from p11host.custody import Custody
+from p11host.custody import MOST_USERS, Custody
 from p11host.lives import Lives
+from p11host.obituary import Obituary
 from p11host.pins import Pins
 from p11host.slate import Notes, Phase, Pin
 
@@ -61,16 +62,15 @@ class Bench:
 
     async def give(self, caller: Caller) -> bytes | None:
         """Return the PIN that a caller's next helper gets."""
-        pipe = await self.custody.give(caller, self.module)
-        if pipe is None:
-            return None
-        with os.fdopen(pipe, "rb") as reader:
-            return reader.read()
+        async with self.custody.lent(caller, self.module) as pipe:
+            return None if pipe is None else os.read(pipe, 1000)
 
-    def died(self, helper: Helper, caller: Caller) -> None:
+    def died(self, helper: Helper, caller: Caller, *, in_order: bool = False) -> None:
         """Let a helper of a caller's have died."""
         self.living = [held for held in self.living if held.spawned is not helper]
-        self.custody.ended(cast("Any", helper), helper.read(), caller)
+        notes = replace(helper.read(), phase=Phase.LEAVING) if in_order else helper.read()
+        end = Obituary(None, 0, notes, 1.0) if in_order else Obituary("SIGKILL", None, notes, 1.0)
+        self.custody.ended(cast("Any", helper), end, caller)
 
     def start(self, helper: Helper, caller: Caller) -> Helper:
         """Let a helper with the PIN have been started."""
@@ -148,6 +148,41 @@ def test_forgotten_with_the_door(bench: Bench) -> None:
     bench.custody.forget(1)
 
     assert None is asyncio.run(bench.give(caller(1)))
+
+
+def test_forgotten_with_the_application(bench: Bench) -> None:
+    """After a helper that ended in order nobody gets the PIN: the application with that pid has gone."""
+    bench.died(Helper(10, user=True), caller(1))
+    bench.died(Helper(11, user=True), caller(1), in_order=True)
+
+    assert None is asyncio.run(bench.give(caller(1)))
+
+
+def test_of_many_the_last_are_remembered(bench: Bench) -> None:
+    """However many processes behind a door log in and lose their helpers, no more are remembered."""
+    for pid in range(1, MOST_USERS + 2):
+        bench.died(Helper(10, user=True), caller(pid))
+
+    assert None is asyncio.run(bench.give(caller(1)))
+    assert b"123456" == asyncio.run(bench.give(caller(2)))
+
+
+def test_no_other_try_while_a_helper_is_started(bench: Bench) -> None:
+    """A PIN is lent until its helper has been started: who asks meanwhile waits for what that one says."""
+    for pid in (1, 2):
+        bench.died(Helper(pid + 10, user=True), caller(pid))
+
+    async def both() -> bool:
+        async with bench.custody.lent(caller(1), bench.module):
+            waiting = asyncio.create_task(bench.give(caller(2)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            has_waited = not waiting.done()
+            bench.start(Helper(20, pin=Pin.GOOD), caller(1))
+        assert b"123456" == await waiting
+        return has_waited
+
+    assert asyncio.run(both())
 
 
 @pytest.mark.parametrize("end", [Pin.REFUSED, Pin.TRIED])

@@ -1,11 +1,15 @@
 """Learning what a module needs: it runs as it wants to, and the lines that allow that are printed."""
 
+import ctypes
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from brokers import PATIENCE, module
 from life import TESTS, Host, Hosting, Workshop
 from test_sandbox import O_CREATE, attempt, attempts
 
-from p11host.sandbox.learn import Heard
+from p11host.sandbox.learn import Asked, Heard, Learner, listened
 from p11host.sandbox.lines import covered, lines
 from p11host.sandbox.resolve import Allowed, Profile
 from p11host.sandbox.settings import DEFAULT
@@ -113,6 +117,51 @@ def test_failing_command(attempter: Path, tmp_path: Path) -> None:
 def profile(*paths: Allowed) -> Profile:
     """Return a profile with these paths."""
     return Profile("x", "", paths, network=False, processes=False, ipc=False, settings=DEFAULT)
+
+
+@pytest.mark.parametrize("text", ["/" + "x" * 300, "{}/loop", "{}/loop/below"])
+def test_paths_that_lead_nowhere(text: str, tmp_path: Path) -> None:
+    """Of a call with a path that nobody can follow nothing is wanted, and it goes on."""
+    (tmp_path / "loop").symlink_to("loop")
+    path = ctypes.create_string_buffer(text.format(tmp_path).encode())
+    words = (ctypes.addressof(path), 0, 0, 0, 0, 0)
+    heard = [each for name in ("open", "execve") for each in listened(Asked(1, os.getpid(), name, words))]
+
+    assert [] == [each for each in heard if each.right]
+
+
+@pytest.mark.parametrize("address", [0, 8, (1 << 63) + 8, (1 << 64) - 1])
+def test_addresses_that_lead_nowhere(address: int) -> None:
+    """So it is with memory that nobody can read."""
+    for name in ("open", "openat", "connect", "bind", "execve"):
+        words = (address, address, (1 << 64) - 1, 0, 0, 0)
+        assert not [each for each in listened(Asked(1, os.getpid(), name, words)) if each.path]
+
+
+def test_a_listener_is_nobody_elses(tmp_path: Path) -> None:
+    """What a helper hands over to be listened to is inherited by no other helper."""
+    (tmp_path / "heard").touch()
+    reader, writer = os.pipe()
+    with Learner("it", tmp_path / "heard").begin() as theirs:
+        socket.send_fds(theirs, [b"\0"], [reader])
+    os.close(reader)
+    end = time.monotonic() + PATIENCE
+    while not (copies := [fd for fd in same_as(writer) if fd != writer]) and time.monotonic() < end:
+        time.sleep(0.01)
+    inherited = [os.get_inheritable(each) for each in copies]
+    os.close(writer)
+
+    assert [False] == inherited
+
+
+def same_as(descriptor: int) -> list[int]:
+    """Return this process's descriptors of the same file."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if os.path.sameopenfile(int(entry.name), descriptor):
+                found.append(int(entry.name))
+    return found
 
 
 def test_what_is_covered() -> None:

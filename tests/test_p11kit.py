@@ -105,6 +105,24 @@ def ours(laid: Laid, monkeypatch: pytest.MonkeyPatch) -> Config | ConfigError:
         return error
 
 
+def test_what_leads_nowhere(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link or a path that nobody can follow harms its own module only."""
+    directory = top / "nowhere"
+    for part in ("system/modules", "package", "home/.config/pkcs11/modules"):
+        (directory / part).mkdir(parents=True)
+    (directory / "loop.so").symlink_to("loop.so")
+    good = top / "providers" / "one.so"
+    for name, path in (("loop", directory / "loop.so"), ("long", "/" + "x" * 300), ("good", good)):
+        (directory / "package" / f"{name}.module").write_text(f"module: {path}\n")
+    (directory / "package" / "far.module").symlink_to("x" * 300)
+    (directory / "package" / "round.module").symlink_to("round.module")
+    found = ours(Laid(top, directory, NOBODY), monkeypatch)
+
+    assert isinstance(found, Config)
+    assert "good" in {each.name for each in found.modules}
+    assert not {"far", "round"} & {each.name for each in found.modules}
+
+
 @needs_root
 @pytest.mark.parametrize("name", CASES)
 def test_corpus(top: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,3 +213,26 @@ def read_all(terminal: int, shown: bytearray) -> None:
             shown += data
     except OSError:
         return
+
+
+def test_too_long_on_a_terminal() -> None:
+    """What is typed and longer than any PIN is refused; a part of it would cost a try."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            ask_on_terminal("PIN? ")
+        except P11HostError as error:
+            os._exit(7 if "a PIN has 1 to" in str(error) else 1)
+        os._exit(2)
+    shown = bytearray()
+    while b"PIN? " not in shown:
+        shown += os.read(terminal, 100)
+    os.write(terminal, b"1" * (limits().pin + 1) + b"\n")
+    reader = threading.Thread(target=read_all, args=(terminal, shown))
+    reader.start()
+    status = os.waitpid(pid, 0)[1]
+    reader.join()
+    os.close(terminal)
+
+    assert 7 == os.waitstatus_to_exitcode(status)
+    assert b"1" not in shown

@@ -354,3 +354,19 @@ def test_system_calls_are_in_one_place() -> None:
         "socket",
     }
     assert not forbidden & set(calls)
+
+
+def test_a_link_to_itself(tmp_path: Path) -> None:
+    """A provider's name that leads in a circle is that of an unknown provider; its module can be told of."""
+    (tmp_path / "loop.so").symlink_to("loop.so")
+    module = one(tmp_path, f'[module.one]\npath = "{tmp_path}/loop.so"\n')
+
+    assert profiles().of(module.path) is None
+    assert state(module).startswith("strict")
+    assert "strict" == resolve(module, {}).name
+
+
+def test_a_variable_that_names_itself() -> None:
+    """A path with a variable that is made of itself is left out, like one with a variable nobody set."""
+    with pytest.raises(AbsentError):
+        expand("$A/x", {"A": "$B", "B": "${A}"})

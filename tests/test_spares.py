@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,18 @@ class TestHelper:
             os.kill(spawned.pid, signal.SIGSTOP)
             os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
             spares.clear()
+            assert signal.SIGKILL == exit_code(spawned)
+
+    def test_stopped_and_of_another_configuration(self, tmp_path: Path) -> None:
+        """One that stands still is killed as well where it is not what would be started now."""
+        with waiting(module("one", softhsm()), tmp_path) as spawned:
+            spares = Spares()
+            one = load(choose(tmp_path / "p11host.toml")).modules[0]
+            made_of = (), Kept(one, resolve(one, {}), (), b"")
+            spares.keep(Spare(one, made_of, spawned))
+            os.kill(spawned.pid, signal.SIGSTOP)
+            os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
+            assert spares.take(replace(one, threads=1), made_of) is None
             assert signal.SIGKILL == exit_code(spawned)
 
     def test_unfit_provider(self, tmp_path: Path) -> None:

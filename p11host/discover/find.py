@@ -13,7 +13,7 @@ from p11host.enroll import derive_name
 from p11host.errors import P11HostError, ProviderError
 from p11host.p11kit.layers import gather
 from p11host.p11kit.modules import modules_of
-from p11host.paths import P11KitPlaces, p11kit_places
+from p11host.paths import P11KitPlaces, is_file, p11kit_places
 from p11host.provider import check
 from p11host.sandbox.known import profiles
 from p11host.sandbox.settings import STRICT
@@ -75,7 +75,7 @@ def find(
 
 def _in_kit(kit: P11KitPlaces) -> Iterator[_Seen]:
     for module in modules_of(gather(kit), ()):
-        if module.path.is_file():
+        if is_file(module.path):
             yield _Seen(module.path, f"p11-kit: {module.file}", module.name, module.reserved)
 
 
@@ -103,7 +103,7 @@ def _libraries(directory: Path, patterns: Sequence[str]) -> Iterator[Path]:
         return
     # A link with the shorter name leads to the present version, so that one comes first.
     for name in sorted(names, key=len):
-        if matches({name}, patterns) and (directory / name).is_file():
+        if matches({name}, patterns) and is_file(directory / name):
             yield directory / name
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from p11host import conf_path
+from p11host.paths import is_directory, real
 from p11host.sandbox.known import profiles
 
 FILE = "places.toml"
@@ -45,12 +46,12 @@ class Places:
 
     def title(self, path: Path) -> Title | None:
         """Return what a library is by its name, or by the name of the file it is a link to."""
-        names = {path.name, path.resolve().name}
+        names = {path.name, real(path).name}
         return next((each for each in self.titles if matches(names, each.files)), None)
 
     def reason_against(self, path: Path) -> str | None:
         """Return why a library is no provider, if its name says that."""
-        names = {path.name, path.resolve().name}
+        names = {path.name, real(path).name}
         return next((why for pattern, why in self.never.items() if matches(names, [pattern])), None)
 
 
@@ -80,9 +81,9 @@ def directories(patterns: Sequence[str]) -> Iterator[Path]:
     found = (directory for pattern in absolute for directory in sorted(Path("/").glob(pattern)))
     seen: set[Path] = set()
     for directory in found:
-        real = directory.resolve()
-        if real.is_dir() and real not in seen:
-            seen.add(real)
+        place = real(directory)
+        if is_directory(place) and place not in seen:
+            seen.add(place)
             yield directory
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from p11host.config_read import read_text
 from p11host.p11kit.files import FormatError, Remark, Settings, parse
-from p11host.paths import P11KitPlaces
+from p11host.paths import P11KitPlaces, is_directory
 from p11host.text import nearest
 
 _FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)\.module")
@@ -112,7 +112,7 @@ def _listed(directory: Path, layers: Layers, *, forgiving: bool) -> Iterator[Pat
         if not (forgiving and isinstance(error, PermissionError)):
             layers.refuse(directory, 0, f"cannot be read: {error.strerror}; check its owner and mode")
         return
-    yield from (file for file in found if not file.is_dir())
+    yield from (file for file in found if not is_directory(file))
 
 
 def _read(file: Path, layers: Layers, *, forgiving: bool) -> Settings | None:

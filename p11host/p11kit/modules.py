@@ -17,7 +17,7 @@ from p11host.config_schema import NAME_RULE, ModuleTable, fields_of, is_module_n
 from p11host.limits import limits
 from p11host.p11kit.files import Remark, Setting, Settings
 from p11host.p11kit.layers import Layers
-from p11host.paths import provider_directories
+from p11host.paths import is_there, provider_directories, real
 from p11host.provider import proxy
 from p11host.text import nearest
 
@@ -95,8 +95,8 @@ def _path(said: Setting) -> str:
     if not said.value:
         raise _LeftOutError(said, "its module: is empty", refused=False)
     places = [Path(said.value)] if said.value.startswith("/") else _in_usual(said.value)
-    path = next((place for place in places if place.exists()), places[0])
-    if path.exists() and (whose := proxy(path)):
+    path = next((place for place in places if is_there(place)), places[0])
+    if is_there(path) and (whose := proxy(path)):
         raise _LeftOutError(said, f"it is {whose}, which would ask for all modules once more")
     return str(path)
 
@@ -109,7 +109,7 @@ def _remote(said: Setting) -> dict[str, Any]:
     """Return a table for a provider behind p11-kit's own remoting, as far as that is the same thing here."""
     if said.value.startswith("unix:path=/"):
         socket = said.value.removeprefix("unix:path=")
-        client = next((place for place in _in_usual(_CLIENT) if place.exists()), None)
+        client = next((place for place in _in_usual(_CLIENT) if is_there(place)), None)
         if client is None:
             raise _LeftOutError(
                 said, f"{_CLIENT} is not there, which speaks p11-kit's protocol; install p11-kit"
@@ -189,4 +189,4 @@ def _remark_known(key: str, value: str, settings: Settings) -> str:
 
 
 def _real(path: Path) -> Path:
-    return path.resolve()
+    return real(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from p11host import conf_path
+from p11host.paths import real
 from p11host.sandbox.settings import RIGHTS, STRICT, Grants, Right
 
 FILE = "sandbox.toml"
@@ -51,7 +52,7 @@ class Profiles:
 
     def of(self, path: Path) -> Known | None:
         """Return the provider that a file is by its name, or by the name of the file it is a link to."""
-        names = {path.name, path.resolve().name}
+        names = {path.name, real(path).name}
         for known in self.providers.values():
             if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in known.files):
                 return known

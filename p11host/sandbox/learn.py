@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from p11host.client import descriptors_of
 from p11host.errors import P11HostError
 from p11host.sandbox.settings import Right
 
@@ -97,11 +98,12 @@ class Learner:
 
     def _hear(self, ours: socket.socket) -> None:
         with ours:
-            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
-        for listener in descriptors:
+            # Not socket.recv_fds, some of which take flags and forget them.
+            _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+        for listener in descriptors_of(ancillary):
             try:
                 while (asked := self._next(listener)) is not None:
-                    for heard in wanted(asked):
+                    for heard in listened(asked):
                         self._note(heard)
                     _let_go(listener, asked)
             finally:
@@ -142,6 +144,15 @@ def _let_go(listener: int, asked: Asked) -> None:
     # ENOENT: whoever asked has ended meanwhile.
     with suppress(OSError):
         fcntl.ioctl(listener, _SEND, _ANSWER.pack(asked.id, 0, 0, _CONTINUE))
+
+
+def listened(asked: Asked) -> list[Heard]:
+    """Return what a call wants; nothing where it names what nobody can follow or read."""
+    found: list[Heard] = []
+    # Paths and addresses are the module's: too long, in a circle, beyond all memory, or not for us to see.
+    with suppress(OSError, ValueError, OverflowError, RuntimeError):
+        found += wanted(asked)
+    return found
 
 
 def wanted(asked: Asked) -> Iterator[Heard]:

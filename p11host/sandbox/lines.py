@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from p11host.paths import real
 from p11host.sandbox.learn import Heard
 from p11host.sandbox.resolve import Profile
 from p11host.sandbox.settings import RIGHTS, Right
@@ -38,7 +39,7 @@ def lines(name: str, profile: Profile, heard: Collection[Heard]) -> Iterator[str
 
 def _path_lines(profile: Profile, heard: Collection[Heard]) -> Iterator[str]:
     wants = [(each.right, each.path) for each in heard if each.right]
-    has = [(allowed.right, str(Path(allowed.path).resolve())) for allowed in profile.paths]
+    has = [(allowed.right, str(real(Path(allowed.path)))) for allowed in profile.paths]
     for right in RIGHTS:
         mine = {path for wanted, path in wants if wanted == right and not covered(right, path, has)}
         if right == "read":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p11host.paths import real
 from p11host.sandbox.known import Found, Known, Profiles, profiles
 from p11host.sandbox.settings import EVERY, STRICT, Grants, Right, Settings
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"\$(?:(?P<bare>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)(?::-(?P<otherwise>[^}]*))?\})")
 #: A provider's own file that is longer than this many bytes is none.
 _MOST = 1 << 20
+#: Variables inside one another; deeper ones lead in a circle.
+_DEPTH = 8
 #: A path in a configuration that begins so may be absent.
 MAYBE = "-"
 
@@ -51,14 +54,14 @@ class AbsentError(Exception):
     """A variable that a path needs and nobody set."""
 
 
-def expand(text: str, environ: Mapping[str, str]) -> str:
+def expand(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
     """Return a path with ~ and variables replaced; AbsentError for one that is not set or leads nowhere."""
 
     def value(name: re.Match[str]) -> str:
         found = environ.get(name["bare"] or name["braced"]) or name["otherwise"]
-        if not found:
+        if not found or depth == _DEPTH:
             raise AbsentError(name["bare"] or name["braced"])
-        return expand(found, environ)
+        return expand(found, environ, depth + 1)
 
     text = _NAME.sub(value, text) if "$" in text else text
     if text == "~" or text.startswith("~/"):
@@ -75,7 +78,7 @@ def resolve(module: "Module", environ: Mapping[str, str], known: Profiles | None
     provider = _provider(module, known)
     paths = [
         *_allowed(known.strict, EVERY, environ),
-        Allowed("read", str(module.path.resolve()), "its library"),
+        Allowed("read", str(real(module.path)), "its library"),
     ]
     grants = settings.grants
     files: list[Path] = []

@@ -122,14 +122,10 @@ def given_pin(
 
 
 def _typed_twice(title: str) -> bytearray:
-    first = typed(f"New {title}: ")
-    second = typed(f"New {title} again: ")
-    same = first == second
-    wipe(second)
-    if not same:
-        wipe(first)
-        raise LoginError(f"the two {title}s differ, nothing was changed; begin again")
-    return first
+    with secret(typed(f"New {title}: ")) as first, secret(typed(f"New {title} again: ")) as second:
+        if first is None or first != second:
+            raise LoginError(f"the two {title}s differ, nothing was changed; begin again")
+        return bytearray(first)
 
 
 def from_source(source: str) -> bytearray:
