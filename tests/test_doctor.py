@@ -21,6 +21,7 @@ from p11host.doctor.broker import reach
 from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
 from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
 from p11host.doctor.surroundings import surroundings
+from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
 from p11host.together import together
@@ -181,7 +182,12 @@ class TestModule:
         wrong = modules.Slot("broken", error="C_GetTokenInfo: CKR_DEVICE_ERROR")
         found = list(modules.findings("one", replace(examined, slots=(*examined.slots, wrong))))
 
+        blank = replace(examined, slots=(*examined.slots, modules.Slot("new", "", "model", 0)))
+
         assert "2 slots, 1 with a token: 'mine'" in [finding.text for finding in found]
+        assert "2 slots, 2 with a token: 'mine', 1 not initialised" in [
+            f.text for f in modules.findings("one", blank)
+        ]
         assert "broken: C_GetTokenInfo: CKR_DEVICE_ERROR" in [f.text for f in found if f.level == "problem"]
 
     def test_selectors(self, examined: modules.Examined) -> None:
@@ -202,10 +208,12 @@ class TestModule:
     def test_failed(self) -> None:
         """A return value has its name, and there is something to do, but where a rule hides the module."""
         (found,) = modules.part("one", RemoteError("failed", "no card (CKR_DEVICE_ERROR)"), ()).findings
+        (string,) = modules.part("one", P11HostError("C_Initialize answered CKR_ARGUMENTS_BAD"), ()).findings
         (late,) = modules.part("one", TimeoutError("no answer within 5 s"), ()).findings
         (hidden,) = modules.part("one", RefusedError("refused", "not for uid 7"), ()).findings
 
         assert "no card (CKR_DEVICE_ERROR)" == found.text
+        assert "module.one.reserved" in string.do
         assert ("problem", True) == (late.level, bool(late.do))
         assert ("note", "not for uid 7") == (hidden.level, hidden.text)
 

@@ -108,7 +108,7 @@ class TestKeys:
         assert 32 == len(signed) // 2
         assert "valid\n" == mine.does("verify", f"{uri}{mine.pin}", "mac", "data").text
         assert 6 == mine.run("verify", f"{uri}{mine.pin}", "mac", stdin=DATA[1:]).status
-        assert ("SECRET_KEY", True) == (shown["CKA_CLASS"], shown["CKA_SENSITIVE"])
+        assert ("CKO_SECRET_KEY", True) == (shown["CKA_CLASS"], shown["CKA_SENSITIVE"])
         assert "CKA_VALUE" not in shown
 
     def test_an_id_is_a_keys_own(self, mine: Hand) -> None:
@@ -121,12 +121,14 @@ class TestKeys:
         ("kind", "why"),
         [
             ("rsaa", "did you mean 'rsa'?"),
-            ("dog", "there are rsa, ec, ed25519, ed448, aes, generic"),
+            ("dog", "there are rsa, ec, ed25519, ed448, ml-dsa, ml-kem, aes, generic"),
             ("rsa:", "3072"),
             ("rsa:1", "a length is in bits, 512 to 16384, by 8"),
             ("rsa:x", "a length is in bits"),
             ("aes:512", "128, 192 or 256"),
             ("ec:p265", "did you mean 'p256'?"),
+            ("ml-dsa:66", "ml-dsa:66: there are ml-dsa:44, ml-dsa:65, ml-dsa:87"),
+            ("ml-kem:x", "there are ml-kem:512, ml-kem:768, ml-kem:1024"),
             ("ed25519:1", "no kind of key is called 'ed25519:1'"),
         ],
     )
@@ -178,8 +180,13 @@ class TestFiles:
             shown["certificate"]["names"],
         )
         assert leaf.fingerprint(hashes.SHA256()).hex() == shown["certificate"]["sha256"]
-        assert "  validity       expired\n" in text
-        assert "  1  Common Name: Root; until " in text
+        assert re.search(r"(?m)^  validity  +expired 20\d\d-\d\d-\d\d \d\d:\d\d UTC, 1 day ago$", text)
+        assert re.search(
+            r"(?m)^  0  Common Name: Ada; expired .*\n  1  Common Name: Root; valid until .*, 8 days left$",
+            text,
+        )
+        assert re.search(r"(?m)^  CKA_ISSUER  +Common Name: Root$", text)
+        assert re.search(r"(?m)^  CKA_CLASS  +CKO_CERTIFICATE\n  CKA_TOKEN  +yes$", text)
         assert f"… ({len(leaf.public_bytes(DER))} bytes)\n" in text
         assert leaf.public_bytes(PEM) == mine.does("export", first).out
         assert key.public_bytes(DER, SPKI) == mine.does("export", first, "--public", "--der").out

@@ -1,6 +1,8 @@
 """Tokens by hand: PINs asked for, refused, set and never shown; tokens made new; Ctrl-C at any moment."""
 
 import os
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from hand import Hand, hand
+from hand import Hand, hand, waited
 from pkcs11 import TokenFlag
 
 from p11host import shim_path
@@ -291,6 +293,33 @@ class TestWhole:
         assert [tmp_path / "old"] == list(tmp_path.iterdir())
         assert b"old" == (tmp_path / "old").read_bytes()
 
+    def test_devices(self, tmp_path: Path) -> None:
+        """A device is written to, never replaced; one that is full, and a directory, are told."""
+        null = Path("/dev/null").stat().st_ino
+        write_whole(Path("/dev/null"), b"1", files.PUBLIC, force=True)
+        with pytest.raises(P11HostError, match="/dev/full: cannot be written: No space left on device"):
+            write_whole(Path("/dev/full"), b"1", files.PUBLIC)
+        with pytest.raises(P11HostError, match=f"{tmp_path}: is there already|Is a directory"):
+            write_whole(tmp_path, b"1", files.PUBLIC, force=True)
+
+        assert null == Path("/dev/null").stat().st_ino
+        assert [] == list(tmp_path.iterdir())
+
+    def test_no_room(self, tmp_path: Path) -> None:
+        """A file that outgrows what there is room for is told, and not there, nor a part of it."""
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, 1 << 10))
+            try:
+                write_whole(tmp_path / "big", bytes(1 << 12), files.PUBLIC)
+            except P11HostError as error:
+                os._exit(7 if "big: cannot be written: File too large" in str(error) else 8)
+            os._exit(9)
+
+        assert 7 == waited(pid)
+        assert [] == list(tmp_path.iterdir())
+
     def test_replaced(self, tmp_path: Path) -> None:
         """A file that is there is replaced only when that was said, and has the mode it should have."""
         file = tmp_path / "f"
@@ -299,6 +328,11 @@ class TestWhole:
             write_whole(file, b"2", files.PUBLIC)
         first = file.read_bytes(), file.stat().st_mode & 0o777
         write_whole(file, b"2", files.PUBLIC, force=True)
+
+        (tmp_path / "link").symlink_to(file)
+        with pytest.raises(P11HostError, match="f: is there already"):
+            write_whole(tmp_path / "link", b"3", files.PUBLIC)
+        (tmp_path / "link").unlink()
 
         assert (b"1", 0o600) == first
         assert (b"2", 0o644) == (file.read_bytes(), file.stat().st_mode & 0o777)

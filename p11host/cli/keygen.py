@@ -24,8 +24,9 @@ def keygen(  # noqa: PLR0913 (one for each option)
 ) -> None:
     """Make a key, or a pair, on the token that URI names; object and id in it are the new key's.
 
-    KIND is rsa[:BITS], ec[:CURVE], ed25519, ed448, aes[:BITS] or generic[:BITS]; rsa is rsa:3072, ec is
-    ec:secp256r1. Without id a new one is made. Prints the URI of what was made.
+    KIND is rsa[:BITS], ec[:CURVE], ed25519, ed448, ml-dsa[:SET], ml-kem[:SET], aes[:BITS] or generic[:BITS];
+    rsa is rsa:3072, ec is ec:secp256r1, ml-dsa is ml-dsa:65, ml-kem is ml-kem:768. Without id a new one is
+    made. Prints the URI of what was made.
     """
     from p11host.tokens.find import find_token, uri_of  # noqa: PLC0415
     from p11host.tokens.login import log_in, opened, wants_login  # noqa: PLC0415

@@ -68,16 +68,22 @@ def _print(found: list[dict[str, Any]]) -> None:
 def _print_one(console: "Console", facts: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
+    from p11host.tokens.describe import attributes_for_people, for_people  # noqa: PLC0415
+
     console.print(Text(facts.pop("uri"), style="bold"))
     parts = {name: facts.pop(name, None) for name in ("certificate", "chain", "attributes")}
     _print_facts(console, facts, "")
-    _print_facts(console, parts["certificate"], "certificate")
+    if parts["certificate"]:
+        _print_facts(console, for_people(parts["certificate"]), "certificate")
     _print_facts(console, {str(n): _link(each) for n, each in enumerate(parts["chain"] or [])}, "chain")
-    _print_facts(console, parts["attributes"], "attributes")
+    if parts["attributes"]:
+        _print_facts(console, attributes_for_people(parts["attributes"]), "attributes")
 
 
 def _link(link: dict[str, Any]) -> str:
-    return f"{link['subject']}; until {link['not_after']}; {link['validity']}"
+    from p11host.tokens.describe import validity  # noqa: PLC0415
+
+    return f"{link['subject']}; {validity(link)}"
 
 
 def _print_facts(console: "Console", facts: dict[str, Any] | None, title: str) -> None:

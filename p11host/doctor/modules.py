@@ -173,6 +173,8 @@ def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Findi
     tokens = [slot for slot in found.slots if slot.token is not None]
     named = _some([repr(slot.token) for slot in tokens if slot.flags & _INITIALIZED])
     with_tokens = f"{len(tokens)} with a token{': ' if named else ''}{named}"
+    if blank := sum(not slot.flags & _INITIALIZED for slot in tokens):
+        with_tokens += f", {blank} not initialised"
     yield ok(f"{total} slot{'' if total == 1 else 's'}, {with_tokens}")
     for slot in found.slots:
         yield from _about_token(slot)
@@ -237,6 +239,10 @@ def part(
         return Part(f"module {name}", (Finding("note", found.text), *around))
     said = problem(found.text if isinstance(found, WireError) else found)
     do = said.do or f"see the broker's log, and: p11host sandbox {name}"
+    if "CKR_ARGUMENTS_BAD" in said.text:
+        do = (
+            f"it may want a string for its start: module.{name}.reserved, as docs/providers.md has it for NSS"
+        )
     return Part(f"module {name}", (Finding("problem", said.text, do), *around))
 
 

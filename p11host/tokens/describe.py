@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 import pkcs11
-from asn1crypto import x509
+from asn1crypto import keys, x509
 from pkcs11 import Attribute, CertificateType, Mechanism, ObjectClass, TokenFlag
 
 from p11host.tables import tables
@@ -34,7 +34,15 @@ _SECRETS = frozenset(
         Attribute.SEED,
     }
 )
+#: What kind of constants an attribute's values are.
+_CONSTANTS = {
+    Attribute.CLASS: "cko",
+    Attribute.KEY_TYPE: "ckk",
+    Attribute.CERTIFICATE_TYPE: "ckc",
+    Attribute.HW_FEATURE_TYPE: "ckh",
+}
 _CHAIN_MOST = 16
+_LINK = ("subject", "issuer", "not_before", "not_after", "validity", "days_left", "sha256")
 _SHOWN_BYTES = 24
 _LONG = re.compile(r"[0-9a-f]{130,}")
 
@@ -77,15 +85,18 @@ def attributes(found: pkcs11.Object) -> Facts:
     """Return every attribute that an object has and that is no secret, by its name in the standard."""
     hidden = _SECRETS if read(found, Attribute.CLASS) in _KEYS else frozenset()
     values = ((each, read(found, each)) for each in Attribute if each not in hidden)
-    return {f"CKA_{each.name}": _plain(value) for each, value in values if value is not None}
+    return {f"CKA_{each.name}": _plain(each, value) for each, value in values if value is not None}
 
 
-def _plain(value: object) -> object:
+def _plain(attribute: Attribute, value: object) -> object:
     """Return a value as JSON has it: bytes in hexadecimal, a number of the standard by its name."""
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Mechanism):
+        return _mechanism(value)
     if isinstance(value, IntEnum):
-        return value.name
+        known = tables().constant(_CONSTANTS.get(attribute, ""), int(value))
+        return known.name if known else value.name
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -133,7 +144,7 @@ def _names(parsed: x509.Certificate) -> list[str]:
 def link(data: bytes) -> Facts:
     """Return a certificate of a chain in short."""
     facts = certificate(data)
-    return {name: facts.get(name) for name in ("subject", "issuer", "not_after", "validity", "sha256")}
+    return {name: facts.get(name) for name in _LINK}
 
 
 def chain(data: bytes, others: Sequence[bytes]) -> list[bytes]:
@@ -176,6 +187,54 @@ def _values(certificates: Sequence[pkcs11.Object]) -> Iterator[bytes]:
     return (value for value in values if isinstance(value, bytes))
 
 
+# ---- for people ----
+
+
+def validity(facts: Mapping[str, Any]) -> str:
+    """Return in words whether a certificate counts today, and until when."""
+    before, after = _moment(facts["not_before"]), _moment(facts["not_after"])
+    match facts["validity"]:
+        case "valid":
+            return f"valid until {after}, {_days(facts['days_left'])} left"
+        case "expired":
+            ago = -facts["days_left"] - 1  # whole days; what is left is rounded down
+            return f"expired {after}" + (f", {_days(ago)} ago" if ago else "")
+    return f"not yet valid: from {before} until {after}"
+
+
+def _moment(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _days(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"
+
+
+def for_people(facts: Mapping[str, Any]) -> Facts:
+    """Return what is known of a certificate as a person reads it: when it counts in one line."""
+    if "error" in facts:
+        return dict(facts)
+    rest = {name: facts[name] for name in facts if name not in ("not_before", "not_after", "days_left")}
+    return rest | {"validity": validity(facts), "serial_number": None, "serial": facts["serial_number"]}
+
+
+def attributes_for_people(found: Mapping[str, Any]) -> Facts:
+    """Return attributes as a person reads them: names and curves decoded."""
+    return {name: _decoded(name, value) for name, value in found.items()}
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or name not in ("CKA_SUBJECT", "CKA_ISSUER", "CKA_EC_PARAMS"):
+        return value
+    try:
+        data = bytes.fromhex(value)
+        if name == "CKA_EC_PARAMS":
+            return keys.ECDomainParameters.load(data, strict=True).native
+        return x509.Name.load(data, strict=True).human_friendly or value
+    except (ValueError, TypeError, KeyError):
+        return value
+
+
 def _short(words: str) -> str:
     """Return long bytes as their beginning and how many they are: people read no more of them."""
     if not _LONG.fullmatch(words):
@@ -188,5 +247,11 @@ def lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in facts.items():
         if value in (None, "", []):
             continue
-        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        words = _words(value)
         yield name.replace("_", " ") if name.islower() else name, _short(printable(words))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -31,9 +31,14 @@ def read_whole(path: str) -> bytes:
 def write_whole(path: Path, data: bytes, mode: int, *, force: bool = False) -> None:
     """Write a file under a temporary name beside it, then give it its own; nothing else is ever seen of it.
 
-    What is there already is only replaced by `force`.
+    What is there already is only replaced by `force`; by a link the file it leads to. Into a device or a pipe
+    the bytes are written as they are.
     """
     try:
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as out:

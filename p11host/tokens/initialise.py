@@ -3,6 +3,8 @@
 Knows who must be logged in for which PIN. Must not know where PINs come from.
 """
 
+from functools import partial
+
 import pkcs11
 
 from p11host.codes import ckr
@@ -10,8 +12,19 @@ from p11host.errors import P11HostError
 from p11host.tokens import pin_calls
 from p11host.tokens.failure import hinted
 from p11host.tokens.find import name
-from p11host.tokens.login import Role, check_pin, given_pin, handle, opened, pin_of, secret
-from p11host.tokens.pin_calls import CKU_SO, Pin
+from p11host.tokens.login import (
+    Role,
+    check_pin,
+    give_pin,
+    given_pin,
+    handle,
+    on_reader,
+    opened,
+    pin_of,
+    secret,
+)
+from p11host.tokens.pin_calls import Pin
+from p11host.tokens.work import attended
 from p11host.uri import Uri
 
 _OF_PIN = "CKR_PIN_"
@@ -19,7 +32,8 @@ _OF_PIN = "CKR_PIN_"
 
 def erase(token: pkcs11.Token, so_pin: Pin, label: str) -> None:
     """Initialise a token; what it held is gone. An initialised one must be given the SO PIN that it has."""
-    rv = pin_calls.init_token(token.slot.slot_id, so_pin, label.encode())
+    call = partial(pin_calls.init_token, token.slot.slot_id, so_pin, label.encode())
+    rv = attended(so_pin, on_reader(token, "SO PIN"), call)
     if rv and ckr(rv).startswith(_OF_PIN):
         check_pin(rv, token, "so")
     if rv:
@@ -29,8 +43,9 @@ def erase(token: pkcs11.Token, so_pin: Pin, label: str) -> None:
 def set_user_pin(token: pkcs11.Token, so_pin: Pin, pin: Pin) -> None:
     """Set the user's PIN as the security officer."""
     with opened(token, rw=True) as session:
-        check_pin(pin_calls.login(handle(session), CKU_SO, so_pin), token, "so")
-        check_pin(pin_calls.init_pin(handle(session), pin), token, "user")
+        give_pin(session, "so", so_pin)
+        call = partial(pin_calls.init_pin, handle(session), pin)
+        check_pin(attended(pin, on_reader(token, "new PIN"), call), token, "user")
 
 
 def change_pin(token: pkcs11.Token, uri: Uri, source: str | None, *, so: bool, unblock: bool) -> None:
@@ -43,5 +58,6 @@ def change_pin(token: pkcs11.Token, uri: Uri, source: str | None, *, so: bool, u
             return
         with opened(token, rw=True) as session:
             if so:
-                check_pin(pin_calls.login(handle(session), CKU_SO, old), token, role)
-            check_pin(pin_calls.set_pin(handle(session), old, new), token, role)
+                give_pin(session, "so", old)
+            call = partial(pin_calls.set_pin, handle(session), old, new)
+            check_pin(attended(new, on_reader(token, f"old and the new {title}"), call), token, role)

@@ -6,6 +6,7 @@ Knows what a token says of its PINs. A PIN that was refused is never given again
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from p11host.tokens import pin_calls
 from p11host.tokens.failure import hinted
 from p11host.tokens.find import name, uri_of_token
 from p11host.tokens.pin_calls import CKU_SO, CKU_USER, Pin
+from p11host.tokens.work import attended
 from p11host.uri import Uri
 
 Role = Literal["user", "so"]
@@ -67,8 +69,19 @@ def wants_login(token: pkcs11.Token) -> bool:
 def log_in(session: pkcs11.Session, uri: Uri, role: Role = "user") -> None:
     """Log in once, with the PIN that the URI tells of or that is typed; LoginError if it is refused."""
     with pin_of(session.token, uri, role) as pin:
-        rv = pin_calls.login(handle(session), _USERS[role], pin)
-    check_pin(rv, session.token, role)
+        give_pin(session, role, pin)
+
+
+def give_pin(session: pkcs11.Session, role: Role, pin: Pin) -> None:
+    """Log in once with this PIN, or None that a person types on the token; LoginError if it is refused."""
+    token = session.token
+    call = partial(pin_calls.login, handle(session), _USERS[role], pin)
+    check_pin(attended(pin, on_reader(token, _TITLES[role]), call), token, role)
+
+
+def on_reader(token: pkcs11.Token, title: str) -> str:
+    """Return what a person is asked whose token has a keypad."""
+    return f"enter the {title} of {name(token)} on its reader"
 
 
 def once(session: pkcs11.Session, uri: Uri) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pkcs11
 from asn1crypto import keys
 from pkcs11 import Attribute, KeyType, MechanismFlag
+from pkcs11.mechanisms import MLDSAParameterSet, MLKEMParameterSet
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from p11host.errors import P11HostError
@@ -30,6 +31,26 @@ _RSA_BITS = range(512, 16385, 8)
 _AES_BITS = (128, 192, 256)
 _GENERIC_BITS = range(8, 4097, 8)
 
+#: Kinds whose keys are of one of a few parameter sets, by the number in its name; the first is usual.
+_SETS: Mapping[str, tuple[KeyType, Mapping[str, int]]] = {
+    "ml-dsa": (
+        KeyType.ML_DSA,
+        {
+            "65": MLDSAParameterSet.ML_DSA_65,
+            "44": MLDSAParameterSet.ML_DSA_44,
+            "87": MLDSAParameterSet.ML_DSA_87,
+        },
+    ),
+    "ml-kem": (
+        KeyType.ML_KEM,
+        {
+            "768": MLKEMParameterSet.ML_KEM_768,
+            "512": MLKEMParameterSet.ML_KEM_512,
+            "1024": MLKEMParameterSet.ML_KEM_1024,
+        },
+    ),
+}
+
 USES: Mapping[str, MechanismFlag] = {
     "sign": MechanismFlag.SIGN | MechanismFlag.VERIFY,
     "encrypt": MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT,
@@ -40,16 +61,12 @@ USES: Mapping[str, MechanismFlag] = {
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A kind of key: with `bits`, or with the `params` of a curve."""
+    """A kind of key: with `bits`, with the `params` of a curve, or with the number of a parameter set."""
 
     kind: KeyType
     bits: int | None = None
     params: bytes | None = None
-
-    @property
-    def slow(self) -> bool:
-        """Whether a person will wait for it."""
-        return self.kind is KeyType.RSA
+    parameter_set: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +80,16 @@ class Wish:
 
 
 def parse(text: str) -> Spec:
-    """Return the kind of key that `text` is: rsa, ec, ed25519, ed448, aes or generic, some with `:DETAIL`."""
+    """Return the kind of key that `text` is: rsa, ec, ed25519, …, some with `:DETAIL`."""
     kind, colon, detail = text.lower().partition(":")
     if kind == "ec":
         return Spec(KeyType.EC, params=_curve(detail or "secp256r1"))
     if kind in _EDWARDS and not colon:
         return Spec(KeyType.EC_EDWARDS, params=encode_named_curve_parameters(_EDWARDS[kind]))
+    if kind in _SETS:
+        return _of_set(kind, detail)
     if kind not in _BITS:
-        known = ["rsa", "ec", *_EDWARDS, "aes", "generic"]
+        known = ["rsa", "ec", *_EDWARDS, *_SETS, "aes", "generic"]
         remedy = nearest(kind, known) or f"there are {', '.join(known)}"
         raise P11HostError(f"no kind of key is called '{printable(text)}'; {remedy}")
     return _sized(kind, detail)
@@ -87,6 +106,16 @@ def _sized(kind: str, detail: str) -> Spec:
     if bits not in sizes:
         raise P11HostError(f"{kind}:{printable(detail)}: a length is in bits, {words}")
     return Spec(key_type, bits)
+
+
+def _of_set(kind: str, detail: str) -> Spec:
+    key_type, sets = _SETS[kind]
+    number = sets.get(detail or next(iter(sets)))
+    if number is None:
+        raise P11HostError(
+            f"{kind}:{printable(detail)}: there are {kind}:{f', {kind}:'.join(sorted(sets, key=int))}"
+        )
+    return Spec(key_type, parameter_set=number)
 
 
 def _curve(name: str) -> bytes:
@@ -138,6 +167,13 @@ def _make_curve(
     return curve.generate_keypair(private_template=hidden, **common)
 
 
+def _make_of_set(
+    session: pkcs11.Session, spec: Spec, common: dict[str, Any], hidden: dict[Attribute, Any]
+) -> Sequence[pkcs11.Object]:
+    chosen = {Attribute.PARAMETER_SET: spec.parameter_set}
+    return session.generate_keypair(spec.kind, public_template=chosen, private_template=hidden, **common)
+
+
 def _make_secret(
     session: pkcs11.Session, spec: Spec, common: dict[str, Any], hidden: dict[Attribute, Any]
 ) -> Sequence[pkcs11.Object]:
@@ -146,6 +182,8 @@ def _make_secret(
 
 _MAKERS: Mapping[KeyType, _Maker] = {
     KeyType.RSA: _make_rsa,
+    KeyType.ML_DSA: _make_of_set,
+    KeyType.ML_KEM: _make_of_set,
     KeyType.AES: _make_secret,
     KeyType.GENERIC_SECRET: _make_secret,
 }

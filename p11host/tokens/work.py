@@ -36,6 +36,15 @@ def working(title: str, work: Callable[[], Result]) -> Result:
     return results[0]
 
 
+def attended(pin: bytearray | None, request: str, call: Callable[[], Result]) -> Result:
+    """Return what `call` returns. Without a PIN the token has a keypad, and a person is asked to use that."""
+    if pin is not None:
+        return call()
+    if not sys.stderr.isatty():
+        print(f"p11host: {request}", file=sys.stderr, flush=True)
+    return working(request, call)
+
+
 def _shown(title: str) -> AbstractContextManager[object]:
     if not sys.stderr.isatty():
         return nullcontext()
