@@ -1,16 +1,15 @@
 #include <pthread.h>
 
+#include "limits.h"
 #include "thread.h"
 
-enum { NARROW_STACK = 2 << 20 }; /* where addresses are scarce */
-
+/* Stacks count as memory that a helper has, and it may have a thread for each of LIMIT_CHANNELS; a system's usual 8 MiB each would be too much. */
 bool thread_start(void *(*run)(void *), void *argument)
 {
     pthread_t thread;
     pthread_attr_t detached;
     pthread_attr_init(&detached);
-    if (sizeof(void *) < 8)
-        pthread_attr_setstacksize(&detached, NARROW_STACK);
+    pthread_attr_setstacksize(&detached, LIMIT_STACK);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     bool started = pthread_create(&thread, &detached, run, argument) == 0;
     pthread_attr_destroy(&detached);

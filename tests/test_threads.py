@@ -1,7 +1,10 @@
 """Threads: a provider gets as many calls at once as it can bear, and no more."""
 
 import ctypes
+import resource
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +12,16 @@ from application import Shim, await_calls, in_threads, start_threads
 from brokers import module
 from cryptoki import ULONG
 from life import Host, Hosting, Workshop
+from lone import PATIENCE, lone_helper
 
 from p11host import shim_path
+from p11host.sandbox.settings import MEMORY_MIB
 
 pytest_plugins = ["life_fixtures"]
 
 THREADS = 4
+#: Channels at once: less than a process has descriptors by default.
+MANY = 600
 LIVES = "50"
 #: Milliseconds that a call waits for company that must not come.
 IN_VAIN = "50"
@@ -36,6 +43,16 @@ def test_calls_run_at_the_same_time(party: Host) -> None:
 def test_one_at_a_time(hosting: Hosting, odd: Any, keys: dict[str, Any]) -> None:
     """A provider that cannot be used by threads never has more than one call in it, and all are answered."""
     assert [1] * THREADS == hosting(module("odd", odd, **keys)).play(call_at_once)
+
+
+def test_many_channels(odd: Path) -> None:
+    """A helper with as much memory as one has by default serves hundreds of channels, each in its thread."""
+    with lone_helper(odd) as lone, ExitStack() as stack:
+        resource.prlimit(lone.process.pid, resource.RLIMIT_DATA, (MEMORY_MIB << 20, MEMORY_MIB << 20))
+        channels = [stack.enter_context(lone.open()) for _ in range(MANY)]
+        answers = [channel.call("C_GetSlotList", [True, [False, 0]], PATIENCE) for channel in channels]
+
+    assert [0] * MANY == [rv for rv, _ in answers]
 
 
 def call_at_once() -> list[int]:
