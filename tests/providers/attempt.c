@@ -26,7 +26,9 @@
 #include "cryptoki.h"
 #include "frame.h"
 
-enum { WORDS = 8, MIB = 1 << 20 };
+enum { SLOT = 0, WORDS = 8, MIB = 1 << 20 };
+#define NAME "attempt"
+#include "single.h"
 
 #define CALL(name) {#name, SYS_##name}
 
@@ -210,42 +212,6 @@ static CK_RV seed_random(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG len)
 
 /* ---- the rest ---- */
 
-static CK_RV initialize(void *args)
-{
-    (void)args;
-    return CKR_OK;
-}
-
-static CK_RV get_info(CK_INFO *info)
-{
-    memset(info, 0, sizeof *info);
-    info->cryptokiVersion = (CK_VERSION){2, 40};
-    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
-    pad(info->libraryDescription, sizeof info->libraryDescription, "attempt");
-    return CKR_OK;
-}
-
-static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
-{
-    (void)present;
-    if (slots && *count < 1)
-        return CKR_BUFFER_TOO_SMALL;
-    if (slots)
-        slots[0] = 0;
-    *count = 1;
-    return CKR_OK;
-}
-
-static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
-{
-    (void)slot;
-    memset(info, 0, sizeof *info);
-    pad(info->slotDescription, sizeof info->slotDescription, "attempt");
-    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
-    info->flags = CKF_TOKEN_PRESENT;
-    return CKR_OK;
-}
-
 static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify, CK_SESSION_HANDLE *session)
 {
     (void)slot, (void)flags, (void)application, (void)notify;
@@ -255,10 +221,7 @@ static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK
 
 static void fill(CK_FUNCTION_LIST *list)
 {
-    list->C_Initialize = initialize;
-    list->C_GetInfo = get_info;
-    list->C_GetSlotList = get_slot_list;
-    list->C_GetSlotInfo = get_slot_info;
+    fill_single(list);
     list->C_OpenSession = open_session;
     list->C_SeedRandom = seed_random;
 }

@@ -18,9 +18,10 @@ static void pad(CK_UTF8CHAR *field, size_t size, const char *text)
     memcpy(field, text, strlen(text));
 }
 
-static CK_RV finalize(void *reserved)
+/* Of C_Initialize and C_Finalize. */
+static CK_RV nothing_to_do(void *argument)
 {
-    (void)reserved;
+    (void)argument;
     return CKR_OK;
 }
 
@@ -48,7 +49,8 @@ __attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST 
         return CKR_ARGUMENTS_BAD;
     for (size_t i = 0; i < ENTRIES; i++)
         functions.all.entries[i] = not_supported;
-    functions.list.C_Finalize = finalize;
+    functions.list.C_Initialize = nothing_to_do;
+    functions.list.C_Finalize = nothing_to_do;
     functions.list.C_GetFunctionList = C_GetFunctionList;
     fill(&functions.list);
     *list = &functions.list;

@@ -19,6 +19,8 @@
 #include "frame.h"
 
 enum { SLOT = 1, SESSION = 1, MOST_TRIES = 3, KEYS = 2, ATTRIBUTES = 24, VALUE = 64 };
+#define NAME "guard"
+#include "single.h"
 
 struct attribute {
     CK_ATTRIBUTE_TYPE type;
@@ -84,40 +86,6 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *gi
 }
 
 /* ---- library, slot, session ---- */
-
-static CK_RV initialize(void *args)
-{
-    (void)args;
-    return CKR_OK;
-}
-
-static CK_RV get_info(CK_INFO *info)
-{
-    memset(info, 0, sizeof *info);
-    info->cryptokiVersion = (CK_VERSION){2, 40};
-    pad(info->manufacturerID, sizeof info->manufacturerID, "guard");
-    pad(info->libraryDescription, sizeof info->libraryDescription, "guard");
-    return CKR_OK;
-}
-
-static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
-{
-    (void)present;
-    if (slots)
-        slots[0] = SLOT;
-    *count = 1;
-    return CKR_OK;
-}
-
-static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
-{
-    (void)slot;
-    memset(info, 0, sizeof *info);
-    pad(info->slotDescription, sizeof info->slotDescription, "guard");
-    pad(info->manufacturerID, sizeof info->manufacturerID, "guard");
-    info->flags = CKF_TOKEN_PRESENT;
-    return CKR_OK;
-}
 
 static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
@@ -224,10 +192,7 @@ static CK_RV find_objects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, 
 
 static void fill(CK_FUNCTION_LIST *list)
 {
-    list->C_Initialize = initialize;
-    list->C_GetInfo = get_info;
-    list->C_GetSlotList = get_slot_list;
-    list->C_GetSlotInfo = get_slot_info;
+    fill_single(list);
     list->C_GetTokenInfo = get_token_info;
     list->C_OpenSession = open_session;
     list->C_CloseSession = of_session;

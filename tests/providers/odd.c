@@ -196,7 +196,7 @@ static CK_RV finalize_when_closed(void *reserved)
 {
     if (atomic_load(&closing))
         abort();
-    return finalize(reserved);
+    return nothing_to_do(reserved);
 }
 
 static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)

@@ -73,12 +73,6 @@ static const struct slot *find(const struct rack *rack, CK_SLOT_ID id)
     return id < rack->many ? &many : NULL;
 }
 
-static CK_RV initialize(void *args)
-{
-    (void)args;
-    return CKR_OK;
-}
-
 static CK_RV get_info(CK_INFO *info)
 {
     memset(info, 0, sizeof *info);
@@ -198,7 +192,6 @@ static CK_RV close_all_sessions(CK_SLOT_ID slot)
 
 static void fill(CK_FUNCTION_LIST *list)
 {
-    list->C_Initialize = initialize;
     list->C_GetInfo = get_info;
     list->C_GetSlotList = get_slot_list;
     list->C_GetSlotInfo = get_slot_info;

@@ -45,7 +45,7 @@ static CK_RV end(void *reserved)
 {
     atomic_store(&over, true);
     board_ring(board);
-    return finalize(reserved);
+    return nothing_to_do(reserved);
 }
 
 /* ---- slots ---- */

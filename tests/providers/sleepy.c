@@ -11,45 +11,10 @@
 #include "frame.h"
 
 enum { SLOT = 0, MILLISECOND = 1000000 };
+#define NAME "sleepy"
+#include "single.h"
 
 static atomic_ulong next_session = 1;
-
-static CK_RV initialize(void *args)
-{
-    (void)args;
-    return CKR_OK;
-}
-
-static CK_RV get_info(CK_INFO *info)
-{
-    memset(info, 0, sizeof *info);
-    info->cryptokiVersion = (CK_VERSION){2, 40};
-    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
-    pad(info->libraryDescription, sizeof info->libraryDescription, "sleepy");
-    return CKR_OK;
-}
-
-static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
-{
-    (void)present;
-    if (slots != NULL && *count < 1)
-        return CKR_BUFFER_TOO_SMALL;
-    if (slots != NULL)
-        slots[0] = SLOT;
-    *count = 1;
-    return CKR_OK;
-}
-
-static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
-{
-    if (slot != SLOT)
-        return CKR_SLOT_ID_INVALID;
-    memset(info, 0, sizeof *info);
-    pad(info->slotDescription, sizeof info->slotDescription, "sleepy");
-    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
-    info->flags = CKF_TOKEN_PRESENT;
-    return CKR_OK;
-}
 
 static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
@@ -117,10 +82,7 @@ static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG
 
 static void fill(CK_FUNCTION_LIST *list)
 {
-    list->C_Initialize = initialize;
-    list->C_GetInfo = get_info;
-    list->C_GetSlotList = get_slot_list;
-    list->C_GetSlotInfo = get_slot_info;
+    fill_single(list);
     list->C_GetTokenInfo = get_token_info;
     list->C_GetMechanismList = get_mechanism_list;
     list->C_OpenSession = open_session;
