@@ -58,6 +58,8 @@ static CK_RV dispatch(struct call *call, unsigned fn)
     case FN_C_GetInfo: return merge_info(call);
     case FN_C_GetSlotList: return merge_slots(call);
     case FN_C_WaitForSlotEvent: return merge_events(call);
+    case FN_C_GetSlotInfo:
+    case FN_C_GetTokenInfo: return merge_look(call, to_slot(call));
     default: return call->function->args[0].kind == ARG_SLOT ? to_slot(call) : to_session(call);
     }
 }

@@ -104,15 +104,16 @@ static bool is_gone(int error)
     return error == -ENODATA || error == -EPIPE || error == -ECONNRESET;
 }
 
-static CK_RV meaning_of(const struct call *call, int error)
+static CK_RV meaning_of(struct call *call, int error)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
-    if (is_gone(error) || error == -EOWNERDEAD)
-        return call->function->gone;
     if (error == -EFAULT)
         return CKR_ARGUMENTS_BAD; /* the caller's memory ends before it says: no whole request has come to anybody */
-    return error == -ENOMEM ? CKR_HOST_MEMORY : unknown_outcome(call->function);
+    if (error == -ENOMEM)
+        return CKR_HOST_MEMORY;
+    call->silent = true;
+    return is_gone(error) || error == -EOWNERDEAD ? call->function->gone : unknown_outcome(call->function);
 }
 
 static CK_RV read_fault(struct call *call, struct reader *r)
@@ -276,10 +277,11 @@ static struct channel *take_channel(const struct call *call, bool *ret_late)
 }
 
 /* Nothing was sent. With its helper alive the same call may succeed later. */
-static CK_RV no_channel(const struct call *call, bool late)
+static CK_RV no_channel(struct call *call, bool late)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
+    call->silent = true;
     if (late)
         return unknown_outcome(call->function);
     bool alive = call->generation && atomic_load(&call->module->generation) == call->generation;
@@ -318,7 +320,8 @@ static CK_RV exchange_in_this_life(struct call *call)
     CK_RV rv = module_revive(call->module);
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
-    if (rv != CKR_OK)
+    call->silent = rv != CKR_OK;
+    if (call->silent)
         return call->function->absent;
     call->generation = atomic_load(&call->module->generation);
     call->of_sessions = atomic_load(&call->module->of_sessions);

@@ -20,6 +20,7 @@ struct call {
     bool over;              /* the helper refused and closes the channel */
     bool hung;              /* its deadline has passed */
     bool lost;              /* this is a child, forked within the call: the channel is its parent's */
+    bool silent;            /* there was no helper, or none that answered */
     bool unsent;            /* no helper has received it: nothing was executed */
 };
 

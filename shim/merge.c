@@ -1,5 +1,6 @@
 #include "merge.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -43,6 +44,28 @@ CK_RV merge_info(struct call *call)
     pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
     pad(info->libraryDescription, sizeof info->libraryDescription, "PKCS#11 modules in helpers");
     return CKR_OK;
+}
+
+/* ---- C_GetSlotInfo, C_GetTokenInfo ---- */
+
+static CK_RV describe_silent(const struct module *module, CK_SLOT_INFO *info)
+{
+    static const char says[] = " does not answer";
+    char text[sizeof info->slotDescription + 1];
+    int room = (int)(sizeof info->slotDescription - strlen(says));
+    snprintf(text, sizeof text, "%.*s%s", room, module->name, says);
+    memset(info, 0, sizeof *info);
+    pad(info->slotDescription, sizeof info->slotDescription, text);
+    pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    return CKR_OK;
+}
+
+CK_RV merge_look(const struct call *call, CK_RV rv)
+{
+    void *told = (void *)call->words[1];
+    if (!call->silent || call->state->n_modules == 1 || !told)
+        return rv;
+    return call->function == &functions[FN_C_GetSlotInfo] ? describe_silent(call->module, told) : call->function->absent;
 }
 
 /* ---- C_GetSlotList ---- */

@@ -1,4 +1,4 @@
-/* The three functions that speak of all modules at once: what they answer is put together here. */
+/* Many modules as one library: what is put together here is what all of them say, or what there is to say for one that is silent. */
 #ifndef P11HOST_MERGE_H
 #define P11HOST_MERGE_H
 
@@ -7,6 +7,12 @@
 CK_RV merge_info(struct call *call);
 CK_RV merge_slots(struct call *call);
 CK_RV merge_events(struct call *call);
+
+/*
+ * After a call that looks at one slot of many: whose module does not answer is there, and has no token. OpenSSL's engine, for
+ * one, has no tokens at all where one slot cannot be looked at.
+ */
+CK_RV merge_look(const struct call *call, CK_RV rv);
 
 /*
  * Asks each module that has a helper for its slots, once in a life, and so gives them ids: in the order of the modules,

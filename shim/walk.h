@@ -49,6 +49,7 @@ struct walk {
     const CK_MECHANISM *given;   /* the mechanism, or what a message's parameter is like; NULL if there is none */
     const struct layout *layout; /* the struct the request named for it, NULL if it is none */
 
+    bool goes_round; /* the helper's: the objects found are those of before, again and again */
     bool unnamed; /* the helper's: the signature would be a struct, but the request does not say so */
     const struct layout *signature; /* what fills the buffer of this call, where it is no plain byte string */
     struct carving *carving;        /* the shim's, while it builds that in the caller's buffer: take() gives parts of it */
@@ -76,7 +77,7 @@ CK_RV get_response(struct walk *walk);
 /* The largest buffer the provider is given. */
 enum { ROOM_BYTES = sizeof(void *) == 8 ? LIMIT_BYTES : LIMIT_NARROW_BYTES };
 /* For the log, from whoever notices. */
-extern const char provider_lies[], gives_no_handle[];
+extern const char provider_lies[], gives_no_handle[], goes_round[], gives_no_objects[];
 
 /* What a cell or buffer in the arena holds until the provider writes it. */
 enum { UNWRITTEN = 0xa5 };

@@ -93,8 +93,12 @@ static void put_objects(struct walk *walk, const struct arg *arg, CK_RV rv)
         write_nil(walk->w);
         return;
     }
-    if (lacks_handle(walk, arg->kind, rv, objects, *cell))
-        walk->reason = gives_no_handle;
+    bool lacks = lacks_handle(walk, arg->kind, rv, objects, *cell);
+    if (lacks || walk->goes_round) {
+        walk->reason = lacks ? gives_no_handle : goes_round;
+        write_nil(walk->w);
+        return;
+    }
     put_numbers(walk->w, objects, *cell);
 }
 
@@ -218,8 +222,20 @@ static void get_number_list(struct walk *walk, enum arg_kind kind, CK_ULONG *lis
 {
     if (read_array(walk->r) != count)
         reader_fail(walk->r, -EBADMSG);
-    for (CK_ULONG i = 0; i < count && !walk->r->error; i++)
-        list[i] = rename(walk, kind, read_number(walk->r));
+    for (CK_ULONG i = 0; i < count && !walk->r->error; i++) {
+        CK_ULONG server = read_number(walk->r);
+        if (kind == ARG_OUT_OBJECTS && server == 0)
+            reader_fail(walk->r, -EBADMSG);
+        list[i] = rename(walk, kind, server);
+    }
+}
+
+/* Without data although there should be: the helper itself did not believe the provider. NULL if it has no reason not to. */
+static const char *why_without_data(const struct walk *walk, enum arg_kind kind, CK_ULONG length, CK_ULONG room)
+{
+    if (length > room || (kind == ARG_OUT_BYTES && walk->signature))
+        return provider_lies; /* or points elsewhere */
+    return kind == ARG_OUT_OBJECTS ? gives_no_objects : NULL;
 }
 
 /* `[length, data]` into a buffer that has room for `room`. Nothing is written past it, whatever the other side says. */
@@ -234,8 +250,9 @@ static void get_filled(struct walk *walk, enum arg_kind kind, void *buffer, CK_U
         reader_fail(r, -EBADMSG);
     bool must_have_data = rv == CKR_OK && buffer && has_length;
     if (read_nil_if(r)) {
-        if (must_have_data && (length > room || (kind == ARG_OUT_BYTES && walk->signature)))
-            refuse(walk, CKR_DEVICE_ERROR, provider_lies); /* or points elsewhere */
+        const char *why = must_have_data ? why_without_data(walk, kind, length, room) : NULL;
+        if (why)
+            refuse(walk, CKR_DEVICE_ERROR, why);
         else if (must_have_data)
             reader_fail(r, -EBADMSG);
         else if (has_length && cell)

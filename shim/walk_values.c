@@ -13,6 +13,8 @@ uint64_t named_mechanism(const struct walk *walk)
 
 const char provider_lies[] = "the provider says that it wrote more than it had room for";
 const char gives_no_handle[] = "the provider says CKR_OK and gives a handle of 0, or none";
+const char goes_round[] = "the provider finds the same objects again and again";
+const char gives_no_objects[] = "the provider finds objects that there cannot be";
 
 void refuse(struct walk *walk, CK_RV why, const char *reason)
 {

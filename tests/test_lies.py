@@ -52,6 +52,7 @@ def lying(name: str, provider: Path, wish: str) -> str:
 
 LIES = [
     ("zero lie C_OpenSession", "CKR_DEVICE_ERROR", GIVES_NONE),
+    ("zero lie C_FindObjects", "CKR_DEVICE_ERROR", GIVES_NONE),
     ("silence lie C_OpenSession", "CKR_DEVICE_ERROR", GIVES_NONE),
     ("unpadded lie C_GetTokenInfo", "CKR_OK", NO_TEXT),
     ("length lie C_GetMechanismList", "CKR_DEVICE_ERROR", TOO_MUCH),
@@ -75,13 +76,43 @@ def call_twice(function: str) -> list[str]:
     shim = Shim()
     shim.must("C_Initialize", None)
     slot = shim.slots()[0]
+    session = shim.open_session(slot) if function == "C_FindObjects" else 0
     count, room = ULONG(4), (ULONG * 4)()
     words: dict[str, list[Any]] = {
         "C_OpenSession": [slot, 4, None, None, ctypes.byref(ULONG())],
+        "C_FindObjects": [session, room, 4, ctypes.byref(count)],
         "C_GetTokenInfo": [slot, ctypes.byref(struct("CK_TOKEN_INFO")())],
         "C_GetMechanismList": [slot, room, ctypes.byref(count)],
     }
     return [shim.rv(function, *words[function]) for _ in range(2)]
+
+
+def test_a_search_without_end(brokers: Starter, hostile: Path) -> None:
+    """A provider that finds the same objects for ever is not believed for long, in each search anew."""
+    broker = brokers.start(lying("liar", hostile, "round lie C_FindObjects"))
+
+    found = host_of(broker).play(find_all)
+
+    assert ["CKR_DEVICE_ERROR"] * 2 == [rv for rv, _ in found]
+    assert all(0 < count < 1000 for _, count in found)
+    broker.wait_event("call.disbelieved", reason="the provider finds the same objects again and again")
+
+
+def find_all() -> list[tuple[str, int]]:
+    """Search for all there is, twice; tell how each search ended, and after how many objects."""
+    shim = Shim()
+    session = shim.begin()
+    found, count = (ULONG * 4)(), ULONG(4)
+    ended = []
+    for _ in range(2):
+        shim.must("C_FindObjectsInit", session, None, 0)
+        rv, objects = "CKR_OK", 0
+        while rv == "CKR_OK" and count.value:
+            rv = shim.rv("C_FindObjects", session, found, 4, ctypes.byref(count))
+            objects += count.value
+        shim.must("C_FindObjectsFinal", session)
+        ended.append((rv, objects))
+    return ended
 
 
 def test_text_is_told_as_it_is(brokers: Starter, hostile: Path) -> None:

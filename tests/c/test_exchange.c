@@ -142,7 +142,7 @@ static void what_cannot_be_sent_leaves_the_channel(void)
 
 /* ---- threads ---- */
 
-enum { THREADS = 12, CALLS = 150 };
+enum { THREADS = 12, CALLS = LIMIT_REPEATS }; /* or they would be one search without end */
 
 static void *call_often(void *argument)
 {

@@ -44,6 +44,11 @@ static CK_RV fill_struct(const struct output *output, uint8_t *to)
         memset(to + text->at, ' ', text->size);
     if (output->texts == texts_CK_SESSION_INFO)
         ((CK_SESSION_INFO *)(void *)to)->ulDeviceError = atomic_load(&outcome);
+    /* Programs take no slot for empty, and no token for a blank one. */
+    if (output->texts == texts_CK_SLOT_INFO)
+        ((CK_SLOT_INFO *)(void *)to)->flags = CKF_TOKEN_PRESENT;
+    if (output->texts == texts_CK_TOKEN_INFO)
+        ((CK_TOKEN_INFO *)(void *)to)->flags = CKF_TOKEN_INITIALIZED;
     return CKR_OK;
 }
 
@@ -161,6 +166,22 @@ static CK_RV lie_zero(const struct row *row, const uintptr_t *words)
     return rv;
 }
 
+/* The same objects each time, as many as there is room for: who wants all of them never has them. */
+static CK_RV lie_round(const struct row *row, const uintptr_t *words)
+{
+    CK_RV rv = answer(row, words);
+    for (unsigned i = 0; i < row->count; i++) {
+        const struct output *o = &row->outputs[i];
+        CK_ULONG *handles = at(o, words, 0);
+        if (o->kind != KIND_OUT_OBJECTS || !handles)
+            continue;
+        *(CK_ULONG *)at(o, words, 2) = words[o->at + 1];
+        for (CK_ULONG k = 0; k < words[o->at + 1]; k++)
+            handles[k] = 1 + k;
+    }
+    return rv;
+}
+
 static CK_RV lie_code(const struct row *row, const uintptr_t *words)
 {
     (void)row, (void)words;
@@ -214,4 +235,5 @@ static const struct lie {
 } lies[] = {
     {"length", lie_one_more}, {"wild", lie_wild},    {"overrun", lie_overrun},     {"zero", lie_zero},        {"code", lie_code},
     {"uninitialized", lie_not_initialized}, {"error", lie_after_error}, {"unpadded", lie_unpadded}, {"silence", lie_silence}, {"event", lie_of_event},
+    {"round", lie_round},
 };
