@@ -2,9 +2,10 @@
 
 Knows what became of the helpers before, and the clock. Must not know processes.
 
-Two things are held back. A module whose helpers die at once, again and again: its circuit opens, and there
-are none for a while. And an application whose helpers of a module die soon after one another: its next one
-begins a little later.
+Three things are held back. A module whose helpers die at once, again and again: its circuit opens, and there
+are none for a while. An application whose helpers of a module die soon after one another: its next one
+begins a little later. And one whose helpers of a module hang again has none of it for a while: it would wait
+for each hang, and whoever looks at all slots waits often.
 """
 
 import random
@@ -26,6 +27,9 @@ STEADY = 10.0
 #: So many deaths soon after one another cost an application nothing; then a pause that doubles.
 FREE_DEATHS, SHORT_PAUSE, LONGEST_PAUSE = 2, 0.01, 0.5
 
+#: So many hangs, each within so many seconds of the last, cost an application no more than their own time.
+FREE_HANGS, HANGS_TOGETHER = 1, 1200.0
+
 #: So many applications are remembered; more, if all of them have had helpers that died just now.
 MOST_APPLICATIONS = 1000
 
@@ -41,6 +45,9 @@ class Line:
     not_before: float = 0.0
     starts: int = 0
     touched: float = 0.0
+    hangs: int = 0
+    hung_at: float = 0.0
+    rests_until: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -71,8 +78,9 @@ class Circuits:
         self._modules: dict[Key, Line] = {}
         self._applications: dict[tuple[int, int, str], Line] = {}
 
-    def check(self, key: Key) -> None:
-        """Raise P11HostError, saying what to do, if the circuit is open."""
+    def check(self, key: Key, application: tuple[int, int]) -> None:
+        """Raise P11HostError, saying what to do, if the circuit is open or the module hung here just now."""
+        self._check_hangs(key[1], self._applications.get((*application, key[1])))
         line, left = self._modules.get(key), self._left(self._modules.get(key))
         if line is not None and line.is_open and left > 0:
             raise P11HostError(
@@ -112,12 +120,24 @@ class Circuits:
         line.not_before = self._clock() + self._jittered(pause)
         return line.is_open
 
+    def hung(self, key: Key, application: tuple[int, int]) -> float:
+        """Note a hang; return how many seconds the module rests for this application, 0 if it does not."""
+        line, now = self._line_of((*application, key[1])), self._clock()
+        line.hangs = line.hangs + 1 if now - line.hung_at <= HANGS_TOGETHER else 1
+        line.hung_at = now
+        if line.hangs <= FREE_HANGS:
+            return 0.0
+        rest = self._jittered(_rest(OPENS_AFTER + line.hangs - FREE_HANGS - 1))
+        line.rests_until = now + rest
+        return rest
+
     def close(self, module: str, uid: int | None = None) -> None:
         """Forget all deaths of a module's helpers: those of one user, or of all."""
         for key in [key for key in self._modules if key[1] == module and uid in (None, key[0])]:
             del self._modules[key]
         for line in (line for key, line in self._applications.items() if key[2] == module):
             line.deaths, line.not_before = 0, 0.0
+            line.hangs, line.rests_until = 0, 0.0
 
     def served(self, key: Key) -> None:
         """Note that a helper has answered calls: what was before it counts no more."""
@@ -135,6 +155,14 @@ class Circuits:
             return None
         worst = max(lines, key=lambda line: line.deaths)
         return State(worst.is_open, worst.deaths, worst.last, self._left(worst))
+
+    def _check_hangs(self, module: str, line: Line | None) -> None:
+        left = line.rests_until - self._clock() if line is not None else 0.0
+        if line is not None and left > 0:
+            raise P11HostError(
+                f"module {module} hung {line.hangs} times in this application; "
+                f"the next try is in {left:.0f} s, or after: p11host restart {module}"
+            )
 
     def _died_soon(self, key: tuple[int, int, str], obituary: Obituary) -> None:
         line = self._line_of(key)

@@ -110,6 +110,7 @@ class Lives:
             return
         if not life.spawned.to_end.is_set():
             _log_report(report, fields, life)
+            self._rest(life, report)
         life.spawned.to_end.set()
 
     def restart(self, module: str, uid: int | None) -> int:
@@ -124,7 +125,7 @@ class Lives:
     def check(self, caller: Caller, module: Module) -> None:
         """Raise P11HostError if the circuit is open, and no helper since has shown that it need not be."""
         self._settle(module.name, caller.uid)
-        self._circuits.check((caller.uid, module.name))
+        self._circuits.check((caller.uid, module.name), caller.key)
 
     def pause(self, caller: Caller, module: Module) -> float:
         """Return how many seconds the next helper of this application is held back."""
@@ -191,6 +192,15 @@ class Lives:
         if state is not None:
             fields = {"deaths": state.deaths, "last": state.last, "retry": f"{state.retry:.1f}"}
             log.error("circuit.opened", module=module, uid=caller.uid, **fields)
+
+    def _rest(self, life: Life, report: Hung) -> None:
+        if life.caller is None or report.rv is not None:
+            return
+        rest = self._circuits.hung((life.caller.uid, report.module), life.caller.key)
+        if rest:
+            log.warning(
+                "module.rests", module=report.module, application=life.caller.pid, retry=f"{rest:.1f}"
+            )
 
     def _settle(self, module: str, uid: int | None) -> None:
         """Close the circuits of those whose present helper answers calls."""

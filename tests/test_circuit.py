@@ -6,6 +6,7 @@ import pytest
 
 from p11host.circuit import (
     FIRST_REST,
+    HANGS_TOGETHER,
     LONGEST_PAUSE,
     LONGEST_REST,
     MOST_APPLICATIONS,
@@ -65,9 +66,9 @@ def test_opens_after_deaths_at_once(circuits: Circuits) -> None:
     with pytest.raises(
         P11HostError, match=r"5 helpers of module soft died at once, the last by SIGSEGV in C_Sign"
     ):
-        circuits.check(ME)
+        circuits.check(ME, APPLICATION)
     with pytest.raises(P11HostError, match="the next try is in 5 s, or after: p11host restart soft"):
-        circuits.check(ME)
+        circuits.check(ME, APPLICATION)
 
 
 def test_a_life_that_served_is_no_death_at_once(circuits: Circuits) -> None:
@@ -76,7 +77,7 @@ def test_a_life_that_served_is_no_death_at_once(circuits: Circuits) -> None:
         circuits.died(ME, APPLICATION, died())
         circuits.died(ME, APPLICATION, died(answered=1))
 
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
     assert circuits.state("soft") is None
 
 
@@ -86,14 +87,14 @@ def test_what_was_wanted_does_not_count(circuits: Circuits) -> None:
     for obituary in (died(wanted=True), leaving) * OPENS_AFTER:
         circuits.died(ME, APPLICATION, obituary)
 
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
 
 
 def test_each_user_has_a_circuit(circuits: Circuits) -> None:
     """Nobody can take a module from another user by killing its helpers."""
     open_circuit(circuits)
 
-    circuits.check(OTHER)
+    circuits.check(OTHER, NEIGHBOUR)
     assert 0 == circuits.pause(OTHER, NEIGHBOUR)
 
 
@@ -102,10 +103,10 @@ def test_is_tried_again_by_one(circuits: Circuits, clock: Clock) -> None:
     open_circuit(circuits)
     clock.now += FIRST_REST
 
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
     circuits.started(ME, APPLICATION)
     with pytest.raises(P11HostError):
-        circuits.check(ME)
+        circuits.check(ME, APPLICATION)
 
 
 def test_rests_longer_each_time(circuits: Circuits, clock: Clock) -> None:
@@ -117,7 +118,7 @@ def test_rests_longer_each_time(circuits: Circuits, clock: Clock) -> None:
         assert state is not None
         rests.append(state.retry)
         clock.now += state.retry
-        circuits.check(ME)
+        circuits.check(ME, APPLICATION)
         circuits.died(ME, APPLICATION, died())
 
     assert [FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST] == rests[:3]
@@ -130,7 +131,7 @@ def test_closes_when_a_helper_serves(circuits: Circuits, clock: Clock) -> None:
     clock.now += FIRST_REST
     circuits.served(ME)
 
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
     assert 0 == circuits.pause(ME, NEIGHBOUR)
     assert circuits.state("soft") is None
 
@@ -142,12 +143,12 @@ def test_is_closed_by_hand(circuits: Circuits) -> None:
         circuits.died(OTHER, NEIGHBOUR, died())
 
     circuits.close("soft", ME[0])
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
     assert 0 == circuits.pause(ME, APPLICATION)
     with pytest.raises(P11HostError):
-        circuits.check(OTHER)
+        circuits.check(OTHER, NEIGHBOUR)
     circuits.close("soft")
-    circuits.check(OTHER)
+    circuits.check(OTHER, NEIGHBOUR)
 
 
 def test_worst_is_shown(circuits: Circuits) -> None:
@@ -183,7 +184,44 @@ def test_soon_after_one_another(circuits: Circuits) -> None:
     assert all(later >= sooner for sooner, later in pairwise(pauses))
     assert LONGEST_PAUSE == pauses[-1]
     assert 0 == circuits.pause(ME, NEIGHBOUR), "another application's next helper is not held back"
-    circuits.check(ME)
+    circuits.check(ME, APPLICATION)
+
+
+# ---- helpers that hang ----
+
+
+def test_hangs_again(circuits: Circuits, clock: Clock) -> None:
+    """Who has had a module hang again has none of it for a while, longer each time; others have."""
+    rests = []
+    for _ in range(10):
+        circuits.check(ME, APPLICATION)
+        rests.append(circuits.hung(ME, APPLICATION))
+        circuits.check(ME, NEIGHBOUR)
+        if rests[-1]:
+            with pytest.raises(P11HostError, match=r"module soft hung \d+ times.*p11host restart soft"):
+                circuits.check(ME, APPLICATION)
+        clock.now += rests[-1]
+
+    assert [0, FIRST_REST, 2 * FIRST_REST] == rests[:3]
+    assert LONGEST_REST == rests[-1]
+
+
+def test_hangs_long_apart(circuits: Circuits, clock: Clock) -> None:
+    """A hang now and then costs no more than its own time."""
+    for _ in range(5):
+        assert 0 == circuits.hung(ME, APPLICATION)
+        clock.now += HANGS_TOGETHER + 1
+
+
+def test_a_rest_is_ended_by_hand(circuits: Circuits) -> None:
+    """`restart` ends it, and what was before counts no more."""
+    for _ in range(3):
+        circuits.hung(ME, APPLICATION)
+
+    circuits.close("soft")
+
+    circuits.check(ME, APPLICATION)
+    assert 0 == circuits.hung(ME, APPLICATION)
 
 
 def test_jitter() -> None:
