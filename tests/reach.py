@@ -37,6 +37,7 @@ class Reach:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="backslashreplace",  # what a token says of itself need be no text
             timeout=PATIENCE_S,
             check=False,
         )

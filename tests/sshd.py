@@ -110,6 +110,7 @@ def configure_sshd(work: Path, authorized: str, host: Host) -> Path:
         "StrictModes no\n"
         "UsePAM no\n"
         "PermitRootLogin yes\n"
+        "MaxAuthTries 20\n"  # as many keys as an agent may have
         "PubkeyAuthentication yes\n"
         "PasswordAuthentication no\n"
         "KbdInteractiveAuthentication no\n"
@@ -147,14 +148,19 @@ def host_agent(reach: Reach, work: Path) -> Iterator[Host]:
         reach.run("sh", "-c", f". {agent}.env; ssh-agent -k")
 
 
-def logins(reach: Reach, work: Path, port: int, name: str, count: int) -> int:
-    """Follow a recipe that ends with a login, but log in many times; return how many worked."""
-    (work / "ssh_config").write_text(_CLIENT.format(port=port, user=getpass.getuser(), work=work))
+def logins(reach: Reach, work: Path, port: int, name: str, count: int, *, config: str = "") -> int:
+    """Follow a recipe that ends with a login, but log in many times; return how many worked.
+
+    `config` is the ssh_config that goes with it; where there is none the recipe itself names the library.
+    """
+    client = _CLIENT.format(port=port, user=getpass.getuser(), work=work)
+    (work / "ssh_config").write_text(client + config)
     # As ~/.ssh/config, which is of the account and not of $HOME.
     ssh = work / "ssh"
     ssh.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {work}/ssh_config "$@"\n')
     ssh.chmod(0o700)
-    *before, login = recipe(name, {"$(p11host path)": reach.module.resolve()}).strip().split("\n")
+    places = {} if config else {"$(p11host path)": reach.module.resolve()}
+    *before, login = recipe(name, places).strip().split("\n")
     many = f"seq {count} | xargs -P {CLIENTS} -I% {login} || :"
     end = "trap '[ -z \"$SSH_AGENT_PID\" ] || ssh-agent -k' EXIT"
     env = askpass(reach, work) | {"PATH": f"{work}:{os.environ['PATH']}"}
