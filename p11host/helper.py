@@ -149,7 +149,7 @@ def spawn(  # noqa: PLR0913 (each a thing of its own)
         given = {place: _file_of(data, theirs) for place, data in files.items()}
         slate = Slate.make(above=_LAST)
         failed.callback(slate.close)
-        given |= {DOOR: helper_door.fileno(), SLATE: slate.descriptor}
+        given |= {DOOR: _above(helper_door, theirs), SLATE: slate.descriptor}
         trace, helper_trace = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         failed.callback(trace.close)
         given[TRACE] = _above(helper_trace, theirs)

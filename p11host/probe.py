@@ -64,8 +64,22 @@ def _library(channel: Channel, module: Attached) -> Library:
 
 
 def _slots(channel: Channel, module: Attached) -> Sequence[str]:
-    _, numbers = _call(channel, module, "C_GetSlotList", [False, [True, limits().module_slots]])
+    most = limits().module_slots
+    count, _ = _call(channel, module, "C_GetSlotList", [False, [False, 0]])
+    if not 0 <= count <= most:
+        raise WireError("failed", too_many(count))
+    _, listed = _call(channel, module, "C_GetSlotList", [False, [True, most]])
+    numbers = dict.fromkeys(listed)  # an application sees none twice
     return [_text(_call(channel, module, "C_GetSlotInfo", [number, True])[0]) for number in numbers]
+
+
+def too_many(count: int) -> str:
+    """Return why a module that says it has so many slots shows none."""
+    said = count % (1 << 64)
+    return (
+        f"it has {said} slots, and applications see none of them: a module may have {limits().module_slots}; "
+        "name those that are needed in `tokens` (docs/configuration.md)"
+    )
 
 
 def _call(channel: Channel, module: Attached, function: str, params: Sequence[Value]) -> Value:

@@ -16,7 +16,7 @@ static bool keep_waiting(struct channel *channel, uint32_t tick)
     return channel->waited_ms < channel->deadline_ms;
 }
 
-static uint64_t now_ms(void)
+uint64_t channel_now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -32,7 +32,7 @@ static bool is_too_slow(struct channel *channel)
 {
     if (channel->deadline_ms == 0 || channel->steps++ == 0)
         return false;
-    uint64_t now = now_ms();
+    uint64_t now = channel_now_ms();
     if (channel->steps == 2)
         channel->slow_since = now;
     return now - channel->slow_since >= channel->deadline_ms;

@@ -54,6 +54,9 @@ void channel_set_ticks(struct channel *channel, uint32_t receive_ms, uint32_t se
  */
 void channel_set_deadline(struct channel *channel, uint32_t ms);
 
+/* Milliseconds of a clock that only goes forward. */
+uint64_t channel_now_ms(void);
+
 /* Both ends have the bell: its shelf is the writer's and reader's from now on. */
 void channel_use_shelf(struct channel *channel);
 

@@ -228,42 +228,57 @@ static CK_RV conclude(struct call *call, int error, CK_RV rv)
     return meaning_of(call, error);
 }
 
-static CK_RV converse(struct call *call, struct channel *channel, bool *ret_usable)
+/* False if nothing was sent: then the call has come to its end, and the channel is of use or not. */
+static bool send_call(struct talk *talk)
 {
-    const struct names names = {call, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
-    struct walk walk = {
+    struct call *call = talk->call;
+    struct channel *channel = talk->channel;
+    write_request(channel, &talk->walk);
+    if (call->lost_object)
+        refuse(&talk->walk, call->lost_rv, call->lost_object);
+    call->lost = channel->out.error == -EOWNERDEAD;
+    talk->rv = unsendable(call, &talk->walk);
+    talk->usable = !call->lost;
+    if (talk->rv != CKR_OK) {
+        writer_reset(&channel->out);
+        talk->usable = talk->usable && (talk->walk.refusal == CKR_OK || tell(call, channel, &talk->walk));
+        return false;
+    }
+    talk->shelved = channel->out.shelved;
+    int error = send_request(call, channel, patience_of(call));
+    if (!error)
+        return true;
+    talk->usable = false;
+    talk->rv = conclude(call, error, talk->rv);
+    return false;
+}
+
+static void hear_answer(struct talk *talk)
+{
+    struct call *call = talk->call;
+    struct walk *walk = &talk->walk;
+    CK_RV rv = read_answer(call, walk, talk->channel->next_id);
+    int error = error_of_answer(call, talk->channel);
+    if (walk->refusal != CKR_OK)
+        log_event("answer.refused function=%s module=%s reason=\"%s\"", call->function->name, call->module->name, walk->reason);
+    if (error != -EOWNERDEAD)
+        wipe(call, talk->channel, talk->shelved);
+    if (!error && walk->recall)
+        follow_operations(call, walk, rv);
+    talk->usable = error == 0 && !call->over;
+    talk->rv = conclude(call, error, rv);
+}
+
+static void prepare(struct talk *talk, struct call *call, struct channel *channel)
+{
+    talk->call = call;
+    talk->channel = channel;
+    talk->names = (struct names){call, object_to_wire, object_from_wire, session_from_wire, slot_from_wire};
+    talk->walk = (struct walk){
         .function = call->function, .tables = rows_tables(atomic_load(&call->module->rows)),
         .words = call->words, .w = &channel->out, .r = &channel->in,
-        .names = &names, .slot = call->slot, .session = call->session, .theirs = channel->theirs,
+        .names = &talk->names, .slot = call->slot, .session = call->session, .theirs = channel->theirs,
     };
-    struct recall recall;
-    if (call->function->role)
-        recall_operations(call, &walk, &recall);
-    write_request(channel, &walk);
-    if (call->lost_object)
-        refuse(&walk, call->lost_rv, call->lost_object);
-    call->lost = channel->out.error == -EOWNERDEAD;
-    CK_RV rv = unsendable(call, &walk);
-    *ret_usable = !call->lost;
-    if (rv != CKR_OK) {
-        writer_reset(&channel->out);
-        *ret_usable = *ret_usable && (walk.refusal == CKR_OK || tell(call, channel, &walk));
-        return rv;
-    }
-    size_t shelved = channel->out.shelved;
-    int error = send_request(call, channel, patience_of(call));
-    if (!error) {
-        rv = read_answer(call, &walk, channel->next_id);
-        error = error_of_answer(call, channel);
-        if (walk.refusal != CKR_OK)
-            log_event("answer.refused function=%s module=%s reason=\"%s\"", call->function->name, call->module->name, walk.reason);
-        if (error != -EOWNERDEAD)
-            wipe(call, channel, shelved);
-    }
-    if (!error && walk.recall)
-        follow_operations(call, &walk, rv);
-    *ret_usable = error == 0 && !call->over;
-    return conclude(call, error, rv);
 }
 
 /* A channel for the call. What is opened while C_Finalize shuts down what it finds would otherwise never be woken. */
@@ -303,19 +318,26 @@ static void give_back(const struct call *call, struct channel *channel, bool usa
 
 CK_RV exchange(struct call *call)
 {
-    bool usable, late;
+    bool late;
+    struct talk talk;
+    struct recall recall;
     struct channel *channel = take_channel(call, &late);
     call->unsent = !channel && !late;
     if (!channel)
         return no_channel(call, late);
     atomic_fetch_add(&call->state->calls, 1);
-    CK_RV rv = converse(call, channel, &usable);
+    prepare(&talk, call, channel);
+    if (call->function->role)
+        recall_operations(call, &talk.walk, &recall);
+    if (send_call(&talk))
+        hear_answer(&talk);
     atomic_fetch_sub(&call->state->calls, 1);
-    give_back(call, channel, usable, rv);
-    return rv;
+    give_back(call, channel, talk.usable, talk.rv);
+    return talk.rv;
 }
 
-static CK_RV exchange_in_this_life(struct call *call)
+/* CKR_OK if the module has a helper, whose life it is in then. */
+static CK_RV enter_life(struct call *call)
 {
     CK_RV rv = module_revive(call->module);
     if (atomic_load(&call->state->ending))
@@ -325,18 +347,86 @@ static CK_RV exchange_in_this_life(struct call *call)
         return call->function->absent;
     call->generation = atomic_load(&call->module->generation);
     call->of_sessions = atomic_load(&call->module->of_sessions);
-    return exchange(call);
+    return CKR_OK;
+}
+
+static CK_RV exchange_in_this_life(struct call *call)
+{
+    CK_RV rv = enter_life(call);
+    return rv == CKR_OK ? exchange(call) : rv;
+}
+
+/* No helper has received it, and that it was meant for has gone. */
+static bool is_for_the_next(const struct call *call)
+{
+    return call->unsent && atomic_load(&call->module->generation) != call->generation;
 }
 
 CK_RV exchange_anew(struct call *call)
 {
     enum { LIVES = 3 };
     CK_RV rv = exchange_in_this_life(call);
-    for (int life = 1; life < LIVES && call->unsent && atomic_load(&call->module->generation) != call->generation; life++) {
+    for (int life = 1; life < LIVES && is_for_the_next(call); life++) {
         call->unsent = false;
         rv = exchange_in_this_life(call);
     }
     return rv;
+}
+
+/* ---- several at the same time ---- */
+
+void exchange_begin(struct talk *talk, struct call *call)
+{
+    bool late = false;
+    CK_RV rv = enter_life(call);
+    struct channel *channel = rv == CKR_OK ? take_channel(call, &late) : NULL;
+    if (rv == CKR_OK && !channel) {
+        call->unsent = !late;
+        rv = no_channel(call, late);
+    }
+    talk->call = call;
+    talk->channel = channel;
+    talk->rv = rv;
+    talk->sent = false;
+    if (!channel)
+        return;
+    atomic_fetch_add(&call->state->calls, 1);
+    prepare(talk, call, channel);
+    talk->since = channel_now_ms();
+    talk->sent = send_call(talk);
+}
+
+/* What was waited for others has been waited for this one too: if that was long, only the rest of its time is left. */
+static void hear_in_time(struct talk *talk)
+{
+    struct channel *channel = talk->channel;
+    uint32_t receive_ms = channel->receive_tick, send_ms = channel->send_tick;
+    uint32_t patience = patience_of(talk->call);
+    uint64_t spent = channel_now_ms() - talk->since;
+    bool is_long = patience && spent >= patience / 16 + 1;
+    if (is_long) {
+        uint32_t left = spent < patience ? patience - (uint32_t)spent : 1;
+        channel_set_ticks(channel, left < receive_ms ? left : receive_ms, send_ms);
+        channel_set_deadline(channel, left);
+    }
+    hear_answer(talk);
+    if (is_long)
+        channel_set_ticks(channel, receive_ms, send_ms);
+}
+
+CK_RV exchange_end(struct talk *talk)
+{
+    struct call *call = talk->call;
+    if (talk->sent)
+        hear_in_time(talk);
+    if (talk->channel) {
+        atomic_fetch_sub(&call->state->calls, 1);
+        give_back(call, talk->channel, talk->usable, talk->rv);
+    }
+    if (!is_for_the_next(call))
+        return talk->rv;
+    call->unsent = false;
+    return exchange_anew(call);
 }
 
 /* ---- what is not in the tables ---- */

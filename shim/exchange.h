@@ -24,6 +24,19 @@ struct call {
     bool unsent;            /* no helper has received it: nothing was executed */
 };
 
+/* A call on its way: from before its request until its answer has been read. */
+struct talk {
+    struct call *call;
+    struct channel *channel; /* NULL: there was none */
+    struct names names;
+    struct walk walk;
+    size_t shelved;
+    uint64_t since;
+    bool sent;   /* an answer is to come */
+    bool usable; /* the channel, for another call */
+    CK_RV rv;    /* what comes of the call, if none is */
+};
+
 CK_RV exchange(struct call *call);
 
 /* Has the helper log the user in, in the call's session, with the PIN that the broker gave it. */
@@ -34,5 +47,12 @@ CK_RV exchange_login(const struct call *call);
  * none any more.
  */
 CK_RV exchange_anew(struct call *call);
+
+/*
+ * The same in two steps, so that several modules are at it at the same time, each for as long as the call may take: the one
+ * step for every call, then the other for every one of them. Of functions without a role.
+ */
+void exchange_begin(struct talk *talk, struct call *call);
+CK_RV exchange_end(struct talk *talk);
 
 #endif

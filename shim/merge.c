@@ -90,32 +90,77 @@ static CK_ULONG at_most_told(struct module *module, CK_BBOOL present, CK_ULONG c
     return told && count > told - 1 ? told - 1 : count;
 }
 
-/* Ids are given when the answer is read. */
-static void learn(const struct call *call, struct module *module)
-{
-    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
-    CK_ULONG count = 0;
-    uintptr_t how_many[] = {CK_FALSE, 0, (uintptr_t)&count}, which[] = {CK_FALSE, (uintptr_t)found, (uintptr_t)&count};
-    if (ask(call, module, how_many) != CKR_OK)
-        return;
-    note_told(module, CK_FALSE, count);
-    count = LIMIT_MODULE_SLOTS;
-    ask(call, module, which);
-}
+/* ---- all modules at the same time ---- */
 
-/* Threads that do this at the same time give the same ids: each has named one module's slots before it asks the next. */
-void merge_learn_slots(const struct call *call)
+/* A call of C_GetSlotList to one of them. */
+struct query {
+    struct call call;
+    struct talk talk;
+    uintptr_t words[3];
+    CK_ULONG count;
+    bool wanted;
+};
+
+/* Asks each that is wanted, and does not wait for any: the answers are heard one after the other, into the same room. */
+static void ask_all(const struct call *call, struct query *queries, CK_BBOOL present, CK_SLOT_ID *found)
 {
-    struct call list = *call;
-    list.function = &functions[FN_C_GetSlotList];
     for (unsigned i = 0; i < call->state->n_modules; i++) {
-        struct module *module = &call->state->modules[i];
-        if (!atomic_load(&module->generation) || atomic_load(&module->slots_known))
+        struct query *query = &queries[i];
+        if (!query->wanted)
             continue;
-        learn(&list, module);
-        atomic_store(&module->slots_known, true);
+        query->call = *call;
+        query->call.function = &functions[FN_C_GetSlotList];
+        query->call.module = &call->state->modules[i];
+        query->call.words = query->words;
+        query->count = found ? LIMIT_MODULE_SLOTS : 0;
+        query->words[0] = present;
+        query->words[1] = (uintptr_t)found;
+        query->words[2] = (uintptr_t)&query->count;
+        exchange_begin(&query->talk, &query->call);
     }
 }
+
+/*
+ * Ids are given when the answer is read, so the modules' are read in their order; and by threads that do this at the same time in
+ * the same order.
+ */
+static void learn(const struct call *call, struct query *queries, CK_SLOT_ID *found)
+{
+    ask_all(call, queries, CK_FALSE, found);
+    for (unsigned i = 0; i < call->state->n_modules; i++) {
+        if (!queries[i].wanted)
+            continue;
+        queries[i].wanted = exchange_end(&queries[i].talk) == CKR_OK;
+        if (!found && queries[i].wanted)
+            note_told(&call->state->modules[i], CK_FALSE, queries[i].count);
+    }
+}
+
+static bool is_to_learn(struct module *module)
+{
+    return atomic_load(&module->generation) && !atomic_load(&module->slots_known);
+}
+
+void merge_learn_slots(const struct call *call)
+{
+    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
+    struct query queries[LIMIT_MODULES];
+    unsigned n = call->state->n_modules, unknown = 0;
+    for (unsigned i = 0; i < n; i++)
+        unknown += queries[i].wanted = is_to_learn(&call->state->modules[i]);
+    if (!unknown)
+        return;
+    bool asked[LIMIT_MODULES];
+    for (unsigned i = 0; i < n; i++)
+        asked[i] = queries[i].wanted;
+    learn(call, queries, NULL);
+    learn(call, queries, found);
+    for (unsigned i = 0; i < n; i++)
+        if (asked[i])
+            atomic_store(&call->state->modules[i].slots_known, true);
+}
+
+/* ---- C_GetSlotList of many ---- */
 
 struct slot_list {
     CK_SLOT_ID *slots; /* NULL when only the count is asked for */
@@ -148,40 +193,83 @@ static bool is_over(const struct call *call)
     return atomic_load(&call->state->ending);
 }
 
-/* A module that fails, or says what cannot be, is left out: it never hides the others. */
-static CK_RV add_module(const struct call *call, struct module *module, struct slot_list *list)
+/* Some providers name a slot twice, and one for which there is no number left has none. */
+static CK_ULONG without_repeats(CK_SLOT_ID *slots, CK_ULONG count)
 {
-    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
-    CK_BBOOL present = (CK_BBOOL)call->words[0];
-    CK_ULONG count = list->slots ? LIMIT_MODULE_SLOTS : 0;
-    uintptr_t words[] = {call->words[0], list->slots ? (uintptr_t)found : 0, (uintptr_t)&count};
-    CK_RV rv = ask(call, module, words);
-    if (rv != CKR_OK)
-        return is_over(call) ? CKR_CRYPTOKI_NOT_INITIALIZED : CKR_OK;
-    if (count > LIMIT_MODULE_SLOTS)
-        log_event("answer.refused function=%s module=%s reason=\"more slots than a module may have\"", call->function->name,
-                  module->name);
-    else if (list->slots)
-        add_slots(list, found, at_most_told(module, present, count));
-    else
-        list->count += count;
-    if (!list->slots)
-        note_told(module, present, count);
-    return CKR_OK;
+    CK_ULONG kept = 0;
+    for (CK_ULONG i = 0; i < count; i++) {
+        CK_ULONG before = 0;
+        while (before < kept && slots[before] != slots[i])
+            before++;
+        if (before == kept && slots[i] != CK_UNAVAILABLE_INFORMATION)
+            slots[kept++] = slots[i];
+    }
+    return kept;
 }
 
-/* A module alone answers for itself. One that has yet to start has no slots. */
+static void refuse_so_many(const struct module *module, CK_ULONG count)
+{
+    log_event("answer.refused function=C_GetSlotList module=%s slots=%lu reason=\"more than a module may have\"", module->name,
+              (unsigned long)count);
+}
+
+/* A module that fails, or says what cannot be, is left out: it never hides the others. */
+static void add_module(struct query *query, CK_SLOT_ID *found, struct slot_list *list)
+{
+    struct module *module = query->call.module;
+    CK_BBOOL present = (CK_BBOOL)query->words[0];
+    if (exchange_end(&query->talk) != CKR_OK)
+        return;
+    if (query->count > LIMIT_MODULE_SLOTS)
+        refuse_so_many(module, query->count);
+    else if (list->slots)
+        add_slots(list, found, without_repeats(found, at_most_told(module, present, query->count)));
+    else
+        list->count += query->count;
+    if (!list->slots)
+        note_told(module, present, query->count);
+}
+
+/*
+ * A module alone answers for itself. One that has yet to start has no slots. What is more than it may have would be of no use: those
+ * without a number could not be named.
+ */
 static CK_RV only_slots(const struct call *call)
 {
     struct module *only = &call->state->modules[0];
+    CK_SLOT_ID *slots = (CK_SLOT_ID *)call->words[1];
     CK_ULONG *count = (CK_ULONG *)call->words[2];
-    bool wanted = !call->words[1] || !module_is_late(only);
+    bool wanted = !slots || !module_is_late(only);
+    if (slots && count && *count > LIMIT_MODULE_SLOTS)
+        *count = LIMIT_MODULE_SLOTS;
     merge_learn_slots(call);
     CK_RV rv = wanted ? ask_only(call) : CKR_OK;
-    if (rv == CKR_CRYPTOKI_NOT_INITIALIZED || !count || !module_is_late(only))
+    if (rv == CKR_CRYPTOKI_NOT_INITIALIZED || !count)
         return rv;
-    *count = 0;
-    return CKR_OK;
+    if (module_is_late(only)) {
+        *count = 0;
+        return CKR_OK;
+    }
+    if ((rv == CKR_OK || rv == CKR_BUFFER_TOO_SMALL) && *count > LIMIT_MODULE_SLOTS) {
+        refuse_so_many(only, *count);
+        return CKR_DEVICE_ERROR;
+    }
+    if (rv == CKR_OK && slots)
+        *count = without_repeats(slots, *count);
+    return rv;
+}
+
+/* Not on the stack while slots are learnt: the application's threads may have little of that. */
+__attribute__((noinline)) static void list_modules(const struct call *call, const bool *ready, struct slot_list *list)
+{
+    CK_SLOT_ID found[LIMIT_MODULE_SLOTS];
+    struct query queries[LIMIT_MODULES];
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        queries[i].wanted = ready[i] && atomic_load(&call->state->modules[i].generation); /* not if that ended just now */
+    ask_all(call, queries, (CK_BBOOL)call->words[0], list->slots ? found : NULL);
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        if (queries[i].wanted)
+            add_module(&queries[i], found, list);
 }
 
 CK_RV merge_slots(struct call *call)
@@ -195,11 +283,9 @@ CK_RV merge_slots(struct call *call)
     struct slot_list list = {.slots = (CK_SLOT_ID *)call->words[1], .room = *count};
     start_modules(call, !list.slots, ready);
     merge_learn_slots(call);
-    for (unsigned i = 0; i < call->state->n_modules; i++) {
-        CK_RV rv = ready[i] ? add_module(call, &call->state->modules[i], &list) : CKR_OK;
-        if (rv != CKR_OK)
-            return rv;
-    }
+    list_modules(call, ready, &list);
+    if (is_over(call))
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
     *count = list.count;
     return list.slots && list.count > list.room ? CKR_BUFFER_TOO_SMALL : CKR_OK;
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -26,13 +25,6 @@ static void set_patience(struct module *module, const struct offer *offer)
     module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
     module->patience[PATIENCE_LONG] = (uint32_t)offer->long_ms;
     module->patience[PATIENCE_FOREVER] = 0;
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static void set_door(struct module *module, int door)
@@ -267,7 +259,7 @@ static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t
 void module_greet(struct module *module)
 {
     module->greeting = open_channel(module);
-    module->ready_by = now_ms() + module->start_ms;
+    module->ready_by = channel_now_ms() + module->start_ms;
 }
 
 /* Something has come, or the end. It is only looked for once nobody waits any more. */
@@ -278,7 +270,7 @@ static bool has_come(const struct channel *channel, uint64_t by)
     do {
         if (owner_is_another(&channel->owner))
             return true; /* nothing more will */
-        uint64_t now = now_ms();
+        uint64_t now = channel_now_ms();
         n = poll(&p, 1, now < by ? (int)(by - now) : 0);
     } while (n < 0 && errno == EINTR);
     return n != 0;
@@ -323,7 +315,7 @@ static CK_RV reopen(struct module *module)
 bool module_is_late(struct module *module)
 {
     pthread_mutex_lock(&module->lock);
-    bool late = module->greeting && now_ms() >= module->ready_by;
+    bool late = module->greeting && channel_now_ms() >= module->ready_by;
     pthread_mutex_unlock(&module->lock);
     return late;
 }
@@ -389,7 +381,7 @@ bool module_is_broken(struct module *module, CK_RV rv)
         i++;
     if (i == LIMIT_BROKEN)
         return false;
-    uint64_t now = now_ms(), before = atomic_load(&module->broken_at);
+    uint64_t now = channel_now_ms(), before = atomic_load(&module->broken_at);
     bool due = before == 0 || now - before >= module->broken_pause_ms;
     return due && atomic_compare_exchange_strong(&module->broken_at, &before, now);
 }

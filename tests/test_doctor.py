@@ -190,6 +190,14 @@ class TestModule:
         ]
         assert "broken: C_GetTokenInfo: CKR_DEVICE_ERROR" in [f.text for f in found if f.level == "problem"]
 
+    def test_repeated(self, examined: modules.Examined) -> None:
+        """Slots that are listed more than once are worth a note."""
+        found = modules.findings("one", replace(examined, repeated=2))
+
+        assert ["it lists slots more than once, 2 too many; applications see each once"] == [
+            finding.text for finding in found if finding.level == "note"
+        ]
+
     def test_selectors(self, examined: modules.Examined) -> None:
         """Token selectors that leave nothing are told, and each that fits nothing of what is there."""
         view = View(tokens=(Uri(token="mine", slot_description="reader"), Uri(token="other"), Uri(slot_id=7)))

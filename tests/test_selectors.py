@@ -21,10 +21,10 @@ from p11host.client import Channel, Door
 from p11host.config import Config, choose, load
 from p11host.config_told import told
 from p11host.errors import ConfigError
-from p11host.helper import Confined, spawn
+from p11host.helper import DOOR, VIEW, Confined, Spawned, spawn
 from p11host.limits import limits
 from p11host.peer import hidden, selection
-from p11host.selectors import Selection, parse
+from p11host.selectors import Selection, pack, parse
 from p11host.uri import Uri
 from p11host.view import Peer, Rule, View
 from p11host.wire import RemoteError
@@ -341,25 +341,64 @@ def test_spare_helpers_show_what_is_theirs(hosting: Hosting, racks: Racks) -> No
     assert [[1, 3], [2], [2], [1, 3]] == seen
 
 
-@pytest.mark.parametrize("view", [b"\x90", b"\x92\x90\x90\x90", b"\x92\x90", bytes(limits().view + 1)])
-def test_a_view_that_is_none(view: bytes, racks: Racks, tmp_path: Path) -> None:
-    """A helper that cannot tell which slots to show loads nothing, and says so."""
-    file = tmp_path / "p11host.toml"
-    file.write_text(racks.make("rack", *RACK).table())
+def spawned(rack: Rack, view: bytes) -> Spawned:
+    """Start a helper with a view."""
+    file = rack.file.with_suffix(".toml")
+    file.write_text(rack.table())
     seen = replace(load(choose(file, {})).modules[0], selection=view)
-    spawned = spawn(helper_path(), seen, (1024, 4096), Confined())
+    return spawn(helper_path(), seen, (1024, 4096), Confined())
+
+
+def bury(helper: Spawned) -> None:
+    """Close what there is of a helper, and wait until it has ended."""
+    for descriptor in (helper.pidfd, helper.stderr):
+        os.close(descriptor)
+    helper.slate.close()
+    helper.trace.close()
+    os.waitpid(helper.pid, 0)
+
+
+@pytest.mark.parametrize("view", [b"\x90", b"\x92\x90\x90\x90", b"\x92\x90", bytes(limits().view + 1)])
+def test_a_view_that_is_none(view: bytes, racks: Racks) -> None:
+    """A helper that cannot tell which slots to show loads nothing, and says so."""
+    helper = spawned(racks.make("rack", *RACK), view)
     try:
         with (
-            Door.of_helper(spawned.door.detach()) as door,
+            Door.of_helper(helper.door.detach()) as door,
             pytest.raises(RemoteError, match="view cannot be used"),
         ):
             door.open("test", PATIENCE)
     finally:
-        for descriptor in (spawned.pidfd, spawned.stderr):
-            os.close(descriptor)
-        spawned.slate.close()
-        spawned.trace.close()
-    os.waitpid(spawned.pid, 0)
+        bury(helper)
+
+
+def test_a_helper_finds_its_descriptors(racks: Racks) -> None:
+    """Whichever numbers are free where it is started, each thing is where a helper looks for it."""
+    rack = racks.make("rack", *RACK)
+
+    assert [[1, 3]] * (VIEW - DOOR) == Host({}).play(start_in_places, str(rack.provider), str(rack.file))
+
+
+def start_in_places(provider: str, file: str) -> list[list[int]]:
+    """Start helpers of a rack when only two neighbouring low numbers are free; return what each lists."""
+    rack = Rack(Path(provider), Path(file))
+    view = pack(Selection(((Uri(token="alpha"),),)))
+    null = os.open(os.devnull, os.O_RDONLY)
+    listed = []
+    for place in range(DOOR, VIEW):
+        taken = [os.dup(null)]
+        while taken[-1] < 4 * VIEW:
+            taken.append(os.dup(null))
+        free = [each for each in (place, place + 1) if each in taken]
+        for each in free:
+            os.close(each)
+        helper = spawned(rack, view)
+        for each in set(taken) - set(free):
+            os.close(each)
+        with Door.of_helper(helper.door.detach()) as door, door.open("test", PATIENCE) as channel:
+            listed.append(ask(channel, "C_GetSlotList", [True, [True, 9]])[1][1])
+        bury(helper)
+    return listed
 
 
 # ---- through the shim ----

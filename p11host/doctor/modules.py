@@ -14,6 +14,7 @@ from p11host.doctor.findings import Finding, Part, ok, problem
 from p11host.doctor.mechanisms import Short, shortcomings
 from p11host.errors import P11HostError
 from p11host.limits import limits
+from p11host.probe import too_many
 from p11host.tables import Tables
 from p11host.view import EVERYBODY, View
 from p11host.wire import RefusedError, Value, WireError
@@ -60,7 +61,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a module answered. `start` is in seconds; `interface` is the version of its function list."""
+    """What a module answered. `start` is in seconds; `interface` is the version of its function list.
+
+    `repeated`: so many slots too many are in its list, as it has some more than once.
+    """
 
     start: float
     bits: int
@@ -70,6 +74,7 @@ class Examined:
     slots: tuple[Slot, ...]
     more_slots: int
     short: tuple[Short, ...]
+    repeated: int = 0
 
 
 class _Asker:
@@ -86,6 +91,15 @@ class _Asker:
             raise P11HostError(f"{function}: {ckr(rv)}")
         return outputs[0]
 
+    def slots(self) -> list[int]:
+        """Return all slots; P11HostError if there are more than a module may have."""
+        most = limits().module_slots
+        count, _ = self.ask("C_GetSlotList", *_ANY, [not _OUT, 0])
+        if not 0 <= count <= most:
+            raise P11HostError(too_many(count))
+        _, numbers = self.ask("C_GetSlotList", *_ANY, [_OUT, most])
+        return list(numbers)
+
 
 def examine(door: Door, name: str, rows: Tables) -> Examined:
     """Have a helper of a module and ask it; P11HostError or OSError (TimeoutError is one) if it fails."""
@@ -101,7 +115,8 @@ def examine(door: Door, name: str, rows: Tables) -> Examined:
 
 def _examined(asker: _Asker, channel: Channel, start: float, rows: Tables) -> Examined:
     cryptoki, maker, _, description, version = asker.ask("C_GetInfo", _OUT)
-    _, numbers = asker.ask("C_GetSlotList", *_ANY, [_OUT, limits().module_slots])
+    listed = asker.slots()
+    numbers = list(dict.fromkeys(listed))
     slots = tuple(_slot(asker, number) for number in numbers[:MOST_SLOTS])
     mechanisms = sorted({number for slot in slots for number in slot.mechanisms})
     hello = channel.hello
@@ -114,6 +129,7 @@ def _examined(asker: _Asker, channel: Channel, start: float, rows: Tables) -> Ex
         slots=slots,
         more_slots=len(numbers) - len(slots),
         short=shortcomings(rows, mechanisms),
+        repeated=len(listed) - len(numbers),
     )
 
 
@@ -176,6 +192,9 @@ def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Findi
     if blank := sum(not slot.flags & _INITIALIZED for slot in tokens):
         with_tokens += f", {blank} not initialised"
     yield ok(f"{total} slot{'' if total == 1 else 's'}, {with_tokens}")
+    if found.repeated:
+        said = f"it lists slots more than once, {found.repeated} too many; applications see each once"
+        yield Finding("note", said)
     for slot in found.slots:
         yield from _about_token(slot)
 

@@ -368,6 +368,80 @@ static void a_helper_that_takes_no_channel_hangs_nobody(void)
     rig_end();
 }
 
+/* ---- several at the same time ---- */
+
+static struct call random_call(uintptr_t *words, uint8_t *bytes, CK_ULONG len)
+{
+    words[1] = (uintptr_t)bytes;
+    words[2] = len;
+    return (struct call){.state = &rig_state, .module = rig_module(), .function = &functions[FN_C_GenerateRandom], .words = words};
+}
+
+static void several_are_sent_before_one_is_heard(void)
+{
+    enum { MANY = 4, LEN = 8 };
+    uint8_t bytes[MANY][LEN];
+    uintptr_t words[MANY][16] = {0};
+    struct call calls[MANY];
+    struct talk talks[MANY];
+    rig_begin(rig_serve);
+    for (unsigned i = 0; i < MANY; i++) {
+        calls[i] = random_call(words[i], bytes[i], LEN);
+        calls[i].session = i + 1;
+        exchange_begin(&talks[i], &calls[i]);
+    }
+    expect_number(MANY, atomic_load(&rig_state.calls));
+    for (unsigned i = MANY; i-- > 0;) {
+        expect_number(CKR_OK, exchange_end(&talks[i]));
+        expect_number(i + 1, bytes[i][LEN - 1]);
+    }
+    expect_number(0, atomic_load(&rig_state.calls));
+    rig_expect_random(9);
+    rig_end();
+}
+
+static void say_nothing(struct channel *channel)
+{
+    while (rig_take_request(channel))
+        ;
+}
+
+/* With an hour for each nobody would see the end of this. */
+static void the_time_of_others_counts(void)
+{
+    enum { TWO = 2, HOUR_MS = 3600000 };
+    uint8_t bytes[1];
+    uintptr_t words[TWO][16] = {0};
+    struct call calls[TWO];
+    struct talk talks[TWO];
+    rig_begin(say_nothing);
+    rig_module()->patience[PATIENCE_SHORT] = rig_module()->patience[PATIENCE_LONG] = HOUR_MS;
+    for (unsigned i = 0; i < TWO; i++) {
+        calls[i] = random_call(words[i], bytes, sizeof bytes);
+        exchange_begin(&talks[i], &calls[i]);
+        talks[i].since -= HOUR_MS - TICK_MS;
+    }
+    for (unsigned i = 0; i < TWO; i++)
+        expect_number(CKR_DEVICE_ERROR, exchange_end(&talks[i]));
+    expect_number(HELPER, rig_hung);
+    expect_number(0, atomic_load(&rig_state.calls));
+    rig_end();
+}
+
+static void one_without_a_helper_is_told_at_the_end(void)
+{
+    uint8_t bytes[1];
+    uintptr_t words[16] = {0};
+    struct call call = random_call(words, bytes, sizeof bytes);
+    struct talk talk;
+    rig_begin(rig_die);
+    expect_number(CKR_DEVICE_REMOVED, rig_random());
+    exchange_begin(&talk, &call);
+    expect_number(call.function->absent, exchange_end(&talk));
+    expect_number(0, atomic_load(&rig_state.calls));
+    rig_end();
+}
+
 static void an_ending_application_says_so(void)
 {
     rig_begin(rig_die);
@@ -405,6 +479,9 @@ static const struct test tests[] = {
     TEST(an_answer_too_many_ends_the_channel, "an answer too many is not taken for the next"),
     TEST(a_helper_that_hangs_hangs_nobody, "a call never answered is CKR_DEVICE_ERROR, and its helper is given up and reported"),
     TEST(a_helper_that_takes_no_channel_hangs_nobody, "nor does one that takes no channel"),
+    TEST(several_are_sent_before_one_is_heard, "several calls are with their helpers at the same time"),
+    TEST(the_time_of_others_counts, "of several that are never answered none is waited for longer than of one"),
+    TEST(one_without_a_helper_is_told_at_the_end, "one of several that cannot be sent is told as it would be alone"),
     TEST(an_ending_application_says_so, "a call that is interrupted by C_Finalize says so"),
     TEST(nothing_is_sent_after_the_end_has_begun, "a call that has its channel only after C_Finalize has begun is not sent"),
 };

@@ -6,16 +6,20 @@
  *     claims N                          whatever there is, C_GetSlotList says that there are N
  *     sleep MS                          C_GetSlotList takes so long
  *     dies                              C_GetSlotList aborts
+ *     meets N FILE                      C_GetSlotList waits for those of N modules with the same FILE, and fails if they do not come
  *     event ID                          C_WaitForSlotEvent tells of it once, one after the other
  *
  * Every session is good, and C_GetSessionInfo says which slot it was opened with. C_InitToken and C_GetMechanismList know no slot at all:
  * what they answer shows that they were called.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cryptoki.h"
 #include "frame.h"
@@ -30,7 +34,8 @@ struct slot {
 struct rack {
     struct slot slots[MOST];
     CK_SLOT_ID events[MOST];
-    CK_ULONG count, many, claims, sleep, n_events;
+    CK_ULONG count, many, claims, sleep, n_events, meets;
+    char place[256];
     int dies;
 };
 
@@ -41,7 +46,7 @@ static void take_line(struct rack *rack, const char *line)
 {
     struct slot *slot = &rack->slots[rack->count];
     if (sscanf(line, "many %lu", &rack->many) == 1 || sscanf(line, "claims %lu", &rack->claims) == 1 ||
-        sscanf(line, "sleep %lu", &rack->sleep) == 1)
+        sscanf(line, "sleep %lu", &rack->sleep) == 1 || sscanf(line, "meets %lu %255s", &rack->meets, rack->place) == 2)
         return;
     if (rack->n_events < MOST && sscanf(line, "event %lu", &rack->events[rack->n_events]) == 1)
         rack->n_events++;
@@ -53,7 +58,7 @@ static void take_line(struct rack *rack, const char *line)
 
 static void look(struct rack *ret)
 {
-    char line[256];
+    char line[512];
     const char *path = getenv("RACK");
     FILE *file = path ? fopen(path, "re") : NULL;
     memset(ret, 0, sizeof *ret);
@@ -82,6 +87,22 @@ static CK_RV get_info(CK_INFO *info)
     return CKR_OK;
 }
 
+/* Each who comes adds a byte to the file; a round is full with as many as are to meet. */
+static int meet(const struct rack *rack)
+{
+    enum { LOOKS = 3000, PAUSE_MS = 10 };
+    int fd = open(rack->place, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    struct stat st;
+    int came = fd >= 0 && write(fd, "x", 1) == 1;
+    off_t place = came ? lseek(fd, 0, SEEK_CUR) : 0, all = (off_t)rack->meets, full = (place + all - 1) / all * all;
+    for (int i = 0; came && i < LOOKS && fstat(fd, &st) == 0 && st.st_size < full; i++)
+        poll(NULL, 0, PAUSE_MS);
+    came = came && fstat(fd, &st) == 0 && st.st_size >= full;
+    if (fd >= 0)
+        close(fd);
+    return came;
+}
+
 static CK_ULONG put(CK_SLOT_ID *slots, CK_ULONG room, CK_ULONG count, CK_SLOT_ID id)
 {
     if (slots && count < room)
@@ -96,6 +117,8 @@ static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
     look(&rack);
     if (rack.dies)
         abort();
+    if (rack.meets && !meet(&rack))
+        return CKR_FUNCTION_FAILED;
     poll(NULL, 0, (int)rack.sleep);
     for (CK_ULONG i = 0; i < rack.count; i++)
         if (!present || strcmp(rack.slots[i].label, "-") != 0)
