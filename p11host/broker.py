@@ -87,7 +87,7 @@ class Broker:
         self._tracers = Tracers(self._lives, self._quota)
         self._custody = Custody(pins or Pins(), self._lives)
         self._stamps: dict[str, tuple[int, ...]] = {}
-        self.cards = Cards(lambda: self.config().enabled, self._prompt)
+        self.cards = Cards(lambda: self.config().enabled, self._prompt, self._renew)
 
     async def run(self) -> None:
         """Serve until `stop`, or until nobody has needed us for a while. Helpers go on."""
@@ -296,6 +296,12 @@ class Broker:
         for life in self._lives.all():
             if life.caller is not None and life.spawned.module in modules:
                 life.spawned.look()
+
+    def _renew(self, modules: frozenset[str]) -> None:
+        """End the helpers of modules whose PC/SC is another now: what they had of it is gone."""
+        for name in sorted(modules):
+            if count := self._lives.restart(name, None):
+                log.info("module.restarted", module=name, helpers=count, reason="PC/SC has been restarted")
 
     def note(self) -> None:
         """Wake whoever waits for applications to come or to have gone."""

@@ -454,7 +454,10 @@ async def heard(subscription: Subscription, kind: str) -> None:
 
 
 def test_modules_are_prompted(tmp_path: Path) -> None:
-    """When a card moves, helpers of modules that reach PC/SC are to look; not when somebody uses a card."""
+    """When a card moves, helpers of modules that reach PC/SC are to look; not when somebody uses a card.
+
+    When PC/SC has been restarted they are to be others.
+    """
     opensc = Library().write(tmp_path / "opensc-pkcs11.so")
     path = tmp_path / "p11host.toml"
     path.write_text(module("opensc", opensc) + module("other", Library().write(tmp_path / "other.so")))
@@ -462,9 +465,10 @@ def test_modules_are_prompted(tmp_path: Path) -> None:
     pcsc = FakePcsc()
     pcsc.add("one")
     prompts: list[frozenset[str]] = []
+    renewed: list[frozenset[str]] = []
 
     async def run() -> None:
-        kept = Cards(lambda: modules, prompts.append, lambda _: pcsc)
+        kept = Cards(lambda: modules, prompts.append, renewed.append, lambda _: pcsc)
         subscription = kept.board.subscribe()
         kept.used(modules[1])
         assert not pcsc.established
@@ -473,13 +477,21 @@ def test_modules_are_prompted(tmp_path: Path) -> None:
             await heard(subscription, "added")
             pcsc.set("one", PRESENT, ATR)
             await heard(subscription, "inserted")
+            await asyncio.sleep(0)
             before = len(prompts)
             pcsc.set("one", PRESENT | IN_USE, ATR, moves=0)
             await heard(subscription, "used")
+            used = len(prompts)
+            assert not renewed
+            pcsc.end()
+            await heard(subscription, "service")
+            pcsc.begin()
+            await heard(subscription, "service")
         await asyncio.sleep(0)
         kept.stop()
         assert {frozenset({"opensc"})} == set(prompts)
-        assert before + 1 >= len(prompts) >= 2
+        assert used == before
+        assert [frozenset({"opensc"})] == renewed
 
     asyncio.run(run())
 

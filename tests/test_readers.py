@@ -1,14 +1,9 @@
 """Readers and cards from end to end: pcscd, the broker's watch, its subscribers, and `p11host readers`."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,91 +11,16 @@ import pytest
 from brokers import PATIENCE, module
 from cards.hold import connected
 from cards.piv import Piv, Stranger
-from cards.vpcd import Rack, rack
+from cards.place import OPENSC, Hearing, Place, configured, interrupted, line_of, placed, slot_of
 from elf import Library
 
 from p11host.cards.reach import service_of
-from p11host.cards.subscriber import Subscriber, apply
-from p11host.client import Channel, Door
 from p11host.config import choose, load
-from p11host.start import PrivateBroker, private_broker
 from p11host.throwaway import Token
 from p11host.wire import RefusedError
 
-pytestmark = pytest.mark.xdist_group("cards")
-OPENSC = next(Path("/").glob("usr/lib/*/opensc-pkcs11.so"), Path("opensc-pkcs11.so"))
 #: An answer to reset that no reader can take.
 TOO_LONG = bytes(40)
-CONF = "app default { framework pkcs15 { use_file_caching = no; } }\n"
-
-
-@dataclass
-class Place:
-    """A pcscd and a broker with OpenSC that reaches it."""
-
-    rack: Rack
-    broker: PrivateBroker
-
-    def open(self) -> Channel:
-        """Open a channel to the broker."""
-        with Door.of_broker(self.broker.socket, PATIENCE) as door:
-            return door.open("test", PATIENCE)
-
-    @contextmanager
-    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run the command line; it is ended at the end, and earlier if it takes too long."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "p11host", *words],
-            env=os.environ | dict(self.broker.env),
-            cwd="/",  # what is installed, not what lies here
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        with process:
-            try:
-                yield process
-            finally:
-                watchdog.cancel()
-                process.kill()
-
-    def run(self, *words: str) -> tuple[int, str]:
-        """Run the command line to its end; return its exit code and what it printed."""
-        with self.running(*words) as process:
-            said, errors = process.communicate()
-            return process.returncode, said + errors
-
-
-def line_of(process: subprocess.Popen[str]) -> Mapping[str, Any]:
-    """Return the next object that a program prints."""
-    assert process.stdout is not None
-    said: Mapping[str, Any] = json.loads(process.stdout.readline())
-    return said
-
-
-def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Interrupt a program; return its exit code and what it says of that."""
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    return process.returncode, errors
-
-
-def configured(directory: Path, env: Mapping[str, str]) -> Path:
-    """Write a configuration with OpenSC, which is to find pcscd by that environment."""
-    conf, path = directory / "opensc.conf", directory / "p11host.toml"
-    conf.write_text(CONF)
-    path.write_text(module("opensc", OPENSC, env={**env, "OPENSC_CONF": str(conf)}))
-    return path
-
-
-@contextmanager
-def placed(directory: Path, name: str | bytes) -> Iterator[Place]:
-    """Run both, with readers of that name."""
-    with rack(directory, name) as made, private_broker(configured(directory, made.env)) as broker:
-        yield Place(made, broker)
 
 
 @pytest.fixture(scope="module")
@@ -108,40 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Return a place with two readers."""
     with placed(tmp_path_factory.mktemp("readers"), "Virtual PCD") as made:
         yield made
-
-
-class Hearing:
-    """One subscriber, and the readers as he knows them."""
-
-    def __init__(self, place: Place) -> None:
-        self.subscriber = Subscriber(place.open)
-        self.readers: dict[bytes, Mapping[str, Any]] = {}
-        self.state = self.subscriber.begin()
-        apply(self.readers, self.state)
-        self.numbers = [self.state["sequence"]]
-
-    def until(self, kind: str, slot: int | None = None) -> Mapping[str, Any]:
-        """Return the next change of that kind, in that slot."""
-        while True:
-            said = self.subscriber.hear(PATIENCE)
-            assert said is not None, f"no {kind}; {self.readers}"
-            apply(self.readers, said)
-            self.numbers.append(said["sequence"])
-            if said.get("change") == kind and slot in (None, _slot(said)):
-                return said
-
-    def until_full(self, *slots: int) -> None:
-        """Return when there are cards in these slots, and in no other."""
-        while {int(name[-2:]) for name, reader in self.readers.items() if reader["card"]} != {*slots}:
-            said = self.subscriber.hear(PATIENCE)
-            assert said is not None, f"no cards in {slots}; {self.readers}"
-            apply(self.readers, said)
-            self.numbers.append(said["sequence"])
-
-
-def _slot(said: Mapping[str, Any]) -> int | None:
-    name: bytes = said.get("reader", {}).get("name", b"")
-    return int(name[-2:]) if name else None
 
 
 @pytest.fixture
@@ -166,7 +52,7 @@ def test_cards_come_and_go(place: Place, hearing: Hearing) -> None:
     assert (True, Stranger().atr, 1) == (
         inserted["reader"]["card"],
         inserted["reader"]["atr"],
-        _slot(inserted),
+        slot_of(inserted),
     )
     assert not removed["reader"]["card"]
     assert list(range(hearing.numbers[0], hearing.numbers[0] + len(hearing.numbers))) == hearing.numbers

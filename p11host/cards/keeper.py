@@ -29,18 +29,22 @@ _EVENTS: Mapping[Kind, str] = {
 class Cards:
     """Readers and cards, as a broker keeps them. `modules` are those of its configuration as it is.
 
-    `prompt` is called soon after a change with the names of the modules whose tokens may be others now.
+    `prompt` is called soon after a change with the names of the modules whose tokens may be others now;
+    `renew` when PC/SC is there again after it had ended: providers keep using what it no longer knows.
     """
 
     def __init__(
         self,
         modules: Callable[[], Iterable[Module]],
         prompt: Callable[[frozenset[str]], None],
+        renew: Callable[[frozenset[str]], None],
         make: Callable[[str], Layer] = Pyscard,
     ) -> None:
         self.board = Board(self._heard)
         self._modules = modules
         self._prompt = prompt
+        self._renew = renew
+        self._had_readers = False
         self._make = make
         self._watcher: Watcher | None = None
         self._reach: dict[str, tuple[Module, str | None]] = {}
@@ -83,6 +87,10 @@ class Cards:
 
     def _heard(self, change: Change) -> None:
         _log(change)
+        # Before there was any reader no helper had anything of PC/SC.
+        if change.kind == "service" and change.error is None and self._had_readers:
+            self._renew(frozenset(self.reaching()))
+        self._had_readers = self._had_readers or change.kind == "added"
         if change.kind in MOVES and not self._prompting:
             self._prompting = True
             asyncio.get_running_loop().call_soon(self._prompt_all)

@@ -4,6 +4,8 @@ Knows NIST SP 800-73-4, as far as a host reads and signs. Must not know how comm
 """
 
 import datetime
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -79,13 +81,16 @@ class Piv:
     """The card: its keys and objects, and what the host has done to it since the reset."""
 
     pin: bytes = b"123456"
-    keys: Mapping[int, Key] = field(default_factory=lambda: dict(_new_keys()))
+    keys: Mapping[int, Key] = field(default_factory=lambda: dict(new_keys()))
     tries: int = TRIES
     selected: bool = False
     verified: bool = False
     fresh: bool = False  # no key has been used since the PIN came
     chain: bytes = b""
     rest: bytes = b""
+    heard: list[int] = field(default_factory=list)  # the instructions of its commands
+    delay: float = 0.0  # seconds that it takes to sign,
+    busy: threading.Event = field(default_factory=threading.Event)  # which it has begun
 
     def __post_init__(self) -> None:
         """Fill the card with its data objects."""
@@ -112,6 +117,7 @@ class Piv:
     def answer(self, command: bytes) -> bytes:
         """Return what the card says to a command: data, and two bytes of status."""
         kind, instruction, _, reference = command[:4]
+        self.heard.append(instruction)
         data = _data_of(command)
         if instruction == 0xC0:
             return self._give(self.rest)
@@ -163,6 +169,8 @@ class Piv:
         if not (self.fresh if reference == SIGNATURE else self.verified):
             return NOT_ALLOWED
         self.fresh = False
+        self.busy.set()
+        time.sleep(self.delay)
         challenge = next((value for tag, value in parts(dict(parts(data))[0x7C]) if tag == 0x81), None)
         if challenge is None:
             return WRONG_DATA
@@ -177,7 +185,8 @@ def _data_of(command: bytes) -> bytes:
     return command[5 : 5 + command[4]]
 
 
-def _new_keys() -> Iterator[tuple[int, Key]]:
+def new_keys() -> Iterator[tuple[int, Key]]:
+    """Yield a key for each of the card's places."""
     yield AUTHENTICATION, rsa.generate_private_key(65537, 2048)
     yield SIGNATURE, ec.generate_private_key(ec.SECP256R1())
 

@@ -67,7 +67,8 @@ class Slot:
         self._thread.start()
 
     def insert(self, card: Card) -> None:
-        """Put a card in, instead of the one that is."""
+        """Put a card in, where none is: the driver may not notice one in the place of another."""
+        assert self._card is None
         self._put(card)
 
     def remove(self) -> None:
