@@ -1,15 +1,18 @@
 """Tokens by hand: one that counts wrong PINs or has a keypad, and makes keys that no other here does."""
 
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from brokers import module
-from hand import Hand
+from brokers import PATIENCE, module
+from hand import Hand, waited
 from life import Workshop
 
 from p11host.start import private_broker
@@ -137,3 +140,18 @@ class TestLattices:
             made["pPrivateKeyTemplate"].items()
         )
         assert parse(public).id == bytes.fromhex(template["CKA_ID"])
+
+
+def test_ctrl_c_in_a_call(tmp_path: Path, workshop: Workshop) -> None:
+    """Ctrl-C ends a command that is in a provider's call, however long that may take."""
+    with guarded(tmp_path, workshop.provider("guard"), GUARD_HANGS="1") as it:
+        out = os.open(os.devnull, os.O_WRONLY)
+        pid = it.into(out, "show", f"{URI};object=x")
+        os.close(out)
+        end = time.monotonic() + PATIENCE
+        while "find" not in pins(it):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.kill(pid, signal.SIGINT)
+
+        assert (130, "p11host: interrupted\n") == (waited(pid), it.said())

@@ -67,7 +67,7 @@ def test_exit_codes(plain: dict[str, str]) -> None:
     section = plain["p11host.1"].partition("EXIT STATUS")[2].partition("ENVIRONMENT")[0]
 
     for code, meaning in EXIT_CODES.items():
-        assert re.search(rf"(?m)^ +{code} +{meaning.capitalize()}\.$", section), code
+        assert re.search(rf"(?m)^ +{code} +{meaning[0].upper()}{meaning[1:]}\.$", section), code
 
 
 def test_every_variable(plain: dict[str, str]) -> None:

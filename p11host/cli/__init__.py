@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _run(arguments)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _end_interrupted()
+        end_interrupted()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         status = error.exit_code
@@ -165,7 +165,7 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end_interrupted() -> NoReturn:
+def end_interrupted() -> NoReturn:
     """End at once: a call into a provider may still run in a thread; its helper ends with this process."""
     with suppress(OSError):
         click.echo("\n" if sys.stderr.isatty() else "", err=True, nl=False)  # behind the ^C of the terminal

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host import shim_path
+from p11host.cli.interrupt import ending_soon
 from p11host.cli.options import config_option, json_option
 from p11host.cli.reach import UriType, broker_for
 from p11host.cli.screen import put, screen
@@ -49,7 +50,7 @@ def list_(uri: Uri | None, config: Path | None, *, as_uris: bool, login: bool, a
     """
     wanted = uri or Uri()
     refused: list[LoginError] = []
-    with broker_for(config):
+    with ending_soon(), broker_for(config):
         taken = _take(shim_path(), wanted, refused, login=login or _has_pin(wanted))
     modules = [replace(each, file=facts(Path(each.path))) for each in _narrowed(taken, wanted)]
     if as_uris:
@@ -185,7 +186,9 @@ def _show_token(console: "Console", token: "Token") -> None:
         return
     flags = [flag.replace("_", " ") for flag in _SHOWN_FLAGS if flag in token.flags]
     head = f"    token {token.label!r}  {token.manufacturer} {token.model}  serial {token.serial}"
-    put(console, Text(printable(head + "".join(f"  {flag}" for flag in flags))))
+    put(console, Text(printable(head)))
+    if flags:
+        put(console, Text(printable(f"      {', '.join(flags)}")))
     if token.error is not None:
         put(console, Text().append("    error: ", style="red").append(printable(token.error)))
     elif token.objects:

@@ -26,8 +26,11 @@ def put(console: "Console", text: "Text", hanging: int = 2) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     for line in text.split(allow_blank=True):
+        if line.cell_len <= console.width:
+            console.print(line, soft_wrap=True)
+            continue
         lead = len(line.plain) - len(line.plain.lstrip(" "))
-        first, *rest = line[lead:].wrap(console, max(console.width - lead - hanging, 20)) or [Text()]
+        first, *rest = line[lead:].wrap(console, max(console.width - lead - hanging, 20))
         console.print(Text(" " * lead).append_text(first), soft_wrap=True)
         for each in rest:
             console.print(Text(" " * (lead + hanging)).append_text(each), soft_wrap=True)

@@ -50,7 +50,7 @@ def _main(context: click.Context) -> list[str]:
         *commands,
         *_options(context),
         heading("EXIT STATUS"),
-        *(tagged(str(code), f"{said.capitalize()}.") for code, said in EXIT_CODES.items()),
+        *(tagged(str(code), f"{said[0].upper()}{said[1:]}.") for code, said in EXIT_CODES.items()),
         paragraph("`p11host run`, and `p11host trace` with a command, give that of the command."),
         heading("ENVIRONMENT"),
         *(tagged(name, said) for name, said in _ENVIRONMENT.items()),

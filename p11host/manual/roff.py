@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from p11host import __version__
 
 _ESCAPED = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}
+_FIRST = re.compile(r"(?m)^(\.S[HS] .*\n)\.PP\n")
 _MARKED = re.compile(r"`([^`]+)`")
 
 
@@ -22,7 +23,8 @@ def page(name: str, section: int, short: str, body: Sequence[str]) -> str:
         heading("NAME"),
         f"{text(name)} \\- {text(short)}",
     ]
-    return "\n".join([*head, *body]) + "\n"
+    # A section begins with a paragraph by itself.
+    return _FIRST.sub(r"\1", "\n".join([*head, *body])) + "\n"
 
 
 def text(words: str) -> str:

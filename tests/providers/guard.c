@@ -3,6 +3,7 @@
  *
  *     GUARD_STATE=FILE   a byte for each wrong PIN in a row: a life of it knows what those before it saw. The PIN is 1234,
  *                        and locked after three. Each login is a line in FILE.log: what PIN it was given, or that it was none
+ *     GUARD_HANGS=1      C_FindObjects writes a line `find` to FILE.log and never returns
  *     GUARD_KEYPAD=1     CKF_PROTECTED_AUTHENTICATION_PATH: the PIN is typed on the token, which needs none from a program
  *
  * A key has what its template said; no key survives its life. Nothing is ever found.
@@ -186,6 +187,10 @@ static CK_RV find_objects_init(CK_SESSION_HANDLE session, CK_ATTRIBUTE *template
 static CK_RV find_objects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG most, CK_ULONG *count)
 {
     (void)objects, (void)most;
+    if (getenv("GUARD_HANGS"))
+        append(".log", "find\n", 5);
+    while (getenv("GUARD_HANGS"))
+        pause();
     *count = 0;
     return of_session(session);
 }
