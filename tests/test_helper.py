@@ -40,13 +40,13 @@ class TestHelper:
         assert kept | languages | {"OWN", "TZ", "LC_TIME"} == set(found)
 
     def test_command_line(self, starter: Starter, provider: Path, fake_program: Path) -> None:
-        """What the configuration says of threads stands there; C_Initialize's string must not."""
+        """What the configuration says of threads and events stands there; C_Initialize's string must not."""
         config = module("one", provider, threads=1, reserved="slots=2 x")
         broker = starter.start(config, helper=fake_program)
         with through(broker.attach()[0]) as channel:
             words = Path(f"/proc/{channel.hello.pid}/cmdline").read_bytes().decode().split("\0")
 
-        expected = ["--serialize", "--profile", "6", "--slate", "5", "--trace", "9"]
+        expected = ["--serialize", "--profile", "6", "--slate", "5", "--trace", "9", "--interval", "1000"]
         expected += ["--door", "3", "--module", "one"]
         assert [*expected, str(provider)] == words[2:-1]
 
