@@ -3,8 +3,10 @@
 What a program says of a good token is what it says where that token is all there is.
 """
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -242,6 +244,74 @@ def test_python(home: House, name: str) -> None:
     (signature,) = Host(home.merged.env).play(follow, name)
 
     assert home.has_signed("mine", "rsa", b"data", bytes.fromhex(signature))
+
+
+# ---- views ----
+
+
+def test_one_module_by_a_link(home: House, work: Path) -> None:
+    """A program that loads p11host-NAME.so has what it has of the provider itself, word for word."""
+    link = work / "p11host-softhsm.so"
+    link.symlink_to(home.merged.module)
+
+    for asked in (["-L"], ["-I"], ["-M", "--token-label", "mine"]):
+        alone = home.alone.run("pkcs11-tool", "--module", home.alone.module, *asked).stdout
+        linked = home.merged.run("pkcs11-tool", "--module", link, *asked).stdout
+        assert SLOT.split(alone) == SLOT.split(linked)
+
+
+def test_one_module_by_environment(home: House) -> None:
+    """P11HOST_MODULE shows one module to a program that knows nothing of it."""
+    shown = home.merged.run("ssh-keygen", "-D", home.merged.module, "-e", env={"P11HOST_MODULE": "softhsm"})
+
+    alone = home.alone.run("ssh-keygen", "-D", home.alone.module, "-e")
+    assert [alone.stdout, alone.stderr] == [shown.stdout, shown.stderr]
+
+
+def test_one_module_by_parameter(home: House, work: Path) -> None:
+    """NSS hands a parameter on: with -string module=NAME it shows that one, in the provider's words."""
+    subprocess.run(["certutil", "-N", "-d", f"sql:{work}", "--empty-password"], check=True, timeout=60)
+    database = ["-dbdir", f"sql:{work}", "-force"]
+    home.merged.run(
+        *("modutil", *database, "-add", "ours", "-libfile", home.merged.module, "-string", "module=softhsm")
+    )
+    home.alone.run("modutil", *database, "-add", "theirs", "-libfile", home.alone.module)
+
+    ours, theirs = (
+        each.run("modutil", *database, "-list", name).stdout
+        for each, name in ((home.merged, "ours"), (home.alone, "theirs"))
+    )
+
+    assert BLANK.split(theirs)[2:] == BLANK.split(ours)[2:]
+    assert "Manufacturer: SoftHSM" in ours
+
+
+#: A machine as packages leave it, but for where SoftHSM's tokens and pcscd's socket are.
+MACHINE = """\
+mount --bind {soft} /etc/softhsm/softhsm2.conf
+mount --bind {directory} /run/pcscd
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to show programs other files")
+def test_nothing_configured(home: House, work: Path) -> None:
+    """With no configuration but p11-kit's p11host shows what p11-kit's proxy shows, slot by slot."""
+    files = MACHINE.format(soft=home.alone.env["SOFTHSM2_CONF"], directory=home.directory)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("P11HOST", "XDG"))}
+
+    def shown(*command: object) -> str:
+        words = ["unshare", "--mount", "sh", "-ec", files + 'exec "$@"', "sh", *map(str, command)]
+        env = bare | {"HOME": str(work), "XDG_RUNTIME_DIR": str(work)}
+        done = subprocess.run(words, env=env, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    tool = ["pkcs11-tool", "-L", "--module"]
+    ours = shown(sys.executable, "-P", "-m", "p11host", "run", "--", *tool, home.merged.module)
+    proxy = shown(*tool, next(Path("/usr/lib").glob("*/p11-kit-proxy.so")))
+
+    assert SLOT.split(proxy) == SLOT.split(ours)
+    assert {*LABELS, CARD} <= set(re.findall(r"token label +: (.+)", ours))
+    assert {*LABELS, CARD} <= set(re.findall(r"(?m)^    token: (.+)$", shown("p11-kit", "list-modules")))
 
 
 # ---- the hostile ones ----
