@@ -1,4 +1,4 @@
-#include "module.h"
+#include "module_channels.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +12,6 @@
 #include "log.h"
 #include "resume.h"
 #include "root.h"
-#include "shared.h"
 
 enum {
     LAST_BREATH_MS = 50,
@@ -105,16 +104,6 @@ void module_init(struct module *module, const struct offer *offer, _Atomic unsig
     take_offer(module, offer);
 }
 
-static struct channel *free_channel(struct channel *channel)
-{
-    if (channel) {
-        descriptor_forget(channel->from);
-        descriptor_forget(channel->to);
-        shared_forget(channel->bell.page);
-    }
-    return channel_free(channel);
-}
-
 /* Who reads the first of the two before the second never takes a handle of this generation's sessions for one of another. */
 static void begin_generation(struct module *module, uint32_t generation, uint32_t of_sessions)
 {
@@ -130,20 +119,14 @@ static void end_generation(struct module *module)
     atomic_store(&module->of_sessions, 0);
 }
 
-static void drop_idle(struct module *module)
-{
-    for (unsigned i = 0; i < IDLE_CHANNELS; i++)
-        free_channel(atomic_exchange(&module->idle[i], NULL));
-}
-
 static void drop_greeting(struct module *module)
 {
-    module->greeting = free_channel(module->greeting);
+    module->greeting = module_free_channel(module->greeting);
 }
 
 void module_finish(struct module *module)
 {
-    drop_idle(module);
+    module_drop_idle(module);
     drop_greeting(module);
     close_door(module);
     large_handles_finish(&module->large);
@@ -202,91 +185,25 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     return true;
 }
 
-/* ---- channels ---- */
-
-/* The smallest of the deadlines: a longer one is that many ticks, and the socket need not be told at each call. */
-static uint32_t tick_of(const struct module *module)
-{
-    uint32_t a = module->patience[PATIENCE_SHORT], b = module->patience[PATIENCE_LONG];
-    return a == 0 || (b != 0 && b < a) ? b : a;
-}
-
-static struct channel *open_channel(struct module *module)
-{
-    struct hello hello = hello_ours();
-    struct owner owner = root_owner();
-    int error = -EPIPE;
-    strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
-    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &owner, &error) : NULL;
-    if (channel) {
-        channel->from = descriptor_raise(channel->from);
-        channel->to = descriptor_raise(channel->to);
-        descriptor_remember(channel->from);
-        descriptor_remember(channel->to);
-        shared_remember(channel->bell.page);
-    } else if (error != -EPIPE) {
-        log_event("channel.failed module=%s error=\"%s\"", module->name, strerror(-error));
-    }
-    return channel;
-}
-
-/* The helper's hello. CKR_OK when it is ready. */
-static CK_RV hear_hello(struct module *module, struct channel *channel, uint32_t within_ms)
-{
-    struct hello hello;
-    channel_set_ticks(channel, within_ms, within_ms);
-    channel_set_deadline(channel, within_ms);
-    channel_begin(channel, 0);
-    read_hello(&channel->in, &hello);
-    if (channel->in.error) {
-        log_event("module.silent module=%s error=\"%s\"", module->name, strerror(-channel->in.error));
-        return CKR_GENERAL_ERROR;
-    }
-    if (hello.error[0] || !hello_fits(&hello)) {
-        log_event("module.failed module=%s rv=0x%lx reason=\"%s\"", module->name, (unsigned long)hello.rv, hello.error);
-        return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
-    }
-    channel->theirs = hello_width(&hello);
-    channel_set_ticks(channel, tick_of(module), tick_of(module));
-    atomic_store(&module->serial, hello.serial);
-    if (hello.bell) {
-        bell_heed(&channel->bell, module->calls, false);
-        channel_use_shelf(channel);
-    }
-    return CKR_OK;
-}
+/* ---- its helpers ---- */
 
 void module_greet(struct module *module)
 {
-    module->greeting = open_channel(module);
+    module->greeting = module_open_channel(module);
     module->ready_by = channel_now_ms() + module->start_ms;
-}
-
-/* Something has come, or the end. It is only looked for once nobody waits any more. */
-static bool has_come(const struct channel *channel, uint64_t by)
-{
-    struct pollfd p = {.fd = channel->from, .events = POLLIN | POLLRDHUP};
-    int n;
-    do {
-        if (owner_is_another(&channel->owner))
-            return true; /* nothing more will */
-        uint64_t now = channel_now_ms();
-        n = poll(&p, 1, now < by ? (int)(by - now) : 0);
-    } while (n < 0 && errno == EINTR);
-    return n != 0;
 }
 
 CK_RV module_await(struct module *module)
 {
     struct channel *greeting = module->greeting;
-    if (greeting && !has_come(greeting, module->ready_by)) {
+    if (greeting && !module_has_come(greeting, module->ready_by)) {
         log_event("module.late module=%s", module->name);
         return CKR_FUNCTION_FAILED;
     }
     module->greeting = NULL;
-    CK_RV rv = greeting ? hear_hello(module, greeting, HELLO_MS) : CKR_GENERAL_ERROR;
+    CK_RV rv = greeting ? module_hear_hello(module, greeting, HELLO_MS) : CKR_GENERAL_ERROR;
     if (rv != CKR_OK) {
-        free_channel(greeting);
+        module_free_channel(greeting);
         close_door(module);
         return rv;
     }
@@ -303,7 +220,7 @@ static CK_RV reopen(struct module *module)
     CK_RV rv = attach(module->name, resume_wants_login(module), offers, &count);
     if (rv != CKR_OK || count != 1)
         return CKR_GENERAL_ERROR;
-    drop_idle(module);
+    module_drop_idle(module);
     close_door(module);
     large_handles_finish(&module->large);
     atomic_store(&module->is_heir, false);
@@ -354,19 +271,6 @@ CK_RV module_revive(struct module *module)
     return rv;
 }
 
-static struct channel *take_idle(struct module *module, uint32_t generation)
-{
-    for (unsigned i = 0; i < IDLE_CHANNELS; i++) {
-        if (!atomic_load_explicit(&module->idle[i], memory_order_relaxed))
-            continue;
-        struct channel *channel = atomic_exchange(&module->idle[i], NULL);
-        if (channel && channel->generation == generation)
-            return channel;
-        free_channel(channel);
-    }
-    return NULL;
-}
-
 /* Of a process that is killed the kernel closes channels and door one after the other, in no order we know of. */
 static bool is_hung_up(int door)
 {
@@ -401,13 +305,13 @@ static void bury(struct module *module)
     log_event("module.gone module=%s generation=%u", module->name, atomic_load(&module->generation));
     forget_sessions(module);
     end_generation(module);
-    drop_idle(module);
+    module_drop_idle(module);
 }
 
 void module_give_up(struct module *module, struct channel *channel, CK_RV rv)
 {
     uint32_t generation = channel->generation;
-    free_channel(channel);
+    module_free_channel(channel);
     pthread_mutex_lock(&module->lock);
     bool present = atomic_load(&module->generation) == generation;
     uint64_t helper = module->helper;
@@ -415,7 +319,7 @@ void module_give_up(struct module *module, struct channel *channel, CK_RV rv)
         log_event("module.%s module=%s generation=%u", rv ? "broken" : "hung", module->name, generation);
         forget_sessions(module);
         end_generation(module);
-        drop_idle(module);
+        module_drop_idle(module);
         close_door(module); /* a helper that nobody can reach any more ends, if it can, without a broker too */
     }
     pthread_mutex_unlock(&module->lock);
@@ -430,7 +334,7 @@ void module_leave(struct module *module, uint32_t generation)
         log_event("module.left module=%s generation=%u", module->name, generation);
         end_generation(module);
         atomic_store(&module->is_heir, false);
-        drop_idle(module);
+        module_drop_idle(module);
         close_door(module);
     }
     pthread_mutex_unlock(&module->lock);
@@ -440,7 +344,7 @@ static struct channel *take_new(struct module *module, uint32_t generation, uint
 {
     pthread_mutex_lock(&module->lock);
     bool current = atomic_load(&module->generation) == generation;
-    struct channel *channel = current ? open_channel(module) : NULL;
+    struct channel *channel = current ? module_open_channel(module) : NULL;
     if (current && !channel)
         bury(module);
     pthread_mutex_unlock(&module->lock);
@@ -448,7 +352,7 @@ static struct channel *take_new(struct module *module, uint32_t generation, uint
         return NULL;
     channel->generation = generation;
     uint32_t most = module->start_ms;
-    if (hear_hello(module, channel, within_ms && within_ms < most ? within_ms : most) == CKR_OK)
+    if (module_hear_hello(module, channel, within_ms && within_ms < most ? within_ms : most) == CKR_OK)
         return channel;
     *ret_late = channel->in.error == -ETIMEDOUT;
     if (*ret_late)
@@ -463,28 +367,14 @@ struct channel *module_take(struct module *module, uint32_t generation, uint32_t
     *ret_late = false;
     if (generation == 0 || atomic_load(&module->generation) != generation)
         return NULL;
-    struct channel *channel = take_idle(module, generation);
+    struct channel *channel = module_take_idle(module, generation);
     return channel ? channel : take_new(module, generation, within_ms, ret_late);
-}
-
-void module_give(struct module *module, struct channel *channel)
-{
-    bool clean = channel->in.pos == channel->in.end; /* more than one answer to a call is one too many */
-    for (unsigned i = 0; clean && i < IDLE_CHANNELS; i++) {
-        struct channel *none = NULL;
-        if (!atomic_load_explicit(&module->idle[i], memory_order_relaxed) &&
-            atomic_compare_exchange_strong(&module->idle[i], &none, channel))
-            return;
-    }
-    if (!clean)
-        log_event("answer.unasked module=%s", module->name);
-    free_channel(channel);
 }
 
 void module_drop(struct module *module, struct channel *channel)
 {
     uint32_t generation = channel->generation;
-    free_channel(channel);
+    module_free_channel(channel);
     pthread_mutex_lock(&module->lock);
     if (atomic_load(&module->generation) == generation)
         bury(module);
