@@ -140,6 +140,10 @@ WRONG = {
         '[attributes]\nCKA_A = { value = 0, kind = "bytes" }\n',
         "2: attributes.CKA_A: 0x0 is CKA_CLASS: give it that name to change its kind",
     ),
+    "an attribute that is shown": (
+        '[attributes]\nCKA_A = { value = 0x80000001, kind = "bytes", shown = true }\n',
+        "2: attributes.CKA_A: 'shown' is for the standard's attributes; leave it out",
+    ),
     "constant twice": ("[constants.ckr]\nCKR_OK = 3\n", "2: constants.ckr.CKR_OK: is a constant already"),
     "code twice": ("[constants.ckr]\nCKR_A = 0\n", "2: constants.ckr.CKR_A: has the value of CKR_OK"),
 }

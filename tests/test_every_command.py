@@ -16,6 +16,7 @@ from brokers import PATIENCE
 from hand import Hand, hand, waited
 
 from p11host.cli import cli
+from p11host.cli.reach import UriType
 from p11host.listen import listen
 
 INTERRUPTED = 130
@@ -53,6 +54,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hand]:
         it.does("sign", it.own("object=key"), "pin", "-o", "signature")
         (it.directory / "so").write_text(it.token.so_pin)
         (it.directory / "so").chmod(0o400)
+        it.does(*used(it, "init-token"))
         yield it
 
 
@@ -159,6 +161,62 @@ def test_full_disk(mine: Hand, name: str) -> None:
 
     assert 1 == status
     assert re.search("cannot (be written|write): No space left on device$", line)
+
+
+#: Those that are told by a URI what is meant, which stands first.
+BY_URI = sorted(
+    name
+    for name, command in COMMANDS.items()
+    if any(isinstance(each.type, UriType) for each in command.params)
+)
+#: Those that want one token: the others show what there is.
+OF_ONE = [name for name in BY_URI if name not in ("init-token", "list", "show")]
+#: Those that log in.
+OF_USER = ["delete", "import", "keygen", "list", "set-pin", "sign"]
+
+
+def about(mine: Hand, name: str, uri: str) -> list[object]:
+    """Return the words of a command that is about something else."""
+    return [*name.split(), uri, *used(mine, name)[1 + len(name.split()) :]]
+
+
+@pytest.mark.parametrize("name", BY_URI)
+def test_malformed(mine: Hand, name: str) -> None:
+    """A URI that is none is wrong usage, and told with what is wrong; its PIN is not."""
+    line = mine.fails(2, *about(mine, name, "pkcs11:tokn=x?pin-value=9999"))
+
+    assert "p11host: pkcs11:tokn=x: no attribute is called 'tokn'; did you mean 'token'?" == line
+
+
+@pytest.mark.parametrize("name", BY_URI)
+def test_nothing(mine: Hand, name: str) -> None:
+    """A URI that names nothing is told, and nothing was asked for or changed."""
+    line = mine.fails(4, *about(mine, name, f"pkcs11:token=nowhere{mine.pin}"))
+
+    assert "pkcs11:token=nowhere: names no" in line
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_several(mine: Hand, name: str) -> None:
+    """A URI that names several tokens is told with which they are, and what to add."""
+    line = mine.fails(4, *about(mine, name, f"pkcs11:manufacturer=SoftHSM%20project{mine.pin}"))
+
+    assert re.search(r": names \d+ tokens \('.*' serial .*\); add token=… or serial=…$", line)
+    assert "'mine'" in line
+
+
+@pytest.mark.parametrize("name", OF_USER)
+def test_wrong_pin(mine: Hand, name: str) -> None:
+    """A wrong PIN is told in a line with the tries that are left, and one that cannot be asked for, too."""
+    wrong = mine.run(*about(mine, name, mine.uri("object=key", "?pin-value=9999")))
+    mine.does("sign", mine.own("object=key"), "pin", "-o", "/dev/null")
+    said = wrong.err + wrong.text
+    unasked = mine.run(*about(mine, name, mine.uri("object=key")), *(["--login"] if name == "list" else []))
+
+    assert 5 == wrong.status
+    assert "the PIN of 'mine' is wrong; some tries are left, the token does not say how many" in said
+    assert 5 == unasked.status
+    assert "there is no terminal to ask for a PIN on" in unasked.err + unasked.text
 
 
 @contextmanager
