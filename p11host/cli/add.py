@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,15 @@ import click
 
 from p11host import shim_path
 from p11host.cli.options import config_option, json_option
+from p11host.cli.screen import put, screen
 from p11host.config import choose
 from p11host.errors import P11HostError
 from p11host.paths import SYSTEM_CONFIG, user_config
 from p11host.text import nearest, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from p11host.discover.find import Found
 
 
@@ -79,15 +83,22 @@ def add(  # noqa: PLR0913 (its options)
         added = {"file": file, "module": name, "path": provider, "library": _shim()}
         click.echo(json.dumps(added, indent=2, default=str))
         return
-    click.echo(f"{file}: added [module.{name}]")
-    click.echo(f"{provider}: {facts(provider)}")
+    say = partial(_say, screen())
+    say(f"{file}: added [module.{name}]")
+    say(f"{provider}: {facts(provider)}")
     known = profiles().providers.get(profile) if profile else profiles().of(provider)
     who = known.title if known else "a provider that nobody knows"
-    click.echo(f"It may do what {who} may:  p11host sandbox {name}")
+    say(f"It may do what {who} may:  p11host sandbox {name}")
     if found is not None and found.hint is not None:
-        click.echo(f"Look at it once more: {found.hint}")
-    click.echo("See its tokens with:  p11host list")
-    click.echo(f"Give programs this PKCS#11 library instead of it:  {_shim()}")
+        say(f"Look at it once more: {found.hint}")
+    say("See its tokens with:  p11host list")
+    say(f"Give programs this PKCS#11 library instead of it:  {_shim()}")
+
+
+def _say(console: "Console", line: str) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
+    put(console, Text(printable(line)))
 
 
 def _discovered(provider: Path) -> "Found | None":

@@ -9,6 +9,7 @@ import click
 
 from p11host.cli.options import config_option, json_option
 from p11host.cli.progress import progress
+from p11host.cli.screen import screen
 from p11host.text import printable
 
 if TYPE_CHECKING:
@@ -91,16 +92,13 @@ def _passed(passed: "Sequence[Passed]") -> "list[dict[str, str]]":
 
 def _show(rows: "Sequence[dict[str, Any]]") -> None:
     from rich import box  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     if not rows:
         click.echo("No provider was found. Name the directory that has one:  p11host discover DIRECTORY")
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = screen(_PIPE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("name", "provider", "profile"):
         table.add_column(title, overflow="fold")

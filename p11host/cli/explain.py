@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host.cli.options import complete_module, config_option, json_option
+from p11host.cli.screen import screen
 from p11host.text import printable
 
 if TYPE_CHECKING:
@@ -58,11 +59,7 @@ def _unknown(word: str) -> str:
 
 
 def _show(entries: "list[Entry]") -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = screen(_PIPE_WIDTH)
     for number, entry in enumerate(entries):
         if number:
             console.print()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host.cli.options import complete_module, config_option, json_option
+from p11host.cli.screen import screen
 from p11host.config import Module, choose, load
 from p11host.errors import P11HostError
 from p11host.sandbox.settings import EVERY
@@ -101,20 +102,18 @@ def _show(
     module: Module, profile: "Profile", statements: "Sequence[Statement]", warnings: Sequence[str]
 ) -> None:
     from rich import box  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = screen(_PIPE_WIDTH)
     head = Text().append(f"module {module.name}", style="bold")
     console.print(head.append(f"  profile {profile.name} ({profile.title})"))
     for warning in warnings:
         console.print(Text(f"! {warning}", style="red"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("", "what", "allowed by"):
-        table.add_column(title)
+    # What is allowed is whole, and has what room there is.
+    for title, most in (("", 24), ("what", None), ("allowed by", 16)):
+        table.add_column(title, overflow="fold", max_width=most)
     for each in _shortened(statements):
         detail = printable(each.detail) + (" (not there)" if each.exists is False else "")
         verb = f"may {each.what}" if each.may else f"may not {each.what}".rstrip()
