@@ -202,7 +202,6 @@ def test_several(mine: Hand, name: str) -> None:
     line = mine.fails(4, *about(mine, name, f"pkcs11:manufacturer=SoftHSM%20project{mine.pin}"))
 
     assert re.search(r": names \d+ tokens \('.*' serial .*\); add token=… or serial=…$", line)
-    assert "'mine'" in line
 
 
 @pytest.mark.parametrize("name", OF_USER)

@@ -113,7 +113,8 @@ def _show(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     # What is allowed is whole, and has what room there is.
     for title, most in (("", 24), ("what", None), ("allowed by", 16)):
-        table.add_column(title, overflow="fold", max_width=most)
+        narrow = console.width < _PIPE_WIDTH
+        table.add_column(title, overflow="fold", max_width=most if narrow else None)
     for each in _shortened(statements):
         detail = printable(each.detail) + (" (not there)" if each.exists is False else "")
         verb = f"may {each.what}" if each.may else f"may not {each.what}".rstrip()
