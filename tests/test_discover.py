@@ -152,7 +152,7 @@ class TestAsk:
         assert sleepy["library"]["description"]
 
     def test_shown(self, tmp_path: Path, vendor: Path) -> None:
-        """People see a table of 80 columns without colour, in which what is configured is said to be."""
+        """A pipe gets a table without colour, in which no path is broken and what is configured is said to be."""
         (tmp_path / "p11host.toml").write_text(f'[module.mine]\npath = "{vendor / "sleepy.so"}"\n')
         done = self.run(tmp_path, "discover", "--no-ask", vendor)
 
@@ -160,7 +160,7 @@ class TestAsk:
         assert "configured as [module.mine]" in done.stdout
         assert "p11host add empty" in done.stdout
         assert "\x1b" not in done.stdout
-        assert 80 >= max(map(len, done.stdout.splitlines()))
+        assert f" {vendor / 'sleepy.so'} " in done.stdout
 
     def test_wrong_directory(self, tmp_path: Path) -> None:
         """A directory that is not there is wrong usage."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from p11host.discover.find import Found, Passed
     from p11host.probe import Probe
 
-_PIPE_WIDTH = 80
-
 
 @click.command(short_help="Find the PKCS#11 providers that are installed here.")
 @config_option
@@ -98,7 +96,7 @@ def _show(rows: "Sequence[dict[str, Any]]") -> None:
     if not rows:
         click.echo("No provider was found. Name the directory that has one:  p11host discover DIRECTORY")
         return
-    console = screen(_PIPE_WIDTH)
+    console = screen()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("name", "provider", "profile"):
         table.add_column(title, overflow="fold")
