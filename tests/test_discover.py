@@ -152,7 +152,7 @@ class TestAsk:
         assert sleepy["library"]["description"]
 
     def test_shown(self, tmp_path: Path, vendor: Path) -> None:
-        """A pipe gets a table without colour, in which no path is broken and what is configured is said to be."""
+        """A pipe gets a table without colour and with whole paths; what is configured is said to be."""
         (tmp_path / "p11host.toml").write_text(f'[module.mine]\npath = "{vendor / "sleepy.so"}"\n')
         done = self.run(tmp_path, "discover", "--no-ask", vendor)
 
