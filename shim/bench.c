@@ -109,8 +109,17 @@ static CK_RV sign(struct bench *bench)
     return rv != CKR_OK ? rv : p11->C_Sign(bench->session, bench->data, 32, bench->out, &len);
 }
 
+static CK_RV list_slots(struct bench *bench)
+{
+    static CK_SLOT_ID slots[MAX_SLOTS];
+    CK_ULONG count = MAX_SLOTS;
+    (void)bench;
+    return p11->C_GetSlotList(CK_TRUE, slots, &count);
+}
+
 static const struct load loads[] = {
     {"session-info", prepare_nothing, session_info},
+    {"slots", prepare_nothing, list_slots},
     {"random", prepare_nothing, random_bytes},
     {"digest", prepare_nothing, digest},
     {"encrypt", prepare_aes, encrypt},

@@ -7,7 +7,7 @@
 
 #include "cryptoki.h"
 
-enum { MAX_SLOTS = 64 };
+enum { MAX_SLOTS = 1024 };
 
 /* The library, once it is loaded. */
 extern CK_FUNCTION_LIST *p11;

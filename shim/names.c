@@ -16,6 +16,8 @@ enum {
     LARGE_RESERVE = LIMIT_ELEMENTS * sizeof(CK_ULONG),
     INDEX_FIRST = 64, /* cells, a power of two, at least twice as many as there are handles */
     INDEX_RESERVE = 4 * LIMIT_ELEMENTS * sizeof(uint32_t),
+    SLOT_HINTS = 256,
+    HINT_STEP = 37, /* apart from one module to the next: most number their slots alike */
 };
 
 #define GENERATION_MASK (((CK_ULONG)1 << GENERATION_BITS) - 1)
@@ -193,13 +195,26 @@ unsigned module_number(const char *name)
     return number;
 }
 
+/* Where a slot like this was found last. Every place that is known holds some slot, so a hint may be as old as it likes. */
+static _Atomic unsigned slot_hints[SLOT_HINTS];
+
+static bool is_slot(unsigned place, unsigned module, CK_ULONG server)
+{
+    return slots[place].module == module && slots[place].server == server;
+}
+
 static CK_ULONG find_slot(unsigned module, CK_ULONG server)
 {
-    unsigned n = atomic_load(&slot_count);
-    for (unsigned i = 0; i < n; i++)
-        if (slots[i].module == module && slots[i].server == server)
-            return i + FIRST_SLOT_ID;
-    return CK_UNAVAILABLE_INFORMATION;
+    _Atomic unsigned *hint = &slot_hints[(module * HINT_STEP + server) % SLOT_HINTS];
+    unsigned n = atomic_load(&slot_count), place = atomic_load_explicit(hint, memory_order_relaxed);
+    if (place < n && is_slot(place, module, server))
+        return place + FIRST_SLOT_ID;
+    for (place = 0; place < n && !is_slot(place, module, server); place++)
+        ;
+    if (place == n)
+        return CK_UNAVAILABLE_INFORMATION;
+    atomic_store_explicit(hint, place, memory_order_relaxed);
+    return place + FIRST_SLOT_ID;
 }
 
 CK_ULONG slot_to_client(unsigned module, CK_ULONG server)

@@ -90,13 +90,25 @@ void state_finish(struct state *state)
     operations_unmap(&state->operations);
 }
 
+static bool has_sessions(struct module *module, uint32_t of_sessions, uint32_t *ret_generation)
+{
+    *ret_generation = atomic_load_explicit(&module->generation, memory_order_acquire);
+    return atomic_load_explicit(&module->of_sessions, memory_order_relaxed) == of_sessions;
+}
+
 struct module *state_module_of_sessions(struct state *state, uint32_t of_sessions, uint32_t *ret_generation)
 {
-    for (unsigned i = 0; of_sessions && i < state->n_modules; i++) {
-        *ret_generation = atomic_load_explicit(&state->modules[i].generation, memory_order_acquire);
-        if (atomic_load_explicit(&state->modules[i].of_sessions, memory_order_relaxed) == of_sessions)
+    _Atomic uint8_t *hint = &state->found_at[of_sessions % SESSION_HINTS];
+    unsigned at = atomic_load_explicit(hint, memory_order_relaxed);
+    if (of_sessions == 0)
+        return NULL;
+    if (at < state->n_modules && has_sessions(&state->modules[at], of_sessions, ret_generation))
+        return &state->modules[at];
+    for (unsigned i = 0; i < state->n_modules; i++)
+        if (has_sessions(&state->modules[i], of_sessions, ret_generation)) {
+            atomic_store_explicit(hint, (uint8_t)i, memory_order_relaxed);
             return &state->modules[i];
-    }
+        }
     return NULL;
 }
 

@@ -15,6 +15,8 @@
 
 #define RETIRED 0x80000000U
 
+enum { SESSION_HINTS = 64 };
+
 struct state {
     _Atomic unsigned inside; /* threads in a call; RETIRED when it is no longer the present one */
     struct state *next;      /* in the list of those to be used again */
@@ -26,6 +28,7 @@ struct state {
     _Atomic unsigned calls; /* in progress */
     _Atomic unsigned next_look; /* the module that C_WaitForSlotEvent asks first */
     _Atomic(struct operations *) operations; /* NULL until there is one to remember */
+    _Atomic uint8_t found_at[SESSION_HINTS]; /* by generation: which module's sessions had one like it last */
     unsigned n_modules;
     struct module modules[LIMIT_MODULES];
 };

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from p11host.bench import fork_report, memory, prefork, report, ways
+from p11host.bench import fork_report, memory, merged, merged_report, prefork, report, ways
 from p11host.bench.measures import MEASURES, Measure, Sample, Target, measure, measure_bare, measure_pairs
 from p11host.bench.report import BARE, DIRECT, OURS, PEER, UNCONFINED, Memory, Row
 from p11host.cli.options import json_option
@@ -40,10 +40,16 @@ class Plan:
 @json_option
 @click.option("--quick", is_flag=True, help="One short round: shows that it works, and no more.")
 @click.option("--fork", is_flag=True, help="Measure a server's workers, instead of calls.")
-def bench(*, as_json: bool, quick: bool, fork: bool) -> None:
+@click.option("--slots", is_flag=True, help="Measure many slots of many modules, instead of calls.")
+def bench(*, as_json: bool, quick: bool, fork: bool, slots: bool) -> None:
     """Measure direct, p11host, p11-kit and a bare socketpair side by side on a throw-away SoftHSM token."""
+    if fork and slots:
+        raise click.UsageError("--fork and --slots are two runs; leave one out")
     if fork:
         _bench_fork(prefork.Plan(4, 4, 1) if quick else prefork.Plan(), as_json=as_json)
+        return
+    if slots:
+        _bench_slots(merged.Plan(3, 4, 3, 20, 1) if quick else merged.Plan(), as_json=as_json)
         return
     plan = Plan(1, _QUICK_SHARE) if quick else Plan()
     with tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory:
@@ -64,6 +70,18 @@ def _bench_fork(plan: prefork.Plan, *, as_json: bool) -> None:
         click.echo(json.dumps(fork_report.as_json(plan, found), indent=2))
     else:
         fork_report.show(Console(), plan, found)
+
+
+def _bench_slots(plan: merged.Plan, *, as_json: bool) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        found = merged.run(TOOL, SLEEPY, plan, Path(directory), progress)
+    if as_json:
+        click.echo(json.dumps(merged_report.as_json(plan, found), indent=2))
+    else:
+        merged_report.show(Console(), plan, found)
 
 
 def run(plan: Plan, directory: Path, console: Console) -> tuple[list[Row], Memory]:

@@ -125,7 +125,7 @@ def as_json(rows: Sequence[Row], memory: Memory, rounds: int) -> dict[str, Any]:
 def show(console: Console, rows: Sequence[Row], memory: Memory, rounds: int) -> None:
     """Print the results as two tables."""
     console.print(_results(rows, rounds))
-    console.print(_targets(verdicts(rows, memory)))
+    console.print(targets(verdicts(rows, memory)))
     if memory.why:
         console.print(f"Private memory of a helper was not read: {memory.why}.")
 
@@ -184,7 +184,8 @@ def _ratio(value: float | None) -> str:
     return "—" if value is None else f"{_digits(value)} ×"
 
 
-def _targets(found: Iterable[Verdict]) -> Table:
+def targets(found: Iterable[Verdict]) -> Table:
+    """Return a table of targets, with whether each is met."""
     shown = table("Targets", "target", " measured", " ")
     shown.columns[0].no_wrap = False
     words = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}

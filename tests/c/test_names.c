@@ -170,6 +170,25 @@ static void slots_keep_their_ids(void)
         }
 }
 
+/* More than there are hints of where to find one, and many that share one. */
+static void slots_are_found_among_many(void)
+{
+    enum { FIRST = 52, MODULES = 2, EACH = 1000 };
+    static CK_ULONG ids[MODULES][EACH];
+    for (unsigned i = 0; i < EACH; i++)
+        for (unsigned m = 0; m < MODULES; m++)
+            ids[m][i] = slot_to_client(FIRST + m, 256 * (CK_ULONG)i);
+    for (unsigned i = EACH; i-- > 0;)
+        for (unsigned m = 0; m < MODULES; m++) {
+            unsigned module;
+            CK_ULONG server;
+            expect_number(ids[m][i], slot_to_client(FIRST + m, 256 * (CK_ULONG)i));
+            expect(slot_to_server(ids[m][i], &module, &server));
+            expect_number(FIRST + m, module);
+            expect_number(256 * (CK_ULONG)i, server);
+        }
+}
+
 static void unknown_slots_are_refused(void)
 {
     unsigned module;
@@ -270,6 +289,7 @@ static const struct test tests[] = {
     TEST(modules_keep_their_numbers, "a module keeps its number"),
     TEST(names_as_long_as_the_limit_are_told_apart, "long names differ to the last letter"),
     TEST(slots_keep_their_ids, "slot ids are small and stay"),
+    TEST(slots_are_found_among_many, "a slot is found under its id, however many there are"),
     TEST(unknown_slots_are_refused, "an id that was never given out is no slot"),
     TEST(threads_agree_on_names, "many threads name the same things alike"),
     TEST(too_many_modules_are_told, "a module too many gets no number, the others keep theirs"),
