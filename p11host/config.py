@@ -5,6 +5,7 @@ know sockets or processes, and never opens a provider.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -264,6 +265,16 @@ def _no_modules(choice: Choice, config: Config) -> str:
     )
 
 
+def _no_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:
+    """Return what keeps a file from being TOML, with its line, as far as that is told."""
+    said = str(error)
+    place = re.search(r"\(at line (\d+), .*\)$", said)
+    where = f"{path}:{place[1]}" if place else str(path)
+    if twice := re.match(r"Cannot declare \('module', '(.+)'\) twice", said):
+        return f"{where}: module.{twice[1]}: the second of that name in this file; remove or rename one"
+    return f"{where}: not TOML: {said}"
+
+
 def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
     """Return the file, or None after noting in `problems` why it cannot be used."""
     try:
@@ -277,7 +288,7 @@ def read(path: Path, problems: list[str], choice: Choice) -> Source | None:
     except UnicodeDecodeError as error:
         problems.append(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{path}: not TOML: {error}")
+        problems.append(_no_toml(path, error))
     except ValueError as error:
         problems.append(f"{path}: {error}")
     return None

@@ -231,8 +231,14 @@ class TestFaults:
         """What is no TOML is told with its line."""
         (fault,) = faults(tmp_path, "[module.a]\npath = /a.so\n")
 
-        assert fault.startswith(" not TOML: ")
+        assert fault.startswith("2: not TOML: ")
         assert "line 2" in fault
+
+    def test_one_name_twice(self, tmp_path: Path) -> None:
+        """Two modules of one name in a file are told by line and key."""
+        (fault,) = faults(tmp_path, "[module.a]\npath = '/a.so'\n\n[module.a]\npath = '/b.so'\n")
+
+        assert "4: module.a: the second of that name in this file; remove or rename one" == fault
 
     @pytest.mark.parametrize(
         ("content", "problem"),
