@@ -270,20 +270,23 @@ def test_one_module_by_environment(home: House) -> None:
 
 def test_one_module_by_parameter(home: House, work: Path) -> None:
     """NSS hands a parameter on: with -string module=NAME it shows that one, in the provider's words."""
-    subprocess.run(["certutil", "-N", "-d", f"sql:{work}", "--empty-password"], check=True, timeout=60)
-    database = ["-dbdir", f"sql:{work}", "-force"]
-    home.merged.run(
-        *("modutil", *database, "-add", "ours", "-libfile", home.merged.module, "-string", "module=softhsm")
-    )
-    home.alone.run("modutil", *database, "-add", "theirs", "-libfile", home.alone.module)
-
+    one = ["-string", "module=softhsm"]
     ours, theirs = (
-        each.run("modutil", *database, "-list", name).stdout
-        for each, name in ((home.merged, "ours"), (home.alone, "theirs"))
+        modutil_lists(each, work / part, *options)
+        for each, part, options in ((home.merged, "ours", one), (home.alone, "theirs", []))
     )
 
     assert BLANK.split(theirs)[2:] == BLANK.split(ours)[2:]
     assert "Manufacturer: SoftHSM" in ours
+
+
+def modutil_lists(reach: Reach, database: Path, *options: str) -> str:
+    """Return what modutil says of a module in a database of its own: whoever opens it loads the module."""
+    database.mkdir()
+    subprocess.run(["certutil", "-N", "-d", f"sql:{database}", "--empty-password"], check=True, timeout=60)
+    words = ["modutil", "-dbdir", f"sql:{database}", "-force"]
+    reach.run(*words, "-add", "this", "-libfile", reach.module, *options)
+    return reach.run(*words, "-list", "this").stdout
 
 
 #: A machine as packages leave it, but for where SoftHSM's tokens and pcscd's socket are.
