@@ -143,6 +143,25 @@ class TestHelp:
         assert max(map(len, lines)) <= 80
         assert [] == [line for line in lines[1:] if line.endswith("...")]
 
+    @pytest.mark.parametrize("ignored", [False, True])
+    def test_ctrl_c_at_the_beginning(self, p11host: Command, *, ignored: bool) -> None:
+        """Before there is a command Ctrl-C ends the program as any other; who ignores it goes on doing so."""
+        script = (
+            "import signal\n"
+            f"signal.signal(signal.SIGINT, {'signal.SIG_IGN' if ignored else 'signal.default_int_handler'})\n"
+            "import p11host.__main__\n"
+            "signal.raise_signal(signal.SIGINT)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=p11host.environ,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+        assert (0 if ignored else -signal.SIGINT, b"") == (done.returncode, done.stderr)
+
     def test_light(self, p11host: Command) -> None:
         """Importing the package, and asking for a path, loads nothing heavy."""
         script = (

@@ -184,6 +184,64 @@ static void capacities_of_attributes_are_cut_too(void)
     expect_number(ROOM_BYTES, arena_size(given->pValue));
 }
 
+/* ---- what is told to whoever watches ---- */
+
+static struct writer watched;
+
+static struct walk discreet_walk(void)
+{
+    expect_number(0, (CK_ULONG)writer_init(&watched));
+    writer_reset(&watched);
+    watched.discreet = DISCREET_CONTENTS;
+    return (struct walk){.w = &watched, .tables = &standard_tables};
+}
+
+static bool is_told(const char *words)
+{
+    const struct iovec *span = watched.spans;
+    return memmem(span->iov_base, span->iov_len, words, strlen(words)) != NULL;
+}
+
+static void names_are_told_and_values_are_not(void)
+{
+    static uint8_t name[] = "name", value[] = "value", vendors[] = "vendors", longer[LIMIT_SHOWN + 1] = "longer";
+    struct walk walk = discreet_walk();
+    CK_ATTRIBUTE template[] = {
+        {CKA_LABEL, name, 4}, {CKA_VALUE, value, 5}, {0x80001234UL, vendors, 7}, {CKA_ID, longer, sizeof longer},
+    };
+    put_template(&walk, template, 4);
+    expect_number(1, writer_seal(&watched));
+    expect(is_told("name"));
+    expect(!is_told("value") && !is_told("vendors") && !is_told("longer"));
+    writer_finish(&watched);
+}
+
+/* Which type a value has in a nested template, the provider says. */
+static void a_provider_does_not_say_what_is_harmless(void)
+{
+    static uint8_t key[] = "the key", name[] = "the name";
+    struct {
+        CK_ATTRIBUTE answered[2], room[2];
+        uint64_t asked[2];
+    } inner = {
+        {{CKA_LABEL, key, 7}, {CKA_LABEL, name, 8}}, {{CKA_VALUE, key, 7}, {CKA_LABEL, name, 8}}, {7, 8},
+    };
+    struct {
+        CK_ATTRIBUTE answered, room;
+        uint64_t asked;
+    } outer = {
+        {CKA_WRAP_TEMPLATE, inner.answered, sizeof inner.answered},
+        {CKA_WRAP_TEMPLATE, inner.answered, sizeof inner.answered},
+        sizeof inner.answered,
+    };
+    struct walk walk = discreet_walk();
+    put_template_answer(&walk, &outer.answered, 1);
+    expect_number(1, writer_seal(&watched));
+    expect(is_told("the name"));
+    expect(!is_told("the key"));
+    writer_finish(&watched);
+}
+
 static const struct test tests[] = {
     TEST(every_function_arrives, "what a caller gives any function is what the provider is given, deep down"),
     TEST(every_parameter_arrives, "every mechanism with every kind of parameter of the tables arrives whole"),
@@ -191,6 +249,8 @@ static const struct test tests[] = {
     TEST(a_null_cell_stays_null, "a buffer without a length arrives as one"),
     TEST(capacities_are_cut_to_the_limit, "a capacity over the limit reaches the provider as the limit"),
     TEST(capacities_of_attributes_are_cut_too, "so does that of an attribute's buffer"),
+    TEST(names_are_told_and_values_are_not, "a trace shows what its row lets it of a template, and no vendor's bytes"),
+    TEST(a_provider_does_not_say_what_is_harmless, "nor what a provider calls a name that was asked for as a value"),
 };
 
 TEST_MAIN(tests)
