@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from p11host.bench.cards import BROKER, PCSC, QUICK_MOVES, SHIM
 from p11host.bench.measures import MEASURES, Sample, wire_bytes
 from p11host.bench.report import BARE, BOUNDS, DIRECT, OURS, PEER, WAYS, Memory, Row, number, verdicts
 
@@ -129,3 +130,17 @@ def test_wire_sizes_are_those_of_real_messages() -> None:
 def test_numbers_have_three_digits_and_a_unit(value: float, unit: Any, expected: str) -> None:
     """A number is shown in the unit that suits its size."""
     assert expected == number(value, unit)
+
+
+def test_cards() -> None:
+    """Each way by which one hears of a card has heard of every move, and is compared to PC/SC's own."""
+    done = subprocess.run(
+        [*BENCH, "--cards", "--json"], cwd="/", capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+
+    assert QUICK_MOVES == found["moves"]
+    assert [PCSC, BROKER, SHIM] == list(found["ways"])
+    assert 1.0 == found["ways"][PCSC]["ratio"]
+    assert all(0 < way["median"] <= way["worst"] for way in found["ways"].values())

@@ -1,26 +1,33 @@
 """Readers and cards from end to end: pcscd, the broker's watch, its subscribers, and `p11host readers`."""
 
 import json
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import PATIENCE, module
+from brokers import PATIENCE, Starter, module
 from cards.hold import connected
 from cards.piv import Piv, Stranger
 from cards.place import OPENSC, Hearing, Place, configured, interrupted, line_of, placed, slot_of
+from cards.vpcd import Rack
 from elf import Library
 
+from p11host import helper_path
+from p11host.cards.codes import NoCardError, ProtocolMismatchError, SharingError, error_named
 from p11host.cards.reach import service_of
+from p11host.client import Attached
 from p11host.config import choose, load
 from p11host.throwaway import Token
 from p11host.wire import RefusedError
 
 #: An answer to reset that no reader can take.
 TOO_LONG = bytes(40)
+NAME = "Virtual PCD 00 00"
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +229,74 @@ def test_events(place: Place) -> None:
     assert ("opensc", "key 9A") == (found["slot"]["module"], found["slot"]["token"])
     assert "Virtual PCD 00 00" == found["slot"]["description"] == found["reader"]["reader"]["name"]
     assert (0, "") == ended
+
+
+def test_exclusive_use(place: Place, hearing: Hearing) -> None:
+    """A card in another's hands is a sharing violation, and no mismatch of protocols."""
+    place.rack.slots[0].insert(Stranger())
+    hearing.until_full(0)
+    with connected(place.rack, NAME, exclusive=True):
+        said = json.loads(place.run("readers", "--json", "--no-ask")[1])
+        with pytest.raises(SharingError, match="SCARD_E_SHARING_VIOLATION"):
+            try_card(place.rack)
+    try_card(place.rack)
+
+    assert "exclusive" == said["readers"][0]["use"]
+
+
+def test_card_that_is_none(place: Place, hearing: Hearing) -> None:
+    """A card that answers nonsense is a mismatch of protocols; without a card there is no card."""
+    with pytest.raises(NoCardError, match="SCARD_E_NO_SMARTCARD"):
+        try_card(place.rack)
+    place.rack.slots[0].insert(Stranger(bytes(1)))
+    hearing.until_full(0)
+    with pytest.raises(ProtocolMismatchError, match="SCARD_E_PROTO_MISMATCH"):
+        try_card(place.rack)
+
+
+def try_card(rack: Rack) -> None:
+    """Try the card in the first slot, in a process of its own, and raise what it raised."""
+    program = f"from p11host.doctor.cards import try_card; try_card({NAME!r}, {str(rack.socket)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if done.returncode:
+        kind, name = re.search(r"codes\.(\w+): .*\((SCARD_\w+)\);", done.stderr).groups()  # type: ignore[union-attr]
+        error = error_named(name)
+        assert kind == type(error).__name__
+        raise error
+
+
+def test_machine_without_cards(tmp_path: Path, token: Token) -> None:
+    """Where no module reaches PC/SC nothing of it is loaded; where one does and nobody is, a line."""
+    opensc = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")}).read_text()
+    starter = Starter(tmp_path, helper_path())
+    try:
+        plain = starter.start(module("soft", token.provider, env=token.env))
+        close_doors(plain.attach())
+        assert b"pcsclite" not in Path(f"/proc/{plain.process.pid}/maps").read_bytes()
+        assert 0 == plain.end()
+        broker = starter.start(opensc)
+        close_doors(broker.attach())
+        broker.wait_event("cards.unwatched", service="SCARD_E_NO_SERVICE")
+        with broker.channel() as channel:
+            channel.call("readers", [{}], PATIENCE)
+        broker.end()
+        left = broker.process.stderr
+        assert left is not None
+        assert not [each for each in broker.events if each["event"].startswith(("cards.", "reader."))]
+        assert b"cards." not in left.read()
+    finally:
+        starter.end_all()
+
+
+def close_doors(modules: Iterable[Attached]) -> None:
+    """Close the doors of helpers."""
+    for each in modules:
+        if each.door is not None:
+            os.close(each.door)

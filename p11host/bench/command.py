@@ -41,15 +41,19 @@ class Plan:
 @click.option("--quick", is_flag=True, help="One short round: shows that it works, and no more.")
 @click.option("--fork", is_flag=True, help="Measure a server's workers, instead of calls.")
 @click.option("--slots", is_flag=True, help="Measure many slots of many modules, instead of calls.")
-def bench(*, as_json: bool, quick: bool, fork: bool, slots: bool) -> None:
+@click.option("--cards", is_flag=True, help="Measure how soon a card's move is heard of, instead.")
+def bench(*, as_json: bool, quick: bool, fork: bool, slots: bool, cards: bool) -> None:
     """Measure direct, p11host, p11-kit and a bare socketpair side by side on a throw-away SoftHSM token."""
-    if fork and slots:
-        raise click.UsageError("--fork and --slots are two runs; leave one out")
+    if fork + slots + cards > 1:
+        raise click.UsageError("--fork, --slots and --cards are runs of their own; leave one")
     if fork:
         _bench_fork(prefork.Plan(4, 4, 1) if quick else prefork.Plan(), as_json=as_json)
         return
     if slots:
         _bench_slots(merged.Plan(3, 4, 3, 20, 1) if quick else merged.Plan(), as_json=as_json)
+        return
+    if cards:
+        _bench_cards(quick=quick, as_json=as_json)
         return
     plan = Plan(1, _QUICK_SHARE) if quick else Plan()
     with tempfile.TemporaryDirectory(prefix="p11host-bench-") as directory:
@@ -82,6 +86,16 @@ def _bench_slots(plan: merged.Plan, *, as_json: bool) -> None:
         click.echo(json.dumps(merged_report.as_json(plan, found), indent=2))
     else:
         merged_report.show(Console(), plan, found)
+
+
+def _bench_cards(*, quick: bool, as_json: bool) -> None:
+    from p11host.bench import cards  # noqa: PLC0415 (PC/SC is not everywhere)
+
+    ways = cards.run(quick=quick, console=Console(stderr=True))
+    if as_json:
+        click.echo(json.dumps(cards.as_json(ways), indent=2))
+    else:
+        cards.show(Console(), ways)
 
 
 def run(plan: Plan, directory: Path, console: Console) -> tuple[list[Row], Memory]:

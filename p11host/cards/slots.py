@@ -11,6 +11,7 @@ from typing import Self
 
 from p11host.codes import ckr
 from p11host.errors import P11HostError
+from p11host.limits import limits
 
 _OK, _NO_TOKEN = 0, 0xE0
 _DESCRIPTION, _LABEL, _SERIAL = slice(0, 64), slice(0, 32), slice(80, 96)
@@ -55,13 +56,24 @@ class Slots:
         """Finalise, which ends a wait in another thread."""
         self._call("C_Finalize", None)
 
+    def numbers(self) -> list[int]:
+        """Return the slots that there are."""
+        room = (ctypes.c_ulong * limits().module_slots)()
+        count = ctypes.c_ulong(len(room))
+        rv = self._call("C_GetSlotList", ctypes.c_byte(0), room, ctypes.byref(count))
+        return room[: count.value] if rv == _OK else []
+
     def wait(self) -> Slot:
         """Return the slot of the next event, as it is then. WaitError if there is no waiting for it."""
+        return self.slot(self.event())
+
+    def event(self) -> int:
+        """Return which slot the next event is about. WaitError if there is no waiting for it."""
         number = ctypes.c_ulong()
         rv = self._call("C_WaitForSlotEvent", ctypes.c_ulong(0), ctypes.byref(number), None)
         if rv != _OK:
             raise WaitError(rv)
-        return self.slot(number.value)
+        return number.value
 
     def slot(self, number: int) -> Slot:
         """Return a slot as it is now."""

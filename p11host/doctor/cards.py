@@ -75,7 +75,7 @@ def _of_reader(reader: Mapping[str, Any], place: str) -> Iterator[Finding]:
 def _of_card(name: str, reader: Mapping[str, Any], place: str) -> Finding:
     """Return what PC/SC says to one more that wants the card."""
     try:
-        _try_card(name, place)
+        try_card(name, place)
     except SharingError as error:
         return Finding("warning", f"{name}: {error.said} ({error.name})", _HOLDERS)
     except CardError as error:
@@ -84,7 +84,8 @@ def _of_card(name: str, reader: Mapping[str, Any], place: str) -> Finding:
     return ok(f"{name}: {what}{', in use' if reader.get('use') else ''}")
 
 
-def _try_card(name: str, place: str) -> None:
+def try_card(name: str, place: str) -> None:
+    """Connect to a card as one of several, and leave it as it is. Raises CardError."""
     layer = Pyscard(place)
     context = layer.establish()
     try:
