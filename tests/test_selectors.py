@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from application import Shim, in_child
-from brokers import PATIENCE, through
+from brokers import PATIENCE, module, through
 from cryptoki import constant, struct
 from life import Host, Hosting
 from rack import Rack, Racks
@@ -25,6 +26,7 @@ from p11host.helper import DOOR, VIEW, Confined, Spawned, spawn
 from p11host.limits import limits
 from p11host.peer import hidden, selection
 from p11host.selectors import Selection, pack, parse
+from p11host.throwaway import Token
 from p11host.uri import Uri
 from p11host.view import Peer, Rule, View
 from p11host.wire import RemoteError
@@ -435,3 +437,30 @@ def look(shim: Shim) -> list[Any]:
         labels.append(bytes(info.label).decode().rstrip("\0 "))
     beyond = shim.rv("C_GetSlotInfo", max(slots) + 3, ctypes.byref(struct("CK_SLOT_INFO")()))
     return [labels, beyond, shim.use(shim.open_session(slots[-1]))]
+
+
+# ---- commands ----
+
+
+def told_by(host: Host, *words: str) -> dict[str, Any]:
+    """Return what a command of ours tells as JSON."""
+    words = ("-P", "-m", "p11host", *words, "--json")
+    said: dict[str, Any] = json.loads(
+        host.run(sys.executable, *words, env={"P11HOST_CONFIG": str(host.config)})
+    )
+    return said
+
+
+def test_commands_see_the_same(hosting: Hosting, racks: Racks, token: Token) -> None:
+    """`list` shows of a token's module that token alone, and `doctor` says of one that nothing fits it."""
+    label = f"pkcs11:token={token.label}"
+    soft = module("soft", token.provider, env=dict(token.env), tokens=[label])
+    none = selecting(racks.make("rack", *RACK), "none", tokens("slot-id=7;token=gone"))
+    host = hosting(soft, none)
+    listed = {each["name"]: each["slots"] for each in told_by(host, "list")["modules"]}
+    parts = {each["name"]: each for each in told_by(host, "doctor")["parts"]}
+
+    assert [token.label] == [slot["token"]["label"] for slot in listed["soft"]]
+    assert [] == listed["none"]
+    assert 1 == len(parts["module soft"]["facts"]["slots"])
+    assert "its token selectors leave it no slots" in json.dumps(parts["module none"])
