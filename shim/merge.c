@@ -240,8 +240,6 @@ static CK_RV only_slots(const struct call *call)
     CK_SLOT_ID *slots = (CK_SLOT_ID *)call->words[1];
     CK_ULONG *count = (CK_ULONG *)call->words[2];
     bool wanted = !slots || !module_is_late(only);
-    if (slots && count && *count > LIMIT_MODULE_SLOTS)
-        *count = LIMIT_MODULE_SLOTS;
     merge_learn_slots(call);
     CK_RV rv = wanted ? ask_only(call) : CKR_OK;
     if (rv == CKR_CRYPTOKI_NOT_INITIALIZED || !count)
