@@ -5,7 +5,6 @@ Knows TOML as text. Whether a file is right is config_schema's to say.
 
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,10 @@ import tomlkit
 from p11host.config import Choice, File, Source, read
 from p11host.config_schema import NAME_RULE, check, is_module_name
 from p11host.errors import ConfigError, P11HostError
+from p11host.tokens.files import write_whole
 
 _NEW_MODE = 0o644
+_REMEDY = "use --user, or become root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,11 @@ def _replace(file: Path, text: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = target.stat().st_mode & 0o777 if target.exists() else _NEW_MODE
-        descriptor, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(text)
-            os.fchmod(out.fileno(), mode)
-        Path(temporary).replace(target)
+        write_whole(target, text.encode(), mode, force=True)
+    except PermissionError as error:
+        raise ConfigError([f"{file}: cannot be written: {error.strerror}; {_REMEDY}"]) from error
     except OSError as error:
-        raise ConfigError(
-            [f"{file}: cannot be written: {error.strerror}; use --user, or become root"]
-        ) from error
+        raise ConfigError([f"{file}: cannot be written: {error.strerror}"]) from error
+    except P11HostError as error:
+        remedy = f"; {_REMEDY}" if isinstance(error.__cause__, PermissionError) else ""
+        raise ConfigError([f"{error}{remedy}"]) from error

@@ -206,6 +206,21 @@ class TestPath:
 class TestAdd:
     """`p11host add`."""
 
+    def test_where_nothing_can_be_written(self, p11host: Command, provider: Path, tmp_path: Path) -> None:
+        """A file that cannot be written stays as it was, and nothing is left beside it."""
+        file = tmp_path / "there" / "p11host.toml"
+        file.parent.mkdir()
+        file.write_text("# mine\n")
+        limited = ["sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "sh"]
+        words = p11host.words("add", "--config", file, provider)
+        done = subprocess.run(
+            [*limited, *words], env=p11host.environ, capture_output=True, text=True, check=False
+        )
+
+        assert (3, "") == (done.returncode, done.stdout)
+        assert f"p11host: {file}: cannot be written: File too large\n" == done.stderr
+        assert ([file], "# mine\n") == (list(file.parent.iterdir()), file.read_text())
+
     def test_new(self, p11host: Command, provider: Path, tmp_path: Path) -> None:
         """A file is made with the module, its name after the provider's, and it works."""
         file = tmp_path / "new" / "p11host.toml"
