@@ -16,6 +16,7 @@ from p11host.counts import Ended
 from p11host.door import Hung
 from p11host.helper import Spawned
 from p11host.obituary import Obituary
+from p11host.slate import Phase
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Lives:
             return
         if not life.spawned.to_end.is_set():
             _log_report(report, fields, life)
-            self._rest(life, report)
+            self._blame(life, report)
         life.spawned.to_end.set()
 
     def restart(self, module: str, uid: int | None) -> int:
@@ -193,7 +194,10 @@ class Lives:
             fields = {"deaths": state.deaths, "last": state.last, "retry": f"{state.retry:.1f}"}
             log.error("circuit.opened", module=module, uid=caller.uid, **fields)
 
-    def _rest(self, life: Life, report: Hung) -> None:
+    def _blame(self, life: Life, report: Hung) -> None:
+        if life.spawned.slate.read().phase is not Phase.SERVING:
+            life.spawned.wanted.set()  # it was still starting when its application left: that is no fault
+            return
         if life.caller is None or report.rv is not None:
             return
         rest = self._circuits.hung((life.caller.uid, report.module), life.caller.key)

@@ -293,7 +293,8 @@ def test_nobody_waits_for_its_end(starter: Starter, odd: Path, fifo: Path, way: 
         assert has_ended(found["helper"])
 
     ended = host.event("helper.ended", module="slow")
-    assert ("info", 0) == (ended["level"], ended["status"])
+    # By itself, or told to by the broker, whoever is first.
+    assert (ended.get("status"), ended.get("signal")) in ((0, None), (None, "SIGTERM"))
     assert "circuit" not in host.module("slow")
 
 

@@ -333,7 +333,7 @@ def test_the_hostile_are_hostile(home: House) -> None:
     assert {"SIGSEGV"} == {each["signal"] for each in ended(home, "crasher")}
     assert {"C_OpenSession"} == {each["function"] for each in ended(home, "crasher")}
     assert {"C_GetTokenInfo"} == {each["function"] for each in ended(home, "hanger")}
-    assert len(home.events("call.disbelieved", module="liar", function="C_FindObjects")) > lies
+    await_true(lambda: len(home.events("call.disbelieved", module="liar", function="C_FindObjects")) > lies)
 
 
 def ended(home: House, name: str) -> list[Any]:
