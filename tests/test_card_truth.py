@@ -136,6 +136,22 @@ def test_removed_while_it_signs(desk: Desk, card: Piv) -> None:
         assert [OK] * 3 == [one.do(each) for each in ("open", "login", "sign")]
 
 
+def test_hung_card(desk: Desk, card: Piv) -> None:
+    """A card that does not answer hangs its own call alone: the other reader is watched as ever."""
+    with desk.signing(card) as one:
+        card.busy.clear()
+        card.released.clear()
+        one.send("sign")
+        card.busy.wait()
+        desk.place.rack.slots[1].insert(Piv(keys={}))
+        desk.hearing.until_full(0, 1)
+        desk.place.rack.slots[1].remove()
+        desk.hearing.until_full(0)
+        card.released.set()
+
+        assert OK == one.answer()
+
+
 def test_same_card_again(desk: Desk, card: Piv) -> None:
     """The same card after it was out is another: the old session is over, and a new one works."""
     with desk.signing(card) as one:
@@ -157,4 +173,21 @@ def test_pcscd_killed(desk: Desk, card: Piv) -> None:
 
         assert failed in (GONE, "CKR_GENERAL_ERROR")
         assert one.do("state") in (GONE, OVER)
+        assert [OK] * 3 == [one.do(each) for each in ("open", "login", "sign")]
+
+
+def test_pcscd_killed_under_a_waiting_application(desk: Desk, card: Piv) -> None:
+    """One who waits for events when pcscd dies hears of it, and of the card when pcscd is back."""
+    with desk.signing(card) as one:
+        one.do("drain")
+        (helper,) = desk.place.helpers()
+        one.send("event")
+        desk.place.rack.kill()
+        assert one.answer() in (OK, GONE, "CKR_GENERAL_ERROR")
+        desk.place.rack.start()
+        desk.hearing.until_full(0)
+        assert has_ended(helper)
+        while one.do("slots") == 0:
+            one.do("event")
+
         assert [OK] * 3 == [one.do(each) for each in ("open", "login", "sign")]

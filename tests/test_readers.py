@@ -20,6 +20,7 @@ from elf import Library
 from p11host import helper_path
 from p11host.cards.codes import NoCardError, ProtocolMismatchError, SharingError, error_named
 from p11host.cards.reach import service_of
+from p11host.cards.subscriber import Subscriber
 from p11host.client import Attached
 from p11host.config import choose, load
 from p11host.throwaway import Token
@@ -236,12 +237,14 @@ def test_exclusive_use(place: Place, hearing: Hearing) -> None:
     place.rack.slots[0].insert(Stranger())
     hearing.until_full(0)
     with connected(place.rack, NAME, exclusive=True):
+        while hearing.until("used", 0)["reader"].get("use") != "exclusive":
+            pass
         said = json.loads(place.run("readers", "--json", "--no-ask")[1])
         with pytest.raises(SharingError, match="SCARD_E_SHARING_VIOLATION"):
             try_card(place.rack)
     try_card(place.rack)
 
-    assert "exclusive" == said["readers"][0]["use"]
+    assert ["exclusive"] == [each["use"] for each in said["readers"] if each["name"] == NAME]
 
 
 def test_card_that_is_none(place: Place, hearing: Hearing) -> None:
@@ -293,6 +296,25 @@ def test_machine_without_cards(tmp_path: Path, token: Token) -> None:
         assert b"cards." not in left.read()
     finally:
         starter.end_all()
+
+
+def test_broker_restarted(tmp_path: Path) -> None:
+    """A subscriber whose broker ends goes on with the next, and is told that what was missed is not known."""
+    config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")}).read_text()
+    starter = Starter(tmp_path, helper_path())
+    try:
+        first = starter.start(config)
+        with Subscriber(first.channel) as subscriber:
+            begun = subscriber.begin()
+            first.end()
+            starter.start(config)
+            said = subscriber.hear(PATIENCE)
+    finally:
+        starter.end_all()
+
+    assert said is not None
+    assert (False, []) == (said["complete"], said["readers"])
+    assert begun["sequence"] < said["sequence"]
 
 
 def close_doors(modules: Iterable[Attached]) -> None:

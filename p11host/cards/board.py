@@ -73,11 +73,6 @@ class Board:
         self._subscriptions: set[Subscription] = set()
         self._seen = asyncio.Event()
 
-    @property
-    def scene(self) -> Scene:
-        """The last that was seen."""
-        return self._scene
-
     def see(self, scene: Scene) -> None:
         """Take over what a look has shown."""
         before, self._scene = self._scene, scene

@@ -98,6 +98,12 @@ class Worker:
         """Close the session."""
         return self._book.rv("C_CloseSession", self._session)
 
+    def drain(self) -> str:
+        """Take the events that there are."""
+        while (rv := self._book.rv("C_WaitForSlotEvent", 1, ctypes.byref(ULONG()), None)) == "CKR_OK":
+            pass
+        return rv
+
     def event(self) -> str:
         """Wait for a slot's event."""
         return self._book.rv("C_WaitForSlotEvent", 0, ctypes.byref(ULONG()), None)

@@ -21,6 +21,7 @@ OK, MORE, WRONG_PIN = b"\x90\x00", 0x61, 0x63C0
 NOT_FOUND, NOT_SELECTED, NOT_ALLOWED = b"\x6a\x82", b"\x69\x85", b"\x69\x82"
 BLOCKED, NO_SUCH, WRONG_DATA = b"\x69\x83", b"\x6d\x00", b"\x6a\x80"
 CHAINED, TRIES, PART = 0x10, 3, 256
+HUNG = 60.0  # seconds: nothing waits for ever
 AUTHENTICATION, SIGNATURE = 0x9A, 0x9C
 #: The data object with the certificate of each key.
 CERTIFICATES = {AUTHENTICATION: bytes.fromhex("5fc105"), SIGNATURE: bytes.fromhex("5fc10a")}
@@ -90,10 +91,12 @@ class Piv:
     rest: bytes = b""
     heard: list[int] = field(default_factory=list)  # the instructions of its commands
     delay: float = 0.0  # seconds that it takes to sign,
-    busy: threading.Event = field(default_factory=threading.Event)  # which it has begun
+    busy: threading.Event = field(default_factory=threading.Event)  # which it has begun;
+    released: threading.Event = field(default_factory=threading.Event)  # and it waits for this
 
     def __post_init__(self) -> None:
         """Fill the card with its data objects."""
+        self.released.set()
         id_ = tlv(b"\x4f", bytes.fromhex("a000000308000010000100"))
         chuid = tlv(b"\x30", FASC_N) + tlv(b"\x34", b"0123456789abcdef") + tlv(b"\x35", b"20440101")
         self.objects = {
@@ -170,6 +173,7 @@ class Piv:
             return NOT_ALLOWED
         self.fresh = False
         self.busy.set()
+        self.released.wait(HUNG)
         time.sleep(self.delay)
         challenge = next((value for tag, value in parts(dict(parts(data))[0x7C]) if tag == 0x81), None)
         if challenge is None:
