@@ -54,10 +54,8 @@ install_missing() {
 
 # What card readers are watched with is built here. Where it cannot be, p11host works without.
 install_pyscard() {
-    fresh pyscard pyproject.toml scripts/setup.sh && return
     "$venv/bin/python" -c 'import smartcard.scard' 2>/dev/null || (build_pyscard) ||
         say "going on without pyscard: p11host will see modules and tokens, but no card readers"
-    mark pyscard pyproject.toml scripts/setup.sh
 }
 
 build_pyscard() {

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from p11host.cards.atr import described, historical
 from p11host.cards.board import KEPT, Board, Subscription
 from p11host.cards.codes import CardError, error_named, error_of
 from p11host.cards.keeper import Cards
-from p11host.cards.layer import Layer
+from p11host.cards.layer import Layer, Pyscard
 from p11host.cards.pace import MOST, PER_SECOND, Pace
 from p11host.cards.reader import EMPTY, EXCLUSIVE, IN_USE, MUTE, PRESENT, Change, Reader, Scene, changes
 from p11host.cards.watcher import LONGEST_WAIT, Watcher
@@ -289,6 +290,15 @@ def test_no_thread_where_pyscard_is_missing() -> None:
     until(lambda: bool(scenes))
     assert watcher.stop()
     assert isinstance(scenes[0].error, codes.NoPyscardError)
+
+
+def test_pyscard_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyscard cannot be imported PC/SC's layer says so, and what to install."""
+    monkeypatch.setenv("PCSCLITE_CSOCK_NAME", "/nowhere")
+    monkeypatch.setitem(sys.modules, "smartcard.scard", None)
+
+    with pytest.raises(codes.NoPyscardError, match="pip install pyscard"):
+        Pyscard("/nowhere")
 
 
 def test_hundred_readers() -> None:
