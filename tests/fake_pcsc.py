@@ -25,6 +25,7 @@ class FakePcsc:
     contexts: set[int] = field(default_factory=set)
     waits: list[float] = field(default_factory=list)
     established: int = 0
+    slept: int = 0
 
     def __post_init__(self) -> None:
         """Have nobody wait."""
@@ -116,6 +117,7 @@ class FakePcsc:
                 left = end - time.monotonic()
                 if left <= 0:
                     return looks
+                self.slept += 1
                 self._changed.wait(left)
 
     def cancel(self, context: int) -> None:

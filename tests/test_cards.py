@@ -2,10 +2,11 @@
 
 import ast
 import asyncio
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from p11host.cards.atr import described, historical
 from p11host.cards.board import KEPT, Board, Subscription
 from p11host.cards.codes import CardError, error_named, error_of
 from p11host.cards.keeper import Cards
-from p11host.cards.layer import Layer, Pyscard
+from p11host.cards.layer import Layer, Look, Pyscard
 from p11host.cards.pace import MOST, PER_SECOND, Pace
 from p11host.cards.reader import EMPTY, EXCLUSIVE, IN_USE, MUTE, PRESENT, Change, Reader, Scene, changes
 from p11host.cards.watcher import LONGEST_WAIT, Watcher
@@ -225,6 +226,38 @@ def test_reader_between_list_and_wait(blind: bool) -> None:  # noqa: FBT001
     with watching(pcsc) as scenes:
         until(lambda: cards(scenes) == {"late": b""})
     assert all(seconds <= LONGEST_WAIT for seconds in pcsc.waits)
+
+
+class Racing(FakePcsc):
+    """A PC/SC in which a card moves after each look and before the next wait, so many times."""
+
+    left = 10000
+
+    def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
+        """Move the card, and wait then; not before the first look."""
+        if self.left and dict(known).get("one"):
+            self.left -= 1
+            self.set("one", PRESENT if self.left % 2 else EMPTY, ATR if self.left % 2 else b"")
+        return super().wait(context, seconds, known)
+
+
+def test_change_between_look_and_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10,000 moves between a look and the next wait each is told, and none slept through."""
+    monkeypatch.setattr(Pace, "change", lambda *_: False)
+    pcsc = Racing()
+    pcsc.add("one")
+    with watching(pcsc) as scenes:
+        until(
+            lambda: (
+                not pcsc.left and bool(scenes) and scenes[-1].readers["one"].state == pcsc.readers["one"][0]
+            )
+        )
+        slept = pcsc.slept
+    found = [change for pair in itertools.pairwise([Scene({}), *scenes]) for change in changes(*pair)]
+    moves = [change for change in found if change.kind in ("inserted", "removed")]
+
+    assert 10000 == len(moves) + sum(change.missed for change in moves)
+    assert slept <= 1  # when all was over
 
 
 def test_service_comes_late_and_goes() -> None:
