@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "events.h"
 #include "exchange.h"
 #include "family.h"
 #include "merge.h"
@@ -57,7 +58,7 @@ static CK_RV dispatch(struct call *call, unsigned fn)
     switch (fn) {
     case FN_C_GetInfo: return merge_info(call);
     case FN_C_GetSlotList: return merge_slots(call);
-    case FN_C_WaitForSlotEvent: return merge_events(call);
+    case FN_C_WaitForSlotEvent: return events_wait(call);
     case FN_C_GetSlotInfo:
     case FN_C_GetTokenInfo: return merge_look(call, to_slot(call));
     default: return call->function->args[0].kind == ARG_SLOT ? to_slot(call) : to_session(call);
@@ -84,6 +85,11 @@ static CK_RV dispatch_without(const struct without *without, struct call *call, 
     return rv;
 }
 
+static bool tells_of_slots(unsigned fn)
+{
+    return fn == FN_C_GetSlotList || fn == FN_C_GetSlotInfo || fn == FN_C_GetTokenInfo;
+}
+
 CK_RV call(unsigned fn, uintptr_t *words)
 {
     struct call it = {.function = &functions[fn], .words = words};
@@ -92,6 +98,8 @@ CK_RV call(unsigned fn, uintptr_t *words)
         return rv;
     const struct without *without = it.function->without;
     rv = without ? dispatch_without(without, &it, fn) : dispatch(&it, fn);
+    if (tells_of_slots(fn))
+        events_told(&it, fn, rv);
     state_leave(it.state);
     return rv;
 }

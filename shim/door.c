@@ -185,7 +185,7 @@ static int make_ends(struct ends *ends, enum door_kind kind)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends->channel) < 0)
         return -errno;
     memcpy(ends->back, ends->channel, sizeof ends->back);
-    if (kind == DOOR_OF_BROKER || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends->back) == 0)
+    if (kind != DOOR_OF_HELPER || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends->back) == 0)
         return 0;
     int error = -errno;
     close(ends->channel[0]);

@@ -40,10 +40,11 @@ uint8_t hello_width(const struct hello *hello);
 /* Reads the whole notification. Errors stay in the reader. */
 void read_hello(struct reader *r, struct hello *ret_hello);
 
-enum door_kind { DOOR_OF_BROKER, DOOR_OF_HELPER };
+enum door_kind { DOOR_OF_BROKER, DOOR_OF_HELPER, DOOR_OF_HELPER_TO_POLL };
 
 /*
- * Opens a channel through `door`: sends its far end with our hello, to a helper also a way back and a bell. NULL with a
+ * Opens a channel through `door`: sends its far end with our hello, to a helper also a way back and a bell, but not if it is to be polled for
+ * answers: these must come through the socket. NULL with a
  * negative errno in *ret_error: -EPIPE when nobody is behind the door. The peer's hello has still to be read.
  */
 struct channel *door_open(int door, const struct hello *hello, enum door_kind kind, const struct owner *owner, int *ret_error);

@@ -2,11 +2,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "log.h"
-
-enum { POLL_MS = 100 };
 
 /* The same call with other arguments to one module. */
 static CK_RV ask(const struct call *call, struct module *module, uintptr_t *words)
@@ -286,53 +283,4 @@ CK_RV merge_slots(struct call *call)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     *count = list.count;
     return list.slots && list.count > list.room ? CKR_BUFFER_TOO_SMALL : CKR_OK;
-}
-
-/* ---- C_WaitForSlotEvent ---- */
-
-/*
- * One look at every module, beginning after the one that had an event last: one that always has some does not hide the others'.
- * CKR_NO_EVENT if at least one can have events, else what the last one said.
- */
-static CK_RV look(const struct call *call)
-{
-    struct call brief = *call;
-    unsigned n = call->state->n_modules, first = atomic_load(&call->state->next_look);
-    CK_RV result = CKR_FUNCTION_NOT_SUPPORTED;
-    bool can_have = false;
-    brief.brief = true;
-    for (unsigned i = 0; i < n; i++) {
-        unsigned at = (first + i) % n;
-        uintptr_t words[] = {call->words[0] | CKF_DONT_BLOCK, call->words[1], call->words[2]};
-        result = ask(&brief, &call->state->modules[at], words);
-        if (is_over(call))
-            return CKR_CRYPTOKI_NOT_INITIALIZED;
-        if (result == CKR_OK)
-            atomic_store(&call->state->next_look, at + 1);
-        if (result == CKR_OK)
-            return result;
-        can_have = can_have || result == CKR_NO_EVENT;
-    }
-    return can_have ? CKR_NO_EVENT : result;
-}
-
-static void nap(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
-}
-
-CK_RV merge_events(struct call *call)
-{
-    bool blocking = !(call->words[0] & CKF_DONT_BLOCK);
-    call->brief = !blocking;
-    /* A provider that gets one call at a time must not spend it on waiting: no other call would have its turn. */
-    bool waits_itself = call->state->n_modules == 1 && !(blocking && atomic_load(&call->state->modules[0].serial));
-    if (waits_itself)
-        return ask_only(call);
-    CK_RV rv = look(call);
-    while (blocking && rv == CKR_NO_EVENT) {
-        nap();
-        rv = atomic_load(&call->state->ending) ? CKR_CRYPTOKI_NOT_INITIALIZED : look(call);
-    }
-    return rv;
 }

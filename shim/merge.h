@@ -6,7 +6,6 @@
 
 CK_RV merge_info(struct call *call);
 CK_RV merge_slots(struct call *call);
-CK_RV merge_events(struct call *call);
 
 /*
  * After a call that looks at one slot of many: whose module does not answer is there, and has no token. OpenSSL's engine, for

@@ -189,7 +189,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
 
 void module_greet(struct module *module)
 {
-    module->greeting = module_open_channel(module);
+    module->greeting = module_open_channel(module, DOOR_OF_HELPER);
     module->ready_by = channel_now_ms() + module->start_ms;
 }
 
@@ -340,17 +340,51 @@ void module_leave(struct module *module, uint32_t generation)
     pthread_mutex_unlock(&module->lock);
 }
 
-static struct channel *take_new(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
+static struct channel *open_current(struct module *module, uint32_t generation, enum door_kind kind)
 {
     pthread_mutex_lock(&module->lock);
     bool current = atomic_load(&module->generation) == generation;
-    struct channel *channel = current ? module_open_channel(module) : NULL;
+    struct channel *channel = current ? module_open_channel(module, kind) : NULL;
     if (current && !channel)
         bury(module);
     pthread_mutex_unlock(&module->lock);
+    if (channel)
+        channel->generation = generation;
+    return channel;
+}
+
+struct channel *module_open(struct module *module, uint32_t generation)
+{
+    return open_current(module, generation, DOOR_OF_HELPER_TO_POLL);
+}
+
+CK_RV module_hear(struct module *module, struct channel *channel)
+{
+    return module_hear_hello(module, channel, HELLO_MS);
+}
+
+enum readiness module_try(struct module *module)
+{
+    enum readiness found = MODULE_STARTING;
+    if (atomic_load(&module->generation))
+        return MODULE_READY;
+    if (pthread_mutex_trylock(&module->lock) != 0)
+        return found; /* somebody else sees to it */
+    if (atomic_load(&module->generation))
+        found = MODULE_READY;
+    else if (!module->greeting && reopen(module) != CKR_OK)
+        found = MODULE_ABSENT;
+    else if (module_has_come(module->greeting, 0))
+        found = module_await(module) == CKR_OK ? MODULE_READY : MODULE_ABSENT;
+    pthread_mutex_unlock(&module->lock);
+    return found;
+}
+
+static struct channel *take_new(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
+{
+    struct channel *channel = open_current(module, generation, DOOR_OF_HELPER);
     if (!channel)
         return NULL;
-    channel->generation = generation;
     uint32_t most = module->start_ms;
     if (module_hear_hello(module, channel, within_ms && within_ms < most ? within_ms : most) == CKR_OK)
         return channel;

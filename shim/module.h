@@ -103,6 +103,16 @@ CK_RV module_revive(struct module *module);
 struct channel *module_take(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late);
 void module_give(struct module *module, struct channel *channel);
 
+/*
+ * For who polls: a channel whose hello has yet to come, NULL if that life is over or no channel can be opened. When the helper has begun to say
+ * hello, the rest of that: CKR_OK if the channel can be used.
+ */
+struct channel *module_open(struct module *module, uint32_t generation);
+CK_RV module_hear(struct module *module, struct channel *channel);
+
+/* As module_start and module_revive, but waiting for nobody but the broker: has it a helper, will it soon, or is there none? */
+enum readiness { MODULE_READY, MODULE_STARTING, MODULE_ABSENT } module_try(struct module *module);
+
 /* A channel that is of no more use. If the helper is gone, ends the generation. */
 void module_drop(struct module *module, struct channel *channel);
 

@@ -27,13 +27,13 @@ static uint32_t tick_of(const struct module *module)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-struct channel *module_open_channel(struct module *module)
+struct channel *module_open_channel(struct module *module, enum door_kind kind)
 {
     struct hello hello = hello_ours();
     struct owner owner = root_owner();
     int error = -EPIPE;
     strncpy(hello.program, program_invocation_short_name, LIMIT_NAME);
-    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, DOOR_OF_HELPER, &owner, &error) : NULL;
+    struct channel *channel = module->door >= 0 ? door_open(module->door, &hello, kind, &owner, &error) : NULL;
     if (channel) {
         channel->from = descriptor_raise(channel->from);
         channel->to = descriptor_raise(channel->to);

@@ -6,10 +6,11 @@
 #ifndef P11HOST_MODULE_CHANNELS_H
 #define P11HOST_MODULE_CHANNELS_H
 
+#include "door.h"
 #include "module.h"
 
 /* NULL where there is no door, or nobody behind it. */
-struct channel *module_open_channel(struct module *module);
+struct channel *module_open_channel(struct module *module, enum door_kind kind);
 
 /* The helper's hello. CKR_OK when it is ready. */
 CK_RV module_hear_hello(struct module *module, struct channel *channel, uint32_t within_ms);

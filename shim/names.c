@@ -168,7 +168,7 @@ static struct slot {
     unsigned module;
     CK_ULONG server;
 } slots[LIMIT_SLOTS];
-static _Atomic unsigned slot_count;
+static _Atomic unsigned n_slots;
 static unsigned slots_of[LIMIT_MODULES + 1]; /* what a provider makes up is not at the expense of others */
 
 static unsigned find_module(const char *name)
@@ -206,7 +206,7 @@ static bool is_slot(unsigned place, unsigned module, CK_ULONG server)
 static CK_ULONG find_slot(unsigned module, CK_ULONG server)
 {
     _Atomic unsigned *hint = &slot_hints[(module * HINT_STEP + server) % SLOT_HINTS];
-    unsigned n = atomic_load(&slot_count), place = atomic_load_explicit(hint, memory_order_relaxed);
+    unsigned n = atomic_load(&n_slots), place = atomic_load_explicit(hint, memory_order_relaxed);
     if (place < n && is_slot(place, module, server))
         return place + FIRST_SLOT_ID;
     for (place = 0; place < n && !is_slot(place, module, server); place++)
@@ -224,22 +224,27 @@ CK_ULONG slot_to_client(unsigned module, CK_ULONG server)
         return id;
     pthread_mutex_t *lock = root_names_lock();
     pthread_mutex_lock(lock);
-    unsigned n = atomic_load(&slot_count);
+    unsigned n = atomic_load(&n_slots);
     id = find_slot(module, server);
     if (id == CK_UNAVAILABLE_INFORMATION && n < LIMIT_SLOTS && slots_of[module] < LIMIT_MODULE_SLOTS) {
         slots_of[module]++;
         slots[n] = (struct slot){.module = module, .server = server};
-        atomic_store(&slot_count, n + 1);
+        atomic_store(&n_slots, n + 1);
         id = n + FIRST_SLOT_ID;
     }
     pthread_mutex_unlock(lock);
     return id;
 }
 
+CK_ULONG slot_count(void)
+{
+    return atomic_load(&n_slots);
+}
+
 bool slot_to_server(CK_ULONG client, unsigned *ret_module, CK_ULONG *ret_server)
 {
     CK_ULONG place = client - FIRST_SLOT_ID;
-    if (place >= atomic_load(&slot_count))
+    if (place >= atomic_load(&n_slots))
         return false;
     *ret_module = slots[place].module;
     *ret_server = slots[place].server;

@@ -47,6 +47,8 @@ unsigned module_number(const char *name);
 
 /* The id of a module's slot: a new one if it has none. CK_UNAVAILABLE_INFORMATION when there are too many. */
 CK_ULONG slot_to_client(unsigned module, CK_ULONG server);
+/* How many ids there are: they count on from FIRST_SLOT_ID. */
+CK_ULONG slot_count(void);
 bool slot_to_server(CK_ULONG client, unsigned *ret_module, CK_ULONG *ret_server);
 
 #endif

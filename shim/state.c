@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "descriptors.h"
+#include "events.h"
 
 struct state *state_map(void)
 {
@@ -85,6 +86,7 @@ void state_end(struct state *state)
 
 void state_finish(struct state *state)
 {
+    events_finish(state);
     for (unsigned i = 0; i < state->n_modules; i++)
         module_finish(&state->modules[i]);
     operations_unmap(&state->operations);

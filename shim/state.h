@@ -26,7 +26,7 @@ struct state {
     bool inherited;      /* some module's helper is to be shared with children */
     bool lasting;        /* some module's sessions last longer than a life */
     _Atomic unsigned calls; /* in progress */
-    _Atomic unsigned next_look; /* the module that C_WaitForSlotEvent asks first */
+    _Atomic(struct events *) events; /* NULL until the application knows of a slot, or waits */
     _Atomic(struct operations *) operations; /* NULL until there is one to remember */
     _Atomic uint8_t found_at[SESSION_HINTS]; /* by generation: which module's sessions had one like it last */
     unsigned n_modules;

@@ -336,21 +336,25 @@ void watch_waits(void)
     pthread_mutex_unlock(&watch.lock);
 }
 
-enum stirred watch_stirred(CK_SLOT_ID slot, uint64_t since)
+/* Under the lock, after the look. */
+static enum stirred stir(CK_SLOT_ID slot, bool changed)
+{
+    switch (watch_log_stir(&watch.log, slot, slate_clock())) {
+    case STIR_KNOWN: return STIRRED_CHANGE;
+    case STIR_TOLD: call_ears(); return changed ? STIRRED_CHANGE : STIRRED_NOTHING;
+    default: return changed ? STIRRED_CHANGE : STIRRED_NO_SLOT;
+    }
+}
+
+enum stirred watch_stirred(CK_SLOT_ID slot)
 {
     enum stirred found = STIRRED_NOTHING;
-    enum stir stir = STIR_KNOWN;
     pthread_mutex_lock(&watch.lock);
-    uint64_t before = watch.changes, number = watch.log.number;
+    uint64_t before = watch.changes;
     watch.stirred = true;
-    bool looked = await_look(STIR_MS);
+    if (await_look(STIR_MS) && watch.has_log)
+        found = stir(slot, watch.changes != before);
     watch.stirred = false;
-    if (looked && watch.changes == before)
-        stir = watch_log_stir(&watch.log, slot, since, slate_clock());
-    if (looked)
-        found = stir == STIR_KNOWN ? STIRRED_CHANGE : stir == STIR_TOLD ? STIRRED_NOTHING : STIRRED_NO_SLOT;
-    if (watch.log.number != number)
-        call_ears();
     pthread_mutex_unlock(&watch.lock);
     return found;
 }

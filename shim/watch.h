@@ -48,8 +48,8 @@ void watch_take_ear(int ear);
 /* The own wait is about to begin for the first time, or there is none: what it had to say of the time before is past. */
 void watch_waits(void);
 
-/* The wait that began at `since` named this slot: looks, and says what came of it. */
-enum stirred { STIRRED_CHANGE, STIRRED_NOTHING, STIRRED_NO_SLOT } watch_stirred(CK_SLOT_ID slot, uint64_t since);
+/* The wait named this slot: looks, and says what came of it. */
+enum stirred { STIRRED_CHANGE, STIRRED_NOTHING, STIRRED_NO_SLOT } watch_stirred(CK_SLOT_ID slot);
 
 /* Does the own wait tell of every change, as far as is known? Then a look at the interval need not ask what tokens there are. */
 void watch_trusts_wait(bool trusts);

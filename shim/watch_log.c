@@ -5,6 +5,8 @@
 /* Ten changes a second are told of a slot, and some more after a while without. */
 #define COST_NS UINT64_C(100000000)
 #define MOST_CREDIT_NS (32 * COST_NS)
+/* A provider's wait tells later than a look finds out, if at all. */
+#define ECHO_NS UINT64_C(2000000000)
 
 static bool is_same_token(const struct slot_look *a, const struct slot_look *b)
 {
@@ -39,6 +41,7 @@ static void tell(struct watch_log *log, struct watched_slot *slot, const struct 
     slot->told = *after;
     slot->credit_ns -= COST_NS;
     slot->stirred = now;
+    slot->claimed = false;
     log->number++;
     log->events[log->number % LIMIT_EVENTS] = (struct slot_event){log->number, *after};
 }
@@ -176,13 +179,15 @@ void watch_log_begin(struct watch_log *log, const struct slot_look *seen, unsign
     log->begun = log->number = now;
 }
 
-enum stir watch_log_stir(struct watch_log *log, CK_SLOT_ID slot, uint64_t since, uint64_t now)
+enum stir watch_log_stir(struct watch_log *log, CK_SLOT_ID slot, uint64_t now)
 {
     unsigned at = find(log, slot, 0);
     if (at == log->n_slots || log->slots[at].told.state == SLOT_NONE)
         return STIR_NO_SLOT;
     struct watched_slot *stirred = &log->slots[at];
-    if (stirred->stirred >= since)
+    bool is_echo = stirred->stirred && !stirred->claimed && now - stirred->stirred < ECHO_NS;
+    stirred->claimed = true;
+    if (is_echo)
         return STIR_KNOWN;
     reckon(stirred, now);
     struct slot_look same = stirred->told;
@@ -190,6 +195,7 @@ enum stir watch_log_stir(struct watch_log *log, CK_SLOT_ID slot, uint64_t since,
         tell(log, stirred, &same, now);
     else
         stirred->held++;
+    stirred->claimed = true;
     return STIR_TOLD;
 }
 

@@ -12,15 +12,7 @@
 
 #include "cryptoki.h"
 #include "limits.h"
-
-/* What tells a token from another. All zero: a card is there, and no token. */
-struct token_face {
-    uint8_t label[32], manufacturer[32], model[16], serial[16];
-    uint64_t flags; /* of TOKEN_FACE_FLAGS */
-};
-
-/* What a PIN does to a token makes it no other one. */
-#define TOKEN_FACE_FLAGS (CKF_WRITE_PROTECTED | CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH | CKF_TOKEN_INITIALIZED)
+#include "token_face.h"
 
 /* Unknown is what the provider does not tell for now: then nothing has changed. */
 enum slot_state { SLOT_NONE, SLOT_EMPTY, SLOT_TOKEN, SLOT_UNKNOWN };
@@ -42,7 +34,8 @@ struct slot_event {
 struct watched_slot {
     struct slot_look told;
     uint64_t credit_ns, since; /* how much it may change, and when that was reckoned */
-    uint64_t stirred;          /* when its last event was logged */
+    uint64_t stirred;          /* when its last event was logged, */
+    bool claimed;              /* of which the provider's own wait has told since, too */
     uint64_t held, said;       /* changes that were not told one by one, and how many of them the log knows of */
     bool behind;               /* there is a change that has yet to be told */
 };
@@ -71,10 +64,10 @@ unsigned watch_log_compare(struct watch_log *log, const struct slot_look *seen, 
 enum stir { STIR_NO_SLOT, STIR_KNOWN, STIR_TOLD };
 
 /*
- * The provider says that something happened there since `since`, where nothing is to be seen: that is an event, unless one of that slot has been
- * logged since.
+ * The provider's wait says that something has happened there. Where nothing is to be seen that is an event, unless it is about the one that was
+ * seen a moment ago.
  */
-enum stir watch_log_stir(struct watch_log *log, CK_SLOT_ID slot, uint64_t since, uint64_t now);
+enum stir watch_log_stir(struct watch_log *log, CK_SLOT_ID slot, uint64_t now);
 
 /* When a slot that was told of too often may be told of again, 0 if none waits for that. */
 uint64_t watch_log_due(const struct watch_log *log);

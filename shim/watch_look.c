@@ -21,15 +21,6 @@ static bool list_slots(struct provider *provider, CK_SLOT_ID slots[LIMIT_MODULE_
     return get_slots(provider, slots, ret_count) == CKR_OK && *ret_count <= LIMIT_MODULE_SLOTS;
 }
 
-static void keep_face(struct token_face *face, const CK_TOKEN_INFO *info)
-{
-    memcpy(face->label, info->label, sizeof face->label);
-    memcpy(face->manufacturer, info->manufacturerID, sizeof face->manufacturer);
-    memcpy(face->model, info->model, sizeof face->model);
-    memcpy(face->serial, info->serialNumber, sizeof face->serial);
-    face->flags = info->flags & TOKEN_FACE_FLAGS;
-}
-
 static bool says_empty(CK_RV rv)
 {
     return rv == CKR_TOKEN_NOT_PRESENT || rv == CKR_DEVICE_REMOVED;
@@ -42,7 +33,7 @@ static void look_at_token(struct provider *provider, struct slot_look *seen)
     memset(&info, 0, sizeof info);
     CK_RV rv = provider_call(provider, FN_C_GetTokenInfo, words);
     if (rv == CKR_OK)
-        keep_face(&seen->token, &info);
+        token_face_of(&seen->token, &info);
     else if (says_empty(rv))
         seen->state = SLOT_EMPTY;
     else

@@ -12,7 +12,7 @@
 
 enum {
     AT_ONCE_MS = 50,  /* what returns sooner did not wait */
-    MOST_VAIN = 4,    /* times in a row that it may return at once, and nothing has changed */
+    MOST_VAIN = 4,    /* times more that it may return at once where nothing has changed than where something has */
     MOST_SWIFT = 32,  /* times in a row that it may return at once; then it gets a nap each time */
     NAP_MS = 10,
     ERROR_NAP_MS = 1000, /* after an error; twice as long each time */
@@ -51,9 +51,9 @@ static void drain(struct provider *provider, struct judgement *judgement)
 }
 
 /* Of a slot that is not shown nothing is known. */
-static enum stirred look_into(const struct provider *provider, CK_SLOT_ID slot, uint64_t since)
+static enum stirred look_into(const struct provider *provider, CK_SLOT_ID slot)
 {
-    enum stirred found = watch_stirred(slot, since);
+    enum stirred found = watch_stirred(slot);
     return found == STIRRED_NO_SLOT && provider->view ? STIRRED_NOTHING : found;
 }
 
@@ -62,7 +62,7 @@ static void judge_event(struct judgement *judgement, enum stirred found, bool at
     judgement->nap_ms = ERROR_NAP_MS;
     judgement->swift = at_once ? judgement->swift + 1 : 0;
     if (found == STIRRED_CHANGE)
-        judgement->vain = 0;
+        judgement->vain -= judgement->vain > 0;
     else if (at_once || found == STIRRED_NO_SLOT)
         judgement->vain++;
     watch_trusts_wait(found == STIRRED_CHANGE);
@@ -98,7 +98,7 @@ void watch_wait(struct provider *provider)
         if (watch_is_ending())
             return;
         if (rv == CKR_OK)
-            judge_event(&judgement, look_into(provider, slot, since), at_once);
+            judge_event(&judgement, look_into(provider, slot), at_once);
         else
             judge_error(&judgement, rv);
     }

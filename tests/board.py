@@ -79,7 +79,11 @@ class Board:
         self._board.bell += 1
         _LIBC.syscall(_FUTEX, ctypes.addressof(self._board), _WAKE, _ALL, None, None, 0)
 
-    def module(self, name: str, provider: Path, wait: str = "none", **keys: Any) -> str:
+    def module(
+        self, name: str, provider: Path, wait: str = "none", *, slow: bool = False, **keys: Any
+    ) -> str:
         """Return the table of a module with these slots, whose own wait is of some kind."""
-        env = {"READERS_BOARD": str(self.path), "READERS_WAIT": wait}
+        env = {"READERS_BOARD": str(self.path), "READERS_WAIT": wait} | (
+            {"READERS_SLOW": "1"} if slow else {}
+        )
         return module(name, provider, env=env, sandbox="off", **keys)

@@ -5,6 +5,7 @@
  *     READERS_WAIT=HOW     C_WaitForSlotEvent: `none` is not supported, `good` tells each change once, `never` returns, `at-once` names the first slot
  *                          at once for ever, `wrong` waits as it should and names another slot, `nowhere` names one that there is not, at once,
  *                          `null` is no function, `locked` waits as it should and keeps all other calls waiting as well
+ *     READERS_SLOW=1       C_Initialize stands still as other calls do
  *
  * C_Finalize wakes a wait. Slots are numbered from 100; a token's serial number is the number on the board.
  */
@@ -36,6 +37,8 @@ static CK_RV initialize(void *args)
     board = board_open(getenv("READERS_BOARD"));
     if (!board)
         return CKR_GENERAL_ERROR;
+    while (getenv("READERS_SLOW") && atomic_load(&board->stuck))
+        usleep(1000);
     for (uint32_t i = 0; i < BOARD_SLOTS; i++)
         told[i] = atomic_load(&board->slots[i].changes);
     return CKR_OK;

@@ -1,0 +1,235 @@
+#include "events.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "ear.h"
+#include "root.h"
+
+enum {
+    NAP_MS = 20,         /* of a second thread that waits, until it looks again */
+    QUICK_MS = 300,      /* for a look of each module's at its slots, where the caller does not want to wait; */
+    FIRST_QUICK_MS = 1500, /* the first time */
+    MOST_MS = 60000,
+};
+
+struct events {
+    pthread_mutex_t lock; /* of the ears; zero is unlocked */
+    uint64_t rounds; /* of quick questions, so far */
+    struct ear ears[LIMIT_MODULES];
+    struct seen seen;
+};
+
+static struct events *find_or_map(struct state *state)
+{
+    struct events *events = atomic_load(&state->events), *none = NULL;
+    if (events)
+        return events;
+    events = mmap(NULL, sizeof *events, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (events == MAP_FAILED)
+        return NULL;
+    if (atomic_compare_exchange_strong(&state->events, &none, events))
+        return events;
+    munmap(events, sizeof *events);
+    return none;
+}
+
+void events_finish(struct state *state)
+{
+    struct events *events = atomic_exchange(&state->events, NULL);
+    if (!events)
+        return;
+    for (unsigned i = 0; i < state->n_modules; i++)
+        ear_close(&events->ears[i], &state->modules[i]);
+    munmap(events, sizeof *events);
+}
+
+/* ---- what calls tell ---- */
+
+/* Of a slot of a module's whose ear does not hear yet. */
+static void tell(const struct call *call, struct events *events, CK_ULONG id, enum seen_state state, uint64_t face)
+{
+    unsigned number;
+    CK_ULONG server;
+    struct state *all = call->state;
+    const struct module *module = slot_to_server(id, &number, &server) ? state_module_by_number(all, number) : NULL;
+    if (module && ear_may_tell(&events->ears[module - all->modules], module))
+        seen_tell(&events->seen, id, state, face);
+}
+
+/* The list says of all that are not in it that they are empty, or are not there. */
+static void tell_list(const struct call *call, struct events *events)
+{
+    const CK_SLOT_ID *slots = (const CK_SLOT_ID *)call->words[1];
+    bool present = (CK_BBOOL)call->words[0];
+    CK_ULONG count = *(const CK_ULONG *)call->words[2];
+    for (CK_ULONG id = FIRST_SLOT_ID; present && id < FIRST_SLOT_ID + slot_count(); id++)
+        tell(call, events, id, SEEN_EMPTY, 0);
+    for (CK_ULONG i = 0; i < count; i++)
+        tell(call, events, slots[i], present ? SEEN_TOKEN : SEEN_UNTOLD, 0);
+    atomic_store(&events->seen.listed, true);
+}
+
+static void tell_token(const struct call *call, struct events *events)
+{
+    const CK_TOKEN_INFO *info = (const CK_TOKEN_INFO *)call->words[1];
+    struct token_face face;
+    token_face_of(&face, info);
+    tell(call, events, call->words[0], SEEN_TOKEN, seen_face(&face));
+}
+
+static void tell_slot(const struct call *call, struct events *events)
+{
+    const CK_SLOT_INFO *info = (const CK_SLOT_INFO *)call->words[1];
+    tell(call, events, call->words[0], info->flags & CKF_TOKEN_PRESENT ? SEEN_TOKEN : SEEN_EMPTY, 0);
+}
+
+void events_told(const struct call *call, unsigned fn, CK_RV rv)
+{
+    bool says_empty = fn == FN_C_GetTokenInfo && rv == CKR_TOKEN_NOT_PRESENT, tells = rv == CKR_OK && call->words[1];
+    struct events *events = tells || says_empty ? find_or_map(call->state) : NULL;
+    if (!events)
+        return;
+    if (says_empty)
+        tell(call, events, call->words[0], SEEN_EMPTY, 0);
+    else if (fn == FN_C_GetSlotList)
+        tell_list(call, events);
+    else if (fn == FN_C_GetSlotInfo)
+        tell_slot(call, events);
+    else
+        tell_token(call, events);
+}
+
+/* ---- waiting ---- */
+
+struct wait {
+    struct state *state;
+    struct events *events;
+    struct owner owner; /* whose call it is: a child that comes back into it leaves all alone */
+    bool quick;
+    uint64_t round, until_ms; /* of a quick one */
+};
+
+static bool is_over(const struct wait *wait)
+{
+    return owner_is_another(&wait->owner) || atomic_load(&wait->state->ending);
+}
+
+static bool has_event(const struct wait *wait)
+{
+    return atomic_load(&wait->events->seen.pending) != 0;
+}
+
+static void nap(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = NAP_MS * 1000000L}, NULL);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What there is to wait for: the descriptors of the ears, and when to stop waiting for these. */
+static uint64_t gather(const struct wait *wait, struct pollfd polled[LIMIT_MODULES])
+{
+    bool any = false;
+    uint64_t until = ear_clock() + MOST_MS;
+    for (unsigned i = 0; i < wait->state->n_modules; i++) {
+        const struct ear *ear = &wait->events->ears[i];
+        polled[i] = (struct pollfd){.fd = ear_descriptor(ear), .events = POLLIN | POLLRDHUP};
+        any = any || polled[i].fd >= 0;
+        until = sooner(until, ear_until(ear, &wait->state->modules[i]));
+    }
+    if (wait->quick)
+        until = wait->until_ms;
+    return any ? until : sooner(until, ear_clock() + EAR_TICK_MS); /* C_Finalize wakes who polls for something */
+}
+
+static void poll_ears(struct wait *wait)
+{
+    struct pollfd polled[LIMIT_MODULES];
+    uint64_t until = gather(wait, polled), now = ear_clock();
+    if (is_over(wait)) /* what was opened meanwhile C_Finalize may not have found */
+        return;
+    int n = poll(polled, wait->state->n_modules, until > now ? (int)(until - now) : 0);
+    for (unsigned i = 0; i < wait->state->n_modules && !is_over(wait); i++)
+        ear_hear(&wait->events->ears[i], &wait->state->modules[i], &wait->events->seen, n > 0 && polled[i].revents);
+}
+
+/* All at once are asked; a quick one asks each once. */
+static void tend_ears(struct wait *wait)
+{
+    for (unsigned i = 0; i < wait->state->n_modules && !is_over(wait); i++)
+        ear_tend(&wait->events->ears[i], &wait->state->modules[i], &wait->events->seen, wait->round);
+}
+
+static bool is_awaited(const struct wait *wait)
+{
+    bool awaited = false;
+    for (unsigned i = 0; i < wait->state->n_modules && !awaited; i++)
+        awaited = ear_is_awaited(&wait->events->ears[i], wait->round);
+    return awaited && ear_clock() < wait->until_ms;
+}
+
+/* Under the lock. */
+static void look_once(struct wait *wait)
+{
+    wait->round = ++wait->events->rounds;
+    wait->until_ms = ear_clock() + (wait->round == 1 ? FIRST_QUICK_MS : QUICK_MS);
+    do {
+        tend_ears(wait);
+        poll_ears(wait);
+    } while (!is_over(wait) && !has_event(wait) && is_awaited(wait));
+}
+
+static void wait_long(struct wait *wait)
+{
+    while (!is_over(wait) && !has_event(wait)) {
+        tend_ears(wait);
+        if (!is_over(wait) && !has_event(wait))
+            poll_ears(wait);
+    }
+}
+
+/* One thread listens at a time; what another one waits for it hears as well. */
+static void listen_for_events(struct wait *wait)
+{
+    bool listens = pthread_mutex_trylock(&wait->events->lock) == 0;
+    if (!listens && !wait->quick)
+        nap();
+    if (!listens)
+        return;
+    if (wait->quick)
+        look_once(wait);
+    else
+        wait_long(wait);
+    pthread_mutex_unlock(&wait->events->lock);
+}
+
+static CK_RV conclude(const struct call *call, const struct wait *wait)
+{
+    if (owner_is_another(&wait->owner))
+        return call->function->gone;
+    return is_over(wait) ? CKR_CRYPTOKI_NOT_INITIALIZED : CKR_NO_EVENT;
+}
+
+CK_RV events_wait(const struct call *call)
+{
+    CK_SLOT_ID *slot = (CK_SLOT_ID *)call->words[1];
+    if (!slot || call->words[2])
+        return CKR_ARGUMENTS_BAD;
+    struct wait wait = {.state = call->state, .events = find_or_map(call->state), .owner = root_owner()};
+    if (!wait.events)
+        return CKR_HOST_MEMORY;
+    wait.quick = call->words[0] & CKF_DONT_BLOCK;
+    bool listened = false;
+    while (!is_over(&wait) && !seen_take(&wait.events->seen, slot)) {
+        if (wait.quick && listened)
+            return conclude(call, &wait);
+        listen_for_events(&wait);
+        listened = true;
+    }
+    return is_over(&wait) ? conclude(call, &wait) : CKR_OK;
+}
