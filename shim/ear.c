@@ -141,6 +141,7 @@ void ear_tend(struct ear *ear, struct module *module, struct seen *seen, uint64_
     if (!ear->channel && ear_clock() < ear->rest_ms)
         return;
     if (!generation) {
+        atomic_store(&ear->listed, true);
         enum readiness readiness = module_try(module);
         generation = readiness == MODULE_READY ? atomic_load(&module->generation) : 0;
         if (readiness == MODULE_ABSENT)
@@ -205,23 +206,30 @@ static enum seen_state read_state(struct reader *r, uint64_t *ret_face)
     return SEEN_TOKEN;
 }
 
-typedef void take_state(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face);
+struct entry {
+    CK_ULONG id; /* CK_UNAVAILABLE_INFORMATION: there can be no more slots */
+    enum seen_state state;
+    uint64_t face;
+};
 
-static void read_entry(struct reader *r, const struct module *module, struct seen *seen, take_state *take)
+static bool read_entry(struct reader *r, const struct module *module, struct entry *ret)
 {
-    uint64_t face, server = read_uint(r);
-    enum seen_state state = read_state(r, &face);
-    CK_ULONG id = r->error ? CK_UNAVAILABLE_INFORMATION : slot_to_client(module->number, (CK_ULONG)server);
-    if (id != CK_UNAVAILABLE_INFORMATION)
-        take(seen, id, state, face);
+    uint64_t server = read_uint(r);
+    ret->state = read_state(r, &ret->face);
+    ret->id = r->error ? CK_UNAVAILABLE_INFORMATION : slot_to_client(module->number, (CK_ULONG)server);
+    return ret->id != CK_UNAVAILABLE_INFORMATION;
 }
 
-static void read_slots(struct reader *r, const struct module *module, struct seen *seen)
+/* What was known once is compared; after that all slots are. */
+static void read_slots(struct ear *ear, struct reader *r, const struct module *module, struct seen *seen)
 {
+    struct entry entry;
+    bool knew_all = ear->subscribed || atomic_load(&ear->listed);
     for_slots(module, seen, seen_unmark);
     for (size_t n = read_array(r); n && !r->error; n--) {
         read_array_of(r, 2);
-        read_entry(r, module, seen, seen_compare);
+        if (read_entry(r, module, &entry))
+            seen_compare(seen, entry.id, entry.state, entry.face, knew_all);
     }
     if (!r->error)
         for_slots(module, seen, seen_sweep);
@@ -229,11 +237,13 @@ static void read_slots(struct reader *r, const struct module *module, struct see
 
 static size_t read_events(struct reader *r, const struct module *module, struct seen *seen)
 {
+    struct entry entry;
     size_t count = read_array(r);
     for (size_t n = count; n && !r->error; n--) {
         read_array_of(r, 3);
         read_uint(r);
-        read_entry(r, module, seen, seen_event);
+        if (read_entry(r, module, &entry))
+            seen_event(seen, entry.id, entry.state, entry.face);
     }
     return count;
 }
@@ -249,7 +259,7 @@ static void read_news(struct ear *ear, struct reader *r, const struct module *mo
             ear->number = read_uint(r);
             told = true;
         } else if (!strcmp(key, "slots")) {
-            read_slots(r, module, seen);
+            read_slots(ear, r, module, seen);
             snapshot = true;
         } else if (!strcmp(key, "events")) {
             snapshot = read_events(r, module, seen) > 0 || snapshot;
@@ -344,6 +354,13 @@ bool ear_may_tell(struct ear *ear, const struct module *module)
     if (atomic_load(&ear->hears) || generation == 0)
         return false;
     return atomic_compare_exchange_strong(&ear->of, &none, generation) || none == generation;
+}
+
+/* Who hears by now may know of none. */
+void ear_tell_all(struct ear *ear)
+{
+    if (!atomic_load(&ear->hears))
+        atomic_store(&ear->listed, true);
 }
 
 void ear_close(struct ear *ear, struct module *module)

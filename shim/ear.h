@@ -24,6 +24,7 @@ struct ear {
     uint32_t pause_ms;       /* the next such rest, after a failure */
     _Atomic uint32_t of;     /* the generation whose slots the application knows; 0 if none */
     _Atomic bool hears;      /* the application knows them by events, no more by what calls tell it */
+    _Atomic bool listed;     /* before that it was told all slots there were, or there was no helper to have any */
     bool subscribed;         /* there is a number: */
     uint64_t number;         /* of the last event that was told */
 };
@@ -50,6 +51,9 @@ bool ear_is_awaited(const struct ear *ear, uint64_t round);
 
 /* The application has been told of this module's slots. False if it hears of them by events already, or they are another helper's. */
 bool ear_may_tell(struct ear *ear, const struct module *module);
+
+/* It has been told of all the slots that the module has. */
+void ear_tell_all(struct ear *ear);
 
 void ear_close(struct ear *ear, struct module *module);
 

@@ -58,17 +58,40 @@ static void tell(const struct call *call, struct events *events, CK_ULONG id, en
         seen_tell(&events->seen, id, state, face);
 }
 
-/* The list says of all that are not in it that they are empty, or are not there. */
+struct slot_set {
+    uint64_t bits[LIMIT_SLOTS / 64];
+};
+
+static struct slot_set set_of(const CK_SLOT_ID *slots, CK_ULONG count)
+{
+    struct slot_set set = {0};
+    for (CK_ULONG i = 0; i < count; i++) {
+        CK_ULONG place = slots[i] - FIRST_SLOT_ID;
+        if (place < LIMIT_SLOTS)
+            set.bits[place / 64] |= UINT64_C(1) << place % 64;
+    }
+    return set;
+}
+
+static bool has_slot(const struct slot_set *set, CK_ULONG id)
+{
+    CK_ULONG place = id - FIRST_SLOT_ID;
+    return set->bits[place / 64] >> place % 64 & 1;
+}
+
+/* A list of those with a token says that all others are empty, or are not there. Each is told once: somebody may begin to wait meanwhile. */
 static void tell_list(const struct call *call, struct events *events)
 {
-    const CK_SLOT_ID *slots = (const CK_SLOT_ID *)call->words[1];
+    struct slot_set set = set_of((const CK_SLOT_ID *)call->words[1], *(const CK_ULONG *)call->words[2]);
     bool present = (CK_BBOOL)call->words[0];
-    CK_ULONG count = *(const CK_ULONG *)call->words[2];
-    for (CK_ULONG id = FIRST_SLOT_ID; present && id < FIRST_SLOT_ID + slot_count(); id++)
-        tell(call, events, id, SEEN_EMPTY, 0);
-    for (CK_ULONG i = 0; i < count; i++)
-        tell(call, events, slots[i], present ? SEEN_TOKEN : SEEN_UNTOLD, 0);
-    atomic_store(&events->seen.listed, true);
+    for (CK_ULONG id = FIRST_SLOT_ID; id < FIRST_SLOT_ID + slot_count(); id++) {
+        if (has_slot(&set, id))
+            tell(call, events, id, present ? SEEN_TOKEN : SEEN_UNTOLD, 0);
+        else if (present)
+            tell(call, events, id, SEEN_EMPTY, 0);
+    }
+    for (unsigned i = 0; i < call->state->n_modules; i++)
+        ear_tell_all(&events->ears[i]);
 }
 
 static void tell_token(const struct call *call, struct events *events)

@@ -81,10 +81,10 @@ void seen_event(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_
         change(seen, word, atomic_load(word), state, face, 1, false);
 }
 
-static unsigned difference(uint64_t was, enum seen_state state, uint64_t face, bool listed)
+static unsigned difference(uint64_t was, enum seen_state state, uint64_t face, bool knew_all)
 {
     enum seen_state before = state_of(was);
-    if (before == SEEN_NOTHING && listed)
+    if (before == SEEN_NOTHING && knew_all)
         before = SEEN_EMPTY;
     if (before == SEEN_NOTHING || before == SEEN_UNTOLD)
         return 0;
@@ -93,13 +93,13 @@ static unsigned difference(uint64_t was, enum seen_state state, uint64_t face, b
     return before != state;
 }
 
-void seen_compare(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face)
+void seen_compare(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face, bool knew_all)
 {
     _Atomic uint64_t *word = cell(seen, slot);
     if (!word)
         return;
     uint64_t was = atomic_load(word);
-    change(seen, word, was, state, face, difference(was, state, face, atomic_load(&seen->listed)), true);
+    change(seen, word, was, state, face, difference(was, state, face, knew_all), true);
 }
 
 void seen_unmark(struct seen *seen, CK_ULONG slot)

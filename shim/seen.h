@@ -17,7 +17,6 @@
 #include "token_face.h"
 
 struct seen {
-    _Atomic bool listed;      /* it knows which slots there are: others are new */
     _Atomic uint64_t pending; /* events, of all slots */
     _Atomic CK_ULONG next;    /* the place after the one whose was delivered last */
     _Atomic uint64_t slots[LIMIT_SLOTS];
@@ -38,8 +37,11 @@ void seen_event(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_
 /* Before a snapshot, for each slot of the module. */
 void seen_unmark(struct seen *seen, CK_ULONG slot);
 
-/* A snapshot says it: what differs from what it knows is an event, two if there is another token. The slot is marked. */
-void seen_compare(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face);
+/*
+ * A snapshot says it: what differs from what it knows is an event, two if there is another token. The slot is marked. What it knows nothing of is
+ * new, if it knew all there were.
+ */
+void seen_compare(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face, bool knew_all);
 
 /* After it, again for each: unless it was marked, there is none any more. */
 void seen_sweep(struct seen *seen, CK_ULONG slot);

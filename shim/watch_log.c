@@ -15,8 +15,6 @@ static bool is_same_token(const struct slot_look *a, const struct slot_look *b)
 
 static bool is_same(const struct slot_look *a, const struct slot_look *b)
 {
-    if (b->state == SLOT_UNKNOWN)
-        return a->state != SLOT_NONE;
     return a->state == b->state && (a->state != SLOT_TOKEN || is_same_token(a, b));
 }
 
@@ -107,14 +105,6 @@ static void complete(struct watched_slot *slot, const struct slot_look *seen)
     slot->behind = slot->behind && seen->unclear;
 }
 
-static struct slot_look known(const struct slot_look *seen)
-{
-    struct slot_look look = *seen;
-    if (look.state == SLOT_UNKNOWN)
-        look.state = SLOT_EMPTY;
-    return look;
-}
-
 static bool compare_one(struct watch_log *log, const struct slot_look *seen, unsigned hint, uint64_t now)
 {
     unsigned at = find(log, seen->slot, hint);
@@ -125,8 +115,7 @@ static bool compare_one(struct watch_log *log, const struct slot_look *seen, uns
         complete(slot, seen);
         return false;
     }
-    struct slot_look after = known(seen);
-    tell_change(log, slot, &after, now);
+    tell_change(log, slot, seen, now);
     return true;
 }
 
@@ -174,7 +163,7 @@ void watch_log_begin(struct watch_log *log, const struct slot_look *seen, unsign
     for (unsigned i = 0; i < n_seen; i++) {
         struct watched_slot *slot = find(log, seen[i].slot, i) < log->n_slots ? NULL : add(log, seen[i].slot, now);
         if (slot)
-            slot->told = known(&seen[i]);
+            slot->told = seen[i];
     }
     log->begun = log->number = now;
 }

@@ -14,8 +14,7 @@
 #include "limits.h"
 #include "token_face.h"
 
-/* Unknown is what the provider does not tell for now: then nothing has changed. */
-enum slot_state { SLOT_NONE, SLOT_EMPTY, SLOT_TOKEN, SLOT_UNKNOWN };
+enum slot_state { SLOT_NONE, SLOT_EMPTY, SLOT_TOKEN };
 
 struct slot_look {
     CK_SLOT_ID slot;

@@ -5,20 +5,34 @@
 #include "tables.h"
 #include "view.h"
 
-static CK_RV get_slots(struct provider *provider, CK_SLOT_ID *slots, CK_ULONG *count)
-{
-    uintptr_t words[] = {CK_FALSE, (uintptr_t)slots, (uintptr_t)count};
-    return view_call(provider, FN_C_GetSlotList, words, 0);
-}
+struct slot_list {
+    CK_ULONG count;
+    CK_SLOT_ID slots[LIMIT_MODULE_SLOTS];
+};
 
 /* Asking how many there are is what makes a provider look for new ones (section 5.5 of the standard). */
-static bool list_slots(struct provider *provider, CK_SLOT_ID slots[LIMIT_MODULE_SLOTS], CK_ULONG *ret_count)
+static bool list_slots(struct provider *provider, bool present, struct slot_list *ret)
 {
-    *ret_count = 0;
-    if (get_slots(provider, NULL, ret_count) != CKR_OK)
+    uintptr_t how_many[] = {present, 0, (uintptr_t)&ret->count};
+    uintptr_t which[] = {present, (uintptr_t)ret->slots, (uintptr_t)&ret->count};
+    ret->count = 0;
+    if (!present && view_call(provider, FN_C_GetSlotList, how_many, 0) != CKR_OK)
         return false;
-    *ret_count = LIMIT_MODULE_SLOTS;
-    return get_slots(provider, slots, ret_count) == CKR_OK && *ret_count <= LIMIT_MODULE_SLOTS;
+    ret->count = LIMIT_MODULE_SLOTS;
+    return view_call(provider, FN_C_GetSlotList, which, 0) == CKR_OK && ret->count <= LIMIT_MODULE_SLOTS;
+}
+
+/* They mostly come in the same order: where it left off is where the next one is. */
+static bool has(const struct slot_list *list, CK_SLOT_ID slot, CK_ULONG *from)
+{
+    for (CK_ULONG i = 0; i < list->count; i++) {
+        CK_ULONG at = (*from + i) % list->count;
+        if (list->slots[at] != slot)
+            continue;
+        *from = at + 1;
+        return true;
+    }
+    return false;
 }
 
 static bool says_empty(CK_RV rv)
@@ -40,33 +54,20 @@ static void look_at_token(struct provider *provider, struct slot_look *seen)
         seen->unclear = rv != CKR_TOKEN_NOT_RECOGNIZED;
 }
 
-static void look_at_slot(struct provider *provider, bool deep, struct slot_look *seen)
-{
-    CK_SLOT_INFO info;
-    uintptr_t words[] = {seen->slot, (uintptr_t)&info};
-    memset(&info, 0, sizeof info);
-    CK_RV rv = provider_call(provider, FN_C_GetSlotInfo, words);
-    if (rv != CKR_OK)
-        seen->state = rv == CKR_SLOT_ID_INVALID ? SLOT_NONE : says_empty(rv) ? SLOT_EMPTY : SLOT_UNKNOWN;
-    else
-        seen->state = info.flags & CKF_TOKEN_PRESENT ? SLOT_TOKEN : SLOT_EMPTY;
-    seen->unclear = !deep;
-    if (deep && seen->state == SLOT_TOKEN)
-        look_at_token(provider, seen);
-}
-
 bool watch_look(struct provider *provider, bool deep, struct slot_look *ret_seen, unsigned *ret_count)
 {
-    CK_SLOT_ID slots[LIMIT_MODULE_SLOTS];
-    CK_ULONG count;
+    struct slot_list all, present;
+    CK_ULONG from = 0;
     *ret_count = 0;
-    if (!list_slots(provider, slots, &count))
+    if (!list_slots(provider, false, &all) || !list_slots(provider, true, &present))
         return false;
-    for (CK_ULONG i = 0; i < count; i++) {
-        struct slot_look *seen = &ret_seen[*ret_count];
-        *seen = (struct slot_look){.slot = slots[i]};
-        look_at_slot(provider, deep, seen);
-        *ret_count += seen->state != SLOT_NONE;
+    for (CK_ULONG i = 0; i < all.count; i++) {
+        struct slot_look *seen = &ret_seen[(*ret_count)++];
+        *seen = (struct slot_look){.slot = all.slots[i], .state = SLOT_EMPTY, .unclear = !deep};
+        if (has(&present, seen->slot, &from))
+            seen->state = SLOT_TOKEN;
+        if (deep && seen->state == SLOT_TOKEN)
+            look_at_token(provider, seen);
     }
     return true;
 }

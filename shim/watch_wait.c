@@ -12,7 +12,7 @@
 
 enum {
     AT_ONCE_MS = 50,  /* what returns sooner did not wait */
-    MOST_VAIN = 4,    /* times more that it may return at once where nothing has changed than where something has */
+    MOST_VAIN = 4,    /* times that it may return at once where nothing has changed, until it has waited for a change */
     MOST_SWIFT = 32,  /* times in a row that it may return at once; then it gets a nap each time */
     NAP_MS = 10,
     ERROR_NAP_MS = 1000, /* after an error; twice as long each time */
@@ -61,10 +61,10 @@ static void judge_event(struct judgement *judgement, enum stirred found, bool at
 {
     judgement->nap_ms = ERROR_NAP_MS;
     judgement->swift = at_once ? judgement->swift + 1 : 0;
-    if (found == STIRRED_CHANGE)
-        judgement->vain -= judgement->vain > 0;
-    else if (at_once || found == STIRRED_NO_SLOT)
-        judgement->vain++;
+    if (found != STIRRED_CHANGE)
+        judgement->vain += at_once || found == STIRRED_NO_SLOT;
+    else if (!at_once)
+        judgement->vain = 0;
     watch_trusts_wait(found == STIRRED_CHANGE);
     if (judgement->vain == MOST_VAIN)
         condemn(judgement, found == STIRRED_NO_SLOT ? "it names slots that there are not" : "it returns where nothing has changed");

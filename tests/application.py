@@ -126,6 +126,16 @@ def await_calls(shim: Shim, session: int, count: int) -> None:
         assert time.monotonic() < end
 
 
+def await_looks(shim: Shim, slot: int, count: int) -> None:
+    """Return once the odd provider has been asked so often more how many slots it has."""
+    end, info = time.monotonic() + PATIENCE, struct("CK_TOKEN_INFO")()
+    shim.must("C_GetTokenInfo", slot, ctypes.byref(info))
+    wanted = info.ulRwSessionCount + count
+    while info.ulRwSessionCount < wanted:
+        assert time.monotonic() < end
+        shim.must("C_GetTokenInfo", slot, ctypes.byref(info))
+
+
 def helpers(pid: int | None = None) -> dict[str, int]:
     """Return the pids of an application's helpers by module, as the broker tells them; by default our own."""
     with Door.of_broker(socket_path()) as door, door.open() as channel:

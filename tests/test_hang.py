@@ -131,19 +131,22 @@ def hang_in_a_child() -> list[str]:
 
 
 def test_a_look_at_events_has_a_deadline(starter: Starter, odd: Path) -> None:
-    """C_WaitForSlotEvent that must not block does not wait for a helper that hangs."""
+    """C_WaitForSlotEvent that must not block waits for no helper that hangs; the end of that is an event."""
     host = watch(starter, module("odd", odd, spare=False, deadlines=SHORT))
 
-    assert host.play(look_for_events) in {"CKR_GENERAL_ERROR", "CKR_FUNCTION_FAILED"}
+    assert ["CKR_NO_EVENT", 1] == host.play(look_for_events)
     host.event("helper.hung", module="odd")
 
 
-def look_for_events() -> str:
-    """Ask a helper that has been stopped whether there was an event."""
-    shim = Shim()
+def look_for_events() -> list[Any]:
+    """Ask a helper that has been stopped whether there was an event, until there is one."""
+    shim, slot = Shim(), ULONG()
     shim.begin()
     stop(helpers()["odd"])
-    return shim.rv("C_WaitForSlotEvent", 1, ctypes.byref(ULONG()), None)
+    found = [rv := shim.rv("C_WaitForSlotEvent", 1, ctypes.byref(slot), None)]
+    while rv == "CKR_NO_EVENT":
+        rv = shim.rv("C_WaitForSlotEvent", 1, ctypes.byref(slot), None)
+    return [*found, slot.value if rv == "CKR_OK" else rv]
 
 
 def test_others_helpers_are_not_theirs_to_end(starter: Starter, odd: Path) -> None:

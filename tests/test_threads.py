@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Shim, await_calls, in_threads, start_threads
+from application import Shim, await_looks, in_threads, start_threads
 from brokers import module
 from cryptoki import ULONG
 from life import Host, Hosting, Workshop
@@ -75,7 +75,7 @@ def call_while_waiting() -> list[Any]:
     shim = Shim()
     session = shim.begin()
     waiting = start_threads([partial(shim.rv, "C_WaitForSlotEvent", 0, ctypes.byref(ULONG()), None)])
-    await_calls(shim, session, 2)
+    await_looks(shim, shim.slots()[0], 2)
     seen = list(shim.random(session))
     shim.must("C_Finalize", None)
     return [seen, waiting()]

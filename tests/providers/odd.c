@@ -12,7 +12,8 @@
  *     ODD_LENGTH=N         every attribute but class and CKA_TOKEN has so many bytes, which it says of any buffer
  *     ODD_CLOSING=MS       C_CloseSession takes so long; C_Finalize meanwhile aborts
  *
- * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls.
+ * C_Sign never returns, and C_WaitForSlotEvent only if it must; ulDeviceError of C_GetSessionInfo counts these calls, ulRwSessionCount of
+ * C_GetTokenInfo how often it was asked how many slots there are.
  * C_DigestInit and its like take any mechanism without a parameter and refuse every other with CKR_MECHANISM_INVALID.
  * C_GetInterface answers 0x54 whatever it is asked, as one vendor's does: the function list is all there is.
  * It claims to have asynchronous sessions. C_SeedRandom writes to a pipe that nobody reads. ulMaxSessionCount of C_GetTokenInfo tells whether a core could be dumped.
@@ -34,7 +35,7 @@
 
 enum { FIRST_SLOT = 0x7000, FIRST_OBJECT = 100, REMEMBERED = 1024 };
 
-static atomic_ulong sessions, closing, closed, objects, waits, user_logged_in;
+static atomic_ulong sessions, closing, closed, objects, waits, looks, user_logged_in;
 static CK_SLOT_ID slots_of_sessions[REMEMBERED];
 
 static unsigned long setting(const char *name, unsigned long otherwise)
@@ -116,6 +117,8 @@ static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
 {
     CK_ULONG room = *count, all = setting("ODD_SLOTS", 1), first = present ? setting("ODD_EMPTY", 0) : 0;
     *count = all - first;
+    if (!slots)
+        atomic_fetch_add(&looks, 1);
     if (slots && room < *count)
         return CKR_BUFFER_TOO_SMALL;
     for (CK_ULONG i = first; slots && i < all; i++)
@@ -146,6 +149,7 @@ static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     pad(info->utcTime, sizeof info->utcTime, "");
     info->flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | CKF_ASYNC_SESSION_SUPPORTED;
     info->ulMaxSessionCount = (CK_ULONG)prctl(PR_GET_DUMPABLE);
+    info->ulRwSessionCount = atomic_load(&looks);
     info->ulSessionCount = atomic_load(&sessions) - atomic_load(&closed);
     return CKR_OK;
 }
