@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "log.h"
 
@@ -13,17 +12,10 @@ enum {
     ANSWER_MS = 1000,     /* for the rest of an answer that has begun to come */
 };
 
-uint64_t ear_clock(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void rest(struct ear *ear)
 {
     ear->pause_ms = ear->pause_ms == 0 ? PAUSE_MS : ear->pause_ms < MOST_PAUSE_MS / 2 ? ear->pause_ms * 2 : MOST_PAUSE_MS;
-    ear->rest_ms = ear_clock() + ear->pause_ms;
+    ear->rest_ms = channel_now_ms() + ear->pause_ms;
 }
 
 /* ---- slots of a module ---- */
@@ -83,7 +75,7 @@ static uint32_t patience(const struct module *module)
 static void open_channel(struct ear *ear, struct module *module, uint32_t generation)
 {
     ear->channel = module_open(module, generation);
-    ear->due_ms = ear_clock() + (patience(module) < module->start_ms ? patience(module) : module->start_ms);
+    ear->due_ms = channel_now_ms() + (patience(module) < module->start_ms ? patience(module) : module->start_ms);
     if (!ear->channel)
         rest(ear);
 }
@@ -112,7 +104,7 @@ static void ask(struct ear *ear, struct module *module, uint64_t round)
 {
     uint32_t wait_ms = round ? 0 : DEADLINE_WATCH;
     write_question(ear, wait_ms);
-    ear->asked_ms = ear_clock();
+    ear->asked_ms = channel_now_ms();
     ear->due_ms = ear->asked_ms + wait_ms + patience(module);
     channel_set_deadline(ear->channel, ANSWER_MS);
     if (channel_send(ear->channel) != 0) {
@@ -128,7 +120,7 @@ static bool may_ask(const struct ear *ear, uint64_t round)
 {
     if (!ear->greeted || ear->deaf)
         return false;
-    return round ? ear->round != round && !ear->quick : ear->asked == 0 && ear_clock() >= ear->rest_ms;
+    return round ? ear->round != round && !ear->quick : ear->asked == 0 && channel_now_ms() >= ear->rest_ms;
 }
 
 void ear_tend(struct ear *ear, struct module *module, struct seen *seen, uint64_t round)
@@ -138,7 +130,7 @@ void ear_tend(struct ear *ear, struct module *module, struct seen *seen, uint64_
         drop(ear, module);
     if (!ear->channel && atomic_load(&ear->of) != generation && atomic_load(&ear->of) != 0)
         begin_life(ear, module, seen, generation);
-    if (!ear->channel && ear_clock() < ear->rest_ms)
+    if (!ear->channel && channel_now_ms() < ear->rest_ms)
         return;
     if (!generation) {
         atomic_store(&ear->listed, true);
@@ -160,7 +152,7 @@ int ear_descriptor(const struct ear *ear)
 
 uint64_t ear_until(const struct ear *ear, const struct module *module)
 {
-    uint64_t now = ear_clock();
+    uint64_t now = channel_now_ms();
     if (ear->channel && (ear->asked || !ear->greeted))
         return ear->due_ms;
     if (ear->deaf)
@@ -269,7 +261,7 @@ static void read_news(struct ear *ear, struct reader *r, const struct module *mo
     }
     if (told && !r->error)
         ear->subscribed = true;
-    uint64_t now = ear_clock();
+    uint64_t now = channel_now_ms();
     if (!ear->quick && !snapshot && now - ear->asked_ms < SWIFT_MS)
         ear->rest_ms = now + EAR_TICK_MS;
 }
@@ -339,7 +331,7 @@ void ear_hear(struct ear *ear, struct module *module, struct seen *seen, bool re
         hear_hello(ear, module, seen);
     else if (readable)
         hear_answer(ear, module, seen);
-    else if ((ear->asked || !ear->greeted) && ear_clock() >= ear->due_ms)
+    else if ((ear->asked || !ear->greeted) && channel_now_ms() >= ear->due_ms)
         give_up(ear, module);
 }
 

@@ -31,8 +31,6 @@ struct ear {
 
 enum { EAR_TICK_MS = 50 };
 
-uint64_t ear_clock(void); /* milliseconds */
-
 /*
  * Does what can be done now without waiting: sees that there is a helper and a channel, and a question on it. In a `round` that is not 0 it asks
  * once, what the helper answers as soon as it can.

@@ -110,7 +110,8 @@ static void tell_slot(const struct call *call, struct events *events)
 
 void events_told(const struct call *call, unsigned fn, CK_RV rv)
 {
-    bool says_empty = fn == FN_C_GetTokenInfo && rv == CKR_TOKEN_NOT_PRESENT, tells = rv == CKR_OK && call->words[1];
+    bool says_empty = fn == FN_C_GetTokenInfo && rv == CKR_TOKEN_NOT_PRESENT;
+    bool tells = rv == CKR_OK && call->words[1] && (fn != FN_C_GetSlotList || call->words[2]);
     struct events *events = tells || says_empty ? find_or_map(call->state) : NULL;
     if (!events)
         return;
@@ -158,7 +159,7 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 static uint64_t gather(const struct wait *wait, struct pollfd polled[LIMIT_MODULES])
 {
     bool any = false;
-    uint64_t until = ear_clock() + MOST_MS;
+    uint64_t until = channel_now_ms() + MOST_MS;
     for (unsigned i = 0; i < wait->state->n_modules; i++) {
         const struct ear *ear = &wait->events->ears[i];
         polled[i] = (struct pollfd){.fd = ear_descriptor(ear), .events = POLLIN | POLLRDHUP};
@@ -167,13 +168,13 @@ static uint64_t gather(const struct wait *wait, struct pollfd polled[LIMIT_MODUL
     }
     if (wait->quick)
         until = wait->until_ms;
-    return any ? until : sooner(until, ear_clock() + EAR_TICK_MS); /* C_Finalize wakes who polls for something */
+    return any ? until : sooner(until, channel_now_ms() + EAR_TICK_MS); /* C_Finalize wakes who polls for something */
 }
 
 static void poll_ears(struct wait *wait)
 {
     struct pollfd polled[LIMIT_MODULES];
-    uint64_t until = gather(wait, polled), now = ear_clock();
+    uint64_t until = gather(wait, polled), now = channel_now_ms();
     if (is_over(wait)) /* what was opened meanwhile C_Finalize may not have found */
         return;
     int n = poll(polled, wait->state->n_modules, until > now ? (int)(until - now) : 0);
@@ -193,14 +194,14 @@ static bool is_awaited(const struct wait *wait)
     bool awaited = false;
     for (unsigned i = 0; i < wait->state->n_modules && !awaited; i++)
         awaited = ear_is_awaited(&wait->events->ears[i], wait->round);
-    return awaited && ear_clock() < wait->until_ms;
+    return awaited && channel_now_ms() < wait->until_ms;
 }
 
 /* Under the lock. */
 static void look_once(struct wait *wait)
 {
     wait->round = ++wait->events->rounds;
-    wait->until_ms = ear_clock() + (wait->round == 1 ? FIRST_QUICK_MS : QUICK_MS);
+    wait->until_ms = channel_now_ms() + (wait->round == 1 ? FIRST_QUICK_MS : QUICK_MS);
     do {
         tend_ears(wait);
         poll_ears(wait);

@@ -137,7 +137,7 @@ static bool tell(const struct call *call, struct channel *channel, const struct 
 /* Milliseconds, 0 for ever. */
 static uint32_t patience_of(const struct call *call)
 {
-    return call->module->patience[call->brief ? PATIENCE_SHORT : call->function->patience];
+    return call->module->patience[call->function->patience];
 }
 
 /* What is written goes to the helper, whose answer can be read then. 0 or a negative errno. */

@@ -13,7 +13,6 @@ struct call {
     const struct function *function;
     uintptr_t *words;
     CK_ULONG slot, session; /* the provider's own */
-    bool brief;             /* the function may wait for ever, this call of it may not */
     bool aside;             /* of our own: objects are those of this generation, and not got to know */
     const char *lost_object; /* why an object of an earlier generation is none in this one, and what is said of it */
     CK_RV lost_rv;

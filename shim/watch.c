@@ -332,6 +332,7 @@ void watch_waits(void)
 {
     pthread_mutex_lock(&watch.lock);
     watch.waits = true;
+    watch.prompted = watch.prompted || watch.begun; /* what it had to say may be of the time after that look */
     pthread_cond_signal(&watch.looker);
     pthread_mutex_unlock(&watch.lock);
 }

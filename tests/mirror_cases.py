@@ -38,8 +38,8 @@ Groups = Iterator[list[Case]]
 
 
 def carried_functions() -> list[Function]:
-    """Return the functions that reach a provider."""
-    return [function for function in tables().functions.values() if not function.local]
+    """Return the functions that reach a provider, each by one call of it: a wait for events is many looks."""
+    return [each for each in tables().functions.values() if not each.local and each.patience != "forever"]
 
 
 def wish(choices: Choices) -> Wish:

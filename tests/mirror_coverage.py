@@ -82,6 +82,7 @@ def functions(data: Data) -> Iterator[Sequence[str]]:
     for function in tables().functions.values():
         carried, refused = found(data, "function", function.name)
         how = "answered by the shim" if function.local else "yes" if carried else "no"
+        how = "from looks at the slots" if function.patience == "forever" else how
         without = function.without
         if without and without.struct:
             how += f", without {without.flag}"

@@ -13,10 +13,15 @@ from board import Board
 from cryptoki import ULONG, constant, struct
 from life import Hosting, Workshop
 
+from p11host import shim_path
+
 pytest_plugins = ["life_fixtures"]
 
 #: Milliseconds between two looks at the slots, where nothing prompts one.
-OFTEN, NEVER = {"event-interval": 20}, {"event-interval": 3_600_000}
+OFTEN: dict[str, Any] = {"event-interval": 20}
+NEVER: dict[str, Any] = {"event-interval": 3_600_000}
+#: How often a change is forced between look and wait.
+RACES = int(os.environ.get("P11HOST_RACES", "200"))
 NO_LIBRARY = "CKR_CRYPTOKI_NOT_INITIALIZED"
 
 
@@ -89,7 +94,7 @@ def test_every_change_once(hosting: Hosting, boards: Boards, tmp_path: Path, kin
     assert len(told) <= most
 
 
-def change_and_wait(directory: str) -> list[tuple[int, bool]]:
+def change_and_wait(directory: str) -> list[tuple[int | str, bool]]:
     """Put tokens into two slots and take them out, each change after the event of the last.
 
     Some providers tell of an event where nothing is to be seen.
@@ -353,3 +358,22 @@ def change_in_child(shim: Shim, board: Board) -> list[int | str]:
     waiting = start_threads([partial(wait, shim)])
     board.put(1, 1)
     return [first, *waiting()]
+
+
+# ---- the race ----
+
+
+@pytest.mark.timeout(max(300, RACES))
+def test_a_change_between_look_and_wait(
+    hosting: Hosting, boards: Boards, tmp_path: Path, workshop: Workshop
+) -> None:
+    """A change that comes between a look and the wait after it is neither lost nor slept through.
+
+    By hand 10,000 times: `P11HOST_RACES=10000 .venv/bin/pytest tests/test_events.py -k between`.
+    """
+    host = hosting(boards.module("one", "good", slots=200, **NEVER))
+    words: list[str | Path] = [workshop.program("race"), shim_path(), tmp_path / "one", str(RACES)]
+
+    wrong, median, worst = map(int, host.run(*words).split())
+    print(f"change to wake-up: median {median} µs, worst {worst} µs")
+    assert 0 == wrong
