@@ -90,7 +90,7 @@ static void the_last_state_is_told(void)
 
 static void slots_without_an_end(void)
 {
-    struct slot_look seen[1];
+    struct slot_look seen[] = {empty(1)};
     begin_log(seen, 0);
     for (CK_SLOT_ID slot = 1; slot <= 3 * LIMIT_MODULE_SLOTS; slot++) {
         seen[0] = token(slot, 1);
