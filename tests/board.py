@@ -77,7 +77,8 @@ class Board:
     def ring(self) -> None:
         """Wake those who wait for a change."""
         self._board.bell += 1
-        _LIBC.syscall(_FUTEX, ctypes.addressof(self._board), _WAKE, _ALL, None, None, 0)
+        at = ctypes.c_void_p(ctypes.addressof(self._board))
+        _LIBC.syscall(_FUTEX, at, _WAKE, _ALL, None, None, 0)
 
     def module(
         self, name: str, provider: Path, wait: str = "none", *, slow: bool = False, **keys: Any

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from application import Shim
 from asn1crypto.x509 import Certificate
 from brokers import module
 from cards.piv import Piv, Stranger
@@ -65,9 +66,14 @@ def use(path: str) -> dict[str, Any]:
     book.same["after login"] = describe(book, session)
     sign_with_rsa(book, session)
     sign_with_ec(book, session)
-    book.same["events"] = [book.rv("C_WaitForSlotEvent", 1, ctypes.byref(ULONG()), None) for _ in range(3)]
+    book.made["events"] = [look_for_event(book) for _ in range(3)]
     book.must("C_Finalize", None)
     return book.report()
+
+
+def look_for_event(book: Notebook) -> str:
+    """Look for an event, which OpenSC itself finds where there is none."""
+    return Shim.rv(book, "C_WaitForSlotEvent", 1, ctypes.byref(ULONG()), None)
 
 
 def describe(book: Notebook, session: int) -> list[Any]:
@@ -175,4 +181,4 @@ def test_signature_with_a_pin_of_its_own(reports: Reports, way: str) -> None:
 
 def test_events(reports: Reports) -> None:
     """A card that OpenSC finds when it is initialised is no event, though OpenSC itself tells of one."""
-    assert ["CKR_NO_EVENT"] * 3 == reports["p11host"]["same"]["events"]
+    assert ["CKR_NO_EVENT"] * 3 == reports["p11host"]["made"]["events"]
