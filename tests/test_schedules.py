@@ -34,6 +34,9 @@ ELSEWHERE = {
     "a helper that is late, hangs or has ended": """
         attach_report bell_sleep bell_wake module_drop module_give_up module_revive module_start
     """,
+    "a wait for events, of which a child has its own: test_events.py": """
+        begin_life events_wait module_try seen_take seen_unmark
+    """,
     "handles over 47 bits": "handle_to_server large_put",
     "C_Logout of an heir": "module_leave search",
     "mechanisms with late outputs, messages": """
