@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from board import FIRST_SLOT, Board
-from brokers import through
+from brokers import PATIENCE, through
 from life import Host, Hosting, Workshop
 
 from p11host import helper_path
@@ -119,13 +120,23 @@ def test_any_wait_of_its_own(hosting: Hosting, readers: Path, board: Board, wait
                 assert {slot for slot, _ in told} <= {0, 1, 2}
 
 
+def await_waits(board: Board, count: int) -> None:
+    """Return once the provider's own wait has been called so many times."""
+    end = time.monotonic() + PATIENCE
+    while board.waits < count:
+        assert time.monotonic() < end, f"{board.waits} waits"
+        time.sleep(0.01)
+
+
 def test_own_wait_needs_no_looks(hosting: Hosting, readers: Path, board: Board) -> None:
     """With a good wait of the provider's own a change is told at once; so is one that left no trace."""
     keys: dict[str, Any] = {"event-interval": NEVER}
     with watching(hosting(board.module("readers", readers, "good", **keys))) as channel:
         number = ask(channel)["number"]
+        await_waits(board, 2)  # it is asked what it had to say before, and then waits
         board.put(0, 5)
         first = ask(channel, number, LONG)
+        await_waits(board, 3)  # two changes before it waits again may be one event
         board.touch(0)
         second = ask(channel, first["number"], LONG)
 
