@@ -1,5 +1,6 @@
 """Fixtures: throw-away tokens, and the ways to them."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,12 @@ import pytest
 from reach import NAMES, Reach, reached
 
 from p11host.throwaway import Token, make_token
+
+
+def pytest_configure() -> None:
+    """Have what tests start end by Ctrl-C, also where the tests themselves were started in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
