@@ -11,7 +11,7 @@ from p11host.bench.rack import PATIENCE_S, READERS, Card, Rack, rack
 
 __all__ = ["PATIENCE_S", "Card", "Rack", "rack", "readers"]
 
-#: Ends once PC/SC has a card in so many readers. A process of its own: libpcsclite keeps where its service is.
+#: Ends once PC/SC has a card in so many readers. A process of its own: libpcsclite keeps where it looks.
 _AWAIT = """
 import ctypes, sys, time
 
