@@ -3,7 +3,6 @@
 #include <stdatomic.h>
 
 #include "limits.h"
-#include "tables.h"
 
 enum { CELLS = 64 };
 
@@ -33,12 +32,18 @@ static bool found(CK_ULONG session, const CK_ULONG *objects, CK_ULONG count)
     return atomic_load_explicit(again, memory_order_relaxed) > LIMIT_REPEATS;
 }
 
-bool search_goes_round(unsigned fn, const uintptr_t *words, CK_RV rv)
+static bool has_found(const struct function *f, const uintptr_t *words)
 {
-    if (fn == FN_C_FindObjectsInit)
+    const struct arg *arg = f->args;
+    while (arg->pos != f->subject)
+        arg++;
+    const CK_ULONG *objects = (const CK_ULONG *)words[arg->pos], *count = (const CK_ULONG *)words[arg->count];
+    return objects && count && *count && *count <= words[arg->len] && found(words[0], objects, *count);
+}
+
+bool search_goes_round(const struct function *f, const uintptr_t *words, CK_RV rv)
+{
+    if (f->effect == EFFECT_SEARCH)
         begin(words[0], 0);
-    if (fn != FN_C_FindObjects || rv != CKR_OK || !words[1] || !words[3])
-        return false;
-    CK_ULONG count = *(const CK_ULONG *)words[3];
-    return count && count <= words[2] && found(words[0], (const CK_ULONG *)words[1], count);
+    return f->effect == EFFECT_FIND && rv == CKR_OK && has_found(f, words);
 }

@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cryptoki.h"
+#include "tables.h"
 
 /* After a call of any function: has it found what it had found over and over before? */
-bool search_goes_round(unsigned fn, const uintptr_t *words, CK_RV rv);
+bool search_goes_round(const struct function *f, const uintptr_t *words, CK_RV rv);
 
 #endif

@@ -203,7 +203,7 @@ static bool perform(struct request *request, const struct function *function)
     if (watcher)
         trace_enter(&request->trace, watcher, &walk);
     CK_RV rv = call_provider(request, (unsigned)(function - functions), words);
-    walk.goes_round = search_goes_round((unsigned)(function - functions), words, rv);
+    walk.goes_round = search_goes_round(function, words, rv);
     respond(request, &walk, rv);
     if (watcher)
         trace_leave(&request->trace, watcher, &walk, rv);

@@ -80,7 +80,7 @@ enum role {
     ROLE_CLOSE,    /* of a session */
 };
 
-/* What a function does to more than its session, where it succeeds. */
+/* What a function does beside its operation. */
 enum effect {
     EFFECT_NONE = 0,
     EFFECT_LOGIN,         /* logs in whom its subject says */
@@ -88,6 +88,8 @@ enum effect {
     EFFECT_LOGOUT,        /* logs out whoever is logged in */
     EFFECT_DESTROY,       /* ends its subject, an object */
     EFFECT_CHANGE,        /* has its subject, an object, known by something else */
+    EFFECT_SEARCH,        /* begins a search of its session */
+    EFFECT_FIND,          /* goes on with that, and hands over in its subject what it has found */
 };
 
 /* How long a call may take: limits.toml gives each a default. */

@@ -172,6 +172,19 @@ def test_logins_have_an_effect() -> None:
     assert "logout" == effects["C_Logout"][0]
 
 
+def test_searches_have_an_effect() -> None:
+    """Whatever hands over objects in an array goes on with a search, and says where they are."""
+    finding = {
+        f.name: f.words[f.effect.pos][0] for f in T.functions.values() if f.effect and f.effect.name == "find"
+    }
+
+    assert set(finding) == {f.name for f in T.functions.values() for a in f.args if a.kind == "out objects"}
+    assert {"CK_OBJECT_HANDLE*"} == set(finding.values())
+    assert ["C_FindObjectsInit"] == [
+        f.name for f in T.functions.values() if f.effect and f.effect.name == "search"
+    ]
+
+
 def test_late_outputs_are_known() -> None:
     """What is an input by the standard and yet written late, by some provider, is the IV of AES-GCM."""
     late = {f"{s.name}.{f.name}" for s in T.structs.values() if not s.alias for f in s.fields if f.late}

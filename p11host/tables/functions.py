@@ -43,8 +43,10 @@ EFFECTS = {
     "logout": "",
     "destroy": "CK_OBJECT_HANDLE",
     "change": "CK_OBJECT_HANDLE",
+    "search": "",
+    "find": "CK_OBJECT_HANDLE*",
 }
-"""What a function does to more than its session, and the C type of the one argument that it does it to."""
+"""What a function does beside its operation, and the C type of the one argument that it does it to."""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "session": ("CK_SESSION_HANDLE",),
@@ -139,7 +141,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a function does to more than its session, where it succeeds."""
+    """What a function does beside its operation."""
 
     name: str
     """A key of EFFECTS."""

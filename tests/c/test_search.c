@@ -10,7 +10,7 @@ enum { SESSION = 5, OTHER = 6, MANY = 10000, FEW = 4 };
 static void begin(CK_ULONG session)
 {
     uintptr_t words[] = {session, 0, 0};
-    expect(!search_goes_round(FN_C_FindObjectsInit, words, CKR_OK));
+    expect(!search_goes_round(&functions[FN_C_FindObjectsInit], words, CKR_OK));
 }
 
 /* So many objects in a row, from this one on. */
@@ -20,7 +20,7 @@ static bool find(CK_ULONG session, CK_ULONG from, CK_ULONG count)
     uintptr_t words[] = {session, (uintptr_t)objects, FEW, (uintptr_t)&count};
     for (CK_ULONG i = 0; i < FEW; i++)
         objects[i] = from + i;
-    return search_goes_round(FN_C_FindObjects, words, CKR_OK);
+    return search_goes_round(&functions[FN_C_FindObjects], words, CKR_OK);
 }
 
 static void a_long_search_is_none_without_end(void)
@@ -61,10 +61,10 @@ static void what_is_not_there_is_not_looked_at(void)
     begin(SESSION);
     for (unsigned i = 0; i < 3 * LIMIT_REPEATS; i++)
         for (unsigned k = 0; k < 3; k++)
-            expect(!search_goes_round(FN_C_FindObjects, whats[k], CKR_OK));
+            expect(!search_goes_round(&functions[FN_C_FindObjects], whats[k], CKR_OK));
     more = 1;
     for (unsigned i = 0; i < 3 * LIMIT_REPEATS; i++)
-        expect(!search_goes_round(FN_C_FindObjects, whats[2], CKR_FUNCTION_FAILED));
+        expect(!search_goes_round(&functions[FN_C_FindObjects], whats[2], CKR_FUNCTION_FAILED));
 }
 
 static const struct test tests[] = {
