@@ -12,7 +12,7 @@ help:
 setup: ## Debian packages that are missing, .venv, p11host built and installed into it
 	@scripts/setup.sh run
 
-setup-test:
+setup-test: ## the same, and what the tests need
 	@scripts/setup.sh test
 
 build: setup ## the same as setup: it builds what changed

@@ -116,12 +116,14 @@ make_venv() {
 }
 
 install_requirements() {
-    fresh requirements pyproject.toml scripts/setup.sh && return
+    local groups=(--group build)
+    fresh "requirements-$what" pyproject.toml scripts/setup.sh && return
     say "installing the Python packages that pyproject.toml names"
     run "$venv/bin/pip" install -q --upgrade 'pip >= 25.1'
     dependencies >"$venv/requirements.txt"
-    run "$venv/bin/pip" install -q -r "$venv/requirements.txt" --group build --group dev
-    mark requirements pyproject.toml scripts/setup.sh
+    [[ $what != test ]] || groups+=(--group dev)
+    run "$venv/bin/pip" install -q -r "$venv/requirements.txt" "${groups[@]}"
+    mark "requirements-$what" pyproject.toml scripts/setup.sh
 }
 
 dependencies() {
