@@ -20,7 +20,7 @@ from p11host.doctor import modules
 from p11host.doctor.broker import reach
 from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
 from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
-from p11host.doctor.surroundings import surroundings
+from p11host.doctor.surroundings import barred, surroundings
 from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
@@ -149,6 +149,23 @@ class TestSurroundings:
         (found,) = self.found(tmp_path, module("one", tmp_path / "one.so", sandbox="off"))
 
         assert "warning" == found.level
+
+    def test_barred(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file of its provider that this user may not read is named; one for all to read is not."""
+        conf = tmp_path / "softhsm2.conf"
+        conf.write_text("")
+        path = tmp_path / "p11host.toml"
+        path.write_text(module("soft", tmp_path / "libsofthsm2.so", env={"SOFTHSM2_CONF": str(conf)}))
+        one = load(choose(path)).modules[0]
+        monkeypatch.setattr(os, "access", lambda place, _: bool(Path(place).stat().st_mode & 0o004))
+        conf.chmod(0o644)
+        readable = [finding.text for finding in barred(one)]
+        conf.chmod(0o640)
+        found = [finding for finding in barred(one) if finding.text not in readable]
+
+        assert [("warning", f"{conf} is not for this user to read")] == [(f.level, f.text) for f in found]
+        assert "module.soft.env" in found[0].do
+        assert all("is not for this user" in text and "softhsm" in text for text in readable)
 
 
 class TestModule:

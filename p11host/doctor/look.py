@@ -14,7 +14,7 @@ from p11host.doctor.cards import cards
 from p11host.doctor.configuration import compared, configuration
 from p11host.doctor.findings import Finding, Part, problem
 from p11host.doctor.machine import machine
-from p11host.doctor.surroundings import surroundings
+from p11host.doctor.surroundings import barred, surroundings
 from p11host.errors import P11HostError
 from p11host.explain.vendors import tables_of
 from p11host.provider import check
@@ -88,7 +88,7 @@ def _looker(name: str, module: Module | None, reached: Reached) -> Callable[[], 
             if module is not None:
                 check(module.path)
         except (P11HostError, OSError) as error:
-            return modules.part(name, error, around)
+            return modules.part(name, error, [*around, *(barred(module) if module is not None else ())])
         # What a provider says may have any shape.
         except (TypeError, ValueError) as error:
             return modules.part(name, P11HostError(f"an answer that does not fit: {error}"), around)

@@ -36,6 +36,29 @@ def surroundings(module: Module) -> Iterator[Finding]:
             yield from _device(module, Path(allowed.path))
 
 
+def barred(module: Module) -> Iterator[Finding]:
+    """Yield the places of its own that this user may not read: why a module may have failed."""
+    profile = resolve(module, provider_environment(module.env, os.environ))
+    if module.user is not None:
+        return
+    for allowed in profile.paths:
+        if allowed.right in ("read", "write") and allowed.source == profile.title:
+            yield from _place(module, Path(allowed.path))
+
+
+def _place(module: Module, path: Path) -> Iterator[Finding]:
+    try:
+        found = path.stat()
+    except OSError:
+        return
+    wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(found.st_mode) else 0)
+    if not os.access(path, wanted):
+        own = f"give it files of this user's: module.{module.name}.env, see docs/providers.md"
+        group = group_name(found.st_gid)
+        do = own if group == "root" else f"{own}; or run: adduser USER {group}"
+        yield Finding("warning", f"{path} is not for this user to read", do)
+
+
 def _sandbox(module: Module, profile: Profile) -> Iterator[Finding]:
     if not profile.settings.on:
         do = f"remove module.{module.name}.sandbox, and see: p11host sandbox {module.name}"
