@@ -13,7 +13,7 @@ from pathlib import Path
 from p11host import helper_path, log
 from p11host.broker import Broker, Settings
 from p11host.config import choose
-from p11host.listen import BusyError, Listener, listen, passed_by_systemd
+from p11host.listen import BusyError, Listener, count_passed, listen, passed_by_systemd
 from p11host.paths import SYSTEM_SOCKET, socket_path
 from p11host.pins import Pins, ask_on_terminal, sources
 from p11host.reload import Configuration
@@ -71,7 +71,7 @@ def run(options: Options) -> None:
 
 def let_go() -> None:
     """Close what was inherited, but for standard streams and systemd's socket; see our children end."""
-    passed = int(os.environ.get("LISTEN_FDS") or 0) if os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
+    passed = count_passed(os.environ)
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 (its only form)
     os.close(descriptor)

@@ -7,9 +7,10 @@ said on it.
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import stat
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from p11host.errors import BrokerError
@@ -58,15 +59,26 @@ class Listener:
         self.socket.close()
 
 
+def count_passed(environ: Mapping[str, str]) -> int:
+    """Return how many sockets systemd says that it has passed to this process."""
+    count = environ.get("LISTEN_FDS") or "0"
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    if not re.fullmatch("[0-9]{1,6}", count):
+        raise BrokerError(
+            f"LISTEN_FDS is {count[:20]!r}, which is no number; unset it, systemd sets it itself"
+        )
+    return int(count)
+
+
 def passed_by_systemd(environ: MutableMapping[str, str]) -> Listener | None:
     """Return the socket that systemd listens on for us, None if there is none; forget that it said so."""
-    mine = environ.get("LISTEN_PID") == str(os.getpid())
-    count = environ.get("LISTEN_FDS", "0")
+    count = count_passed(environ)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)
-    if not mine or count == "0":
+    if count == 0:
         return None
-    if count != "1":
+    if count != 1:
         raise BrokerError(f"systemd passed {count} sockets; name one in the .socket unit")
     return Listener(_seqpacket(_FIRST_PASSED))
 

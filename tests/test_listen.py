@@ -3,6 +3,8 @@
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +150,25 @@ def test_not_for_this_process() -> None:
     assert passed_by_systemd(environ) is None
     assert {} == environ
     assert passed_by_systemd({}) is None
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "1.0", "9" * 5000])
+def test_no_number_from_systemd(count: str, path: Path) -> None:
+    """A count of sockets that is none ends a broker with one line, before it closes anything."""
+    serving = [sys.executable, "-m", "p11host", "serve", "--socket", str(path)]
+    script = 'LISTEN_PID=$$ exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *serving],
+        env=os.environ | {"LISTEN_FDS": count},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (1, "") == (done.returncode, done.stdout)
+    said = f"p11host: LISTEN_FDS is {count[:20]!r}, which is no number; unset it, systemd sets it itself\n"
+    assert said == done.stderr
 
 
 def test_too_many_from_systemd() -> None:
