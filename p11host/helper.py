@@ -165,7 +165,7 @@ def spawn(  # noqa: PLR0913 (each a thing of its own)
                 f"{program}: cannot be started: {error.strerror}; install p11host again"
             ) from error
         shared = module.fork == "inherit"
-        spawned = Spawned(module.name, pid, os.pidfd_open(pid), door, stderr, slate, trace, shared)
+        spawned = Spawned(module.name, pid, _pidfd_of(pid), door, stderr, slate, trace, shared)
         failed.pop_all()
     return spawned
 
@@ -245,6 +245,16 @@ def _posix_spawn(
         setsigmask=[],
         setsigdef=_DEFAULTS,
     )
+
+
+def _pidfd_of(pid: int) -> int:
+    """Return a descriptor of a helper just started. Where there is none nobody could see it end: end it."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A helper as the broker makes it: what it is born with, and how its end is seen."""
 
+import errno
 import os
 import re
 import signal
@@ -16,7 +17,11 @@ from brokers import (
     through,
 )
 
+from p11host import helper_path
 from p11host.client import Door
+from p11host.config import choose, load
+from p11host.helper import Confined, spawn
+from p11host.throwaway import softhsm
 from p11host.wire import ClosedError
 
 pytest_plugins = ["broker_fixtures"]
@@ -158,3 +163,21 @@ class TestHelper:
             broker.process.wait(PATIENCE)
 
             assert 0 == one.call("C_GetInfo", [True], PATIENCE)[0]
+
+    def test_nobody_could_see_it_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that cannot be watched, for there are no descriptors left, is ended and leaves no zombie."""
+        file = tmp_path / "p11host.toml"
+        file.write_text(module("one", softhsm()))
+        asked: list[int] = []
+
+        def refuse(pid: int) -> int:
+            asked.append(pid)
+            raise OSError(errno.EMFILE, "no more")
+
+        monkeypatch.setattr("os.pidfd_open", refuse)
+        with pytest.raises(OSError, match="no more"):
+            spawn(helper_path(), load(choose(file)).modules[0], (1024, 1024), Confined())
+
+        assert 1 == len(asked)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(asked[0], os.WNOHANG)
