@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 from application import Shim
 from brokers import PATIENCE, module
+from click.testing import CliRunner
 from life import TESTS, Host, Hosting, Workshop
 from test_sandbox import O_CREATE, attempt, attempts
 
-from p11host.sandbox.learn import Asked, Heard, Learner, listened
+from p11host.cli import cli
+from p11host.sandbox.learn import MOST_HEARD, Asked, Heard, Learner, heard_in, listened
 from p11host.sandbox.lines import covered, lines
 from p11host.sandbox.resolve import Allowed, Profile
 from p11host.sandbox.settings import DEFAULT
@@ -152,6 +154,25 @@ def test_a_listener_is_nobody_elses(tmp_path: Path) -> None:
     os.close(writer)
 
     assert [False] == inherited
+
+
+def test_what_is_heard_has_an_end(attempter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that names a file anew each time fills neither memory nor disk, and is told to be one."""
+    config = tmp_path / "p11host.toml"
+    config.write_text(module("it", attempter))
+
+    def run(_: object, __: object, ___: object, file: Path) -> int:
+        learner = Learner("it", file)
+        for number in [*range(MOST_HEARD + 5), 0]:
+            learner.note(Heard("read", f"/srv/many/{number}"))
+        assert MOST_HEARD == len(heard_in(file))
+        return 0
+
+    monkeypatch.setattr("p11host.cli.sandbox._run", run)
+    said = CliRunner().invoke(cli, ["sandbox", "it", "--config", str(config), "--learn"])
+
+    assert 'read = ["/srv/many"]' in said.output
+    assert f"it wanted more than these {MOST_HEARD} things; allow it directories" == str(said.exception)
 
 
 def same_as(descriptor: int) -> list[int]:

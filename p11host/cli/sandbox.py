@@ -137,7 +137,7 @@ def _shortened(statements: "Sequence[Statement]") -> "Iterator[Statement]":
 
 
 def _learn(module: Module, config: Path | None, command: Sequence[str], *, as_json: bool) -> None:
-    from p11host.sandbox.learn import heard_in  # noqa: PLC0415
+    from p11host.sandbox.learn import MOST_HEARD, heard_in  # noqa: PLC0415
     from p11host.sandbox.lines import lines  # noqa: PLC0415
 
     if not module.sandbox.on:
@@ -152,6 +152,8 @@ def _learn(module: Module, config: Path | None, command: Sequence[str], *, as_js
     else:
         for line in lines(module.name, _profile(module), heard):
             click.echo(printable(line))
+    if len(heard) >= MOST_HEARD:
+        raise P11HostError(f"{module.name} wanted more than these {MOST_HEARD} things; allow it directories")
     if status:
         raise P11HostError(
             f"the command ended with {status}, so this may not be all that {module.name} needs"

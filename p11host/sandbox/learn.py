@@ -27,6 +27,8 @@ _ANSWER = struct.Struct("=QqiI")
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _AT_FDCWD = 0xFFFFFF9C
 _MOST = 4096
+#: So many things are noted, and no more of a module that wants more: one may name another file each time.
+MOST_HEARD = 10_000
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _THREAD = 0x10000
 #: By the name of a call: where its paths are, as (directory's descriptor or None, text).
@@ -104,7 +106,7 @@ class Learner:
             try:
                 while (asked := self._next(listener)) is not None:
                     for heard in listened(asked):
-                        self._note(heard)
+                        self.note(heard)
                     _let_go(listener, asked)
             finally:
                 os.close(listener)
@@ -128,9 +130,10 @@ class Learner:
             number, pid, _, call, machine, _, *words = _NOTIFICATION.unpack(buffer)
             return Asked(number, pid, self._names.of(machine, call), tuple(words))
 
-    def _note(self, heard: Heard) -> None:
+    def note(self, heard: Heard) -> None:
+        """Write down what a helper wants, once, and no more than MOST_HEARD such things."""
         with self._lock:
-            if heard not in self._seen:
+            if heard not in self._seen and len(self._seen) < MOST_HEARD:
                 self._seen.add(heard)
                 os.write(self._file, json.dumps(asdict(heard)).encode() + b"\n")
 
