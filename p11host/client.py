@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from p11host.closing import Closing
 from p11host.codes import ckr
 from p11host.errors import BrokerError
 from p11host.limits import deadlines, limits
@@ -59,7 +59,7 @@ class Attached:
     long: int
 
 
-class Door:
+class Door(Closing):
     """A descriptor through which channels are opened (section 2). Closes it at the end of a `with`."""
 
     def __init__(self, sock: socket.socket, frame: Frame) -> None:
@@ -105,16 +105,6 @@ class Door:
         """Close the door; channels opened through it go on."""
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        """Return the door itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Close the door."""
-        self.close()
-
     def _send(self, hello: Hello, descriptor: int) -> None:
         body = encode(hello.message(), self._frame)
         if len(body) > limits().hello:
@@ -125,7 +115,7 @@ class Door:
             raise ClosedError("nobody is behind the door") from error
 
 
-class Channel:
+class Channel(Closing):
     """One stream to a broker or helper: a call, then its answer. Closes it at the end of a `with`."""
 
     def __init__(self, sock: socket.socket, frame: Frame) -> None:
@@ -196,23 +186,17 @@ class Channel:
         To `resume` it gets the user's PIN, if the broker holds one and this process had logged in before.
         """
         params = {"module": name} | ({"resume": True} if resume else {})
-        return _modules_of(*self.call_with_descriptors("open", [params], timeout))[0]
+        modules = _modules_of(*self.call_with_descriptors("open", [params], timeout))
+        if [name] != [module.name for module in modules]:
+            _close_all([module.door for module in modules if module.door is not None])
+            raise RemoteError("malformed", f"another answer than one about module {name}")
+        return modules[0]
 
     def close(self) -> None:
         """Close the channel, and descriptors nobody took."""
         self._socket.close()
         _close_all(self._descriptors)
         self._descriptors = []
-
-    def __enter__(self) -> Self:
-        """Return the channel itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Close the channel."""
-        self.close()
 
     def _result_of(self, response: Message) -> tuple[Value, list[int]]:
         descriptors, self._descriptors = self._descriptors, []

@@ -219,6 +219,15 @@ class TestAttach:
 
         answer.assert_closed()
 
+    @pytest.mark.parametrize("modules", [[], [MODULE | {"name": "two"}], [MODULE, MODULE]])
+    def test_another_module(self, peer: Callable[[Answer], Peer], modules: list[dict[str, object]]) -> None:
+        """An answer that is not about the one module asked for is the broker's fault as well."""
+        answer = Result({"modules": modules}, len(modules))
+        with pytest.raises(RemoteError, match="another answer than one about module one"):
+            peer(answer).channel.open_module("one", PATIENCE)
+
+        answer.assert_closed()
+
 
 class TestDoor:
     """A door opens channels, to whoever is allowed to be behind it."""

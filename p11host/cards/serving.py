@@ -5,10 +5,9 @@ Knows three functions of Cryptoki by their rows in specs/functions.toml. Must no
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
 
 from p11host.client import Channel, Door
+from p11host.closing import Closing
 from p11host.codes import ckr
 from p11host.errors import P11HostError
 from p11host.limits import limits
@@ -37,7 +36,7 @@ class Served:
         return bool(self.description) and name == self.description
 
 
-class Serving:
+class Serving(Closing):
     """Helpers of our own, one for each module, asked as often as is wanted. A module that fails is told."""
 
     def __init__(self, broker: Channel, modules: Iterable[str]) -> None:
@@ -64,16 +63,6 @@ class Serving:
         """Let the helpers end."""
         for channel in self._channels.values():
             channel.close()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Let the helpers end."""
-        self.close()
 
 
 def _opened(broker: Channel, name: str) -> Channel:

@@ -6,10 +6,10 @@ Knows the method `readers` of PROTOCOL.md section 6. Must not know what is done 
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from p11host.client import Channel, Door
+from p11host.closing import Closing
 from p11host.errors import P11HostError
 from p11host.start import open_door
 from p11host.wire import ClosedError
@@ -21,7 +21,7 @@ PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 15.0, 0.05, 2.0
 State = Mapping[str, Any]
 
 
-class Subscriber:
+class Subscriber(Closing):
     """Has one channel at a time. `connect` opens one to the broker that serves us now."""
 
     def __init__(self, connect: Callable[[], Channel]) -> None:
@@ -60,16 +60,6 @@ class Subscriber:
     def close(self) -> None:
         """Hear no more."""
         self._channel.close()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Hear no more."""
-        self.close()
 
     def _resume(self, end: float | None) -> None:
         """Find a broker again, and go on after the last number that was heard."""
