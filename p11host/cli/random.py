@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from p11host.cli.options import config_option, json_option
-from p11host.cli.reach import force_option, give, output_option, reaching, tell, uri_argument
+from p11host.cli.reach import give, output_options, reaching, tell, uri_argument
 from p11host.uri import Uri
 
 _MOST = 1 << 24
@@ -17,8 +17,7 @@ _CHUNK = 1 << 12
 @uri_argument
 @click.argument("length", type=click.IntRange(1, _MOST))
 @click.option("--hex", "as_hex", is_flag=True, help="Write hexadecimal digits and a newline, not bytes.")
-@output_option
-@force_option
+@output_options
 @config_option
 @json_option
 def random(  # noqa: PLR0913 (one for each option)

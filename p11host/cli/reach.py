@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,18 @@ class UriType(click.ParamType[Uri]):
 uri_argument = click.argument("uri", type=UriType())
 login_option = click.option("--login", is_flag=True, help="Log in, for private objects too.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-output_option = click.option(
+_output = click.option(
     "--output",
     "-o",
     metavar="FILE",
     help="Write to FILE, whole or not at all; '-': standard output, the default.",
 )
-force_option = click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+_force = click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+
+
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where what comes is written."""
+    return _output(_force(command))
 
 
 class UsageError(P11HostError):

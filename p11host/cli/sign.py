@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from p11host.cli.options import config_option, json_option
-from p11host.cli.reach import (
-    UsageError,
-    force_option,
-    give,
-    login_option,
-    output_option,
-    reaching,
-    tell,
-    uri_argument,
-)
+from p11host.cli.reach import UsageError, give, login_option, output_options, reaching, tell, uri_argument
 from p11host.errors import EXIT_INVALID
 from p11host.uri import Uri
 
@@ -50,8 +41,7 @@ def way_options(command: Command) -> Command:
 @click.command(short_help="Sign a file with a key of a token.")
 @uri_argument
 @click.argument("file", type=click.File("rb"), default="-")
-@output_option
-@force_option
+@output_options
 @way_options
 @config_option
 @json_option

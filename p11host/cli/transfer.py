@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host.cli.options import config_option, json_option
-from p11host.cli.reach import (
-    UsageError,
-    force_option,
-    give,
-    login_option,
-    output_option,
-    reaching,
-    tell,
-    uri_argument,
-)
+from p11host.cli.reach import UsageError, give, login_option, output_options, reaching, tell, uri_argument
 from p11host.uri import Kind, Uri
 
 if TYPE_CHECKING:
@@ -59,8 +50,7 @@ def import_(uri: Uri, file: str, config: Path | None, *, extractable: bool, as_j
 
 @click.command(short_help="Write a certificate or a key of a token to a file.")
 @uri_argument
-@output_option
-@force_option
+@output_options
 @click.option("--der", is_flag=True, help="Write DER instead of PEM.")
 @click.option("--public", "public_only", is_flag=True, help="Write the public key of whatever URI names.")
 @login_option
