@@ -5,7 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,11 @@ from life import has_ended
 
 from p11host import helper_path
 from p11host.client import Door
-from p11host.config import choose, load
+from p11host.config import Module, choose, load
 from p11host.helper import Confined, Spawned, spawn
 from p11host.sandbox.confine import Kept
 from p11host.sandbox.resolve import resolve
-from p11host.spares import Spare, Spares
+from p11host.spares import Spare, Spares, Stamp
 from p11host.throwaway import softhsm
 from p11host.wire import RemoteError
 
@@ -141,25 +141,14 @@ class TestHelper:
     def test_stopped(self, tmp_path: Path) -> None:
         """A spare helper that stands still is killed when it is dropped: it would not hear of it."""
         with waiting(module("one", softhsm()), tmp_path) as spawned:
-            spares = Spares()
-            one = load(choose(tmp_path / "p11host.toml")).modules[0]
-            made_of = (), Kept(one, resolve(one, {}), (), b"")
-            spares.keep(Spare(one, made_of, spawned))
-            os.kill(spawned.pid, signal.SIGSTOP)
-            os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
-            spares.clear()
+            stopped(spawned, tmp_path).spares.clear()
             assert signal.SIGKILL == exit_code(spawned)
 
     def test_stopped_and_of_another_configuration(self, tmp_path: Path) -> None:
         """One that stands still is killed as well where it is not what would be started now."""
         with waiting(module("one", softhsm()), tmp_path) as spawned:
-            spares = Spares()
-            one = load(choose(tmp_path / "p11host.toml")).modules[0]
-            made_of = (), Kept(one, resolve(one, {}), (), b"")
-            spares.keep(Spare(one, made_of, spawned))
-            os.kill(spawned.pid, signal.SIGSTOP)
-            os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
-            assert spares.take(replace(one, threads=1), made_of) is None
+            found = stopped(spawned, tmp_path)
+            assert found.spares.take(replace(found.module, threads=1), found.stamp) is None
             assert signal.SIGKILL == exit_code(spawned)
 
     def test_unfit_provider(self, tmp_path: Path) -> None:
@@ -182,6 +171,25 @@ def waiting(config: str, directory: Path) -> Iterator[Spawned]:
         os.close(spawned.pidfd)
         os.close(spawned.stderr)
         spawned.trace.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A spare helper that stands still: who keeps it, and what it was made of."""
+
+    spares: Spares
+    module: Module
+    stamp: Stamp
+
+
+def stopped(spawned: Spawned, directory: Path) -> Stopped:
+    """Keep a helper, and stop it."""
+    one = load(choose(directory / "p11host.toml")).modules[0]
+    kept = Stopped(Spares(), one, ((), Kept(one, resolve(one, {}), (), b"")))
+    kept.spares.keep(Spare(one, kept.stamp, spawned))
+    os.kill(spawned.pid, signal.SIGSTOP)
+    os.waitid(os.P_PIDFD, spawned.pidfd, os.WSTOPPED)
+    return kept
 
 
 def exit_code(spawned: Spawned) -> int:
