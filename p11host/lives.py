@@ -226,7 +226,7 @@ class Lives:
 
 def _log_report(report: Hung, fields: Mapping[str, object], life: Life) -> None:
     if report.rv is None:
-        log.warning("helper.hung", **fields, function=",".join(life.spawned.slate.read().inside))
+        log.warning("helper.hung", **fields, **life.spawned.slate.read().where)
     else:
         log.warning("helper.broken", **fields, rv=hex(report.rv))
 

@@ -37,17 +37,17 @@ class Obituary:
 
     @property
     def cause(self) -> str:
-        """Return what it died of, in words: `SIGSEGV in C_Sign`."""
+        """Return what it died of, in words: `SIGSEGV in C_Sign`. Its watch is blamed where no call can be."""
         how = self.signal or f"exit {self.status}"
-        return f"{how} in {', '.join(self.notes.inside)}" if self.notes.inside else how
+        if self.notes.inside:
+            return f"{how} in {', '.join(self.notes.inside)}"
+        return f"{how} in the watch's {', '.join(self.notes.watching)}" if self.notes.watching else how
 
     @property
     def fields(self) -> Mapping[str, object]:
         """Return what a log event says of it."""
         how: dict[str, object] = {"status": self.status} if self.signal is None else {"signal": self.signal}
-        if self.notes.inside:
-            how["function"] = ",".join(self.notes.inside)
-        return how | {"answered": self.notes.answered}
+        return how | dict(self.notes.where) | {"answered": self.notes.answered}
 
 
 def reap(pidfd: int, pid: int) -> tuple[str | None, int | None]:

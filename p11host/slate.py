@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -18,6 +18,8 @@ from p11host.tables import function_names
 _HEAD = struct.Struct("=IIII")
 _MARK = struct.Struct("=Q")
 _LINE = 64
+#: Threads of the watch, each with a mark.
+_WATCHERS = 2
 _COUNT_SHIFT = 16
 _PID = struct.Struct("=I")
 #: A place for each function: on a page of each channel, and on those that all have in common.
@@ -64,8 +66,8 @@ _IN_PHASE = {
 class Notes:
     """What stood on a slate. `inside` are the functions that had not returned, each once.
 
-    `answered` counts the calls that have; it is 0 for a helper that was never ready. `user`: one has logged
-    in, by a call.
+    `watching` are those that the helper's watch was in, which is nobody's call. `answered` counts the calls
+    that have; it is 0 for a helper that was never ready. `user`: one has logged in, by a call.
     """
 
     phase: Phase
@@ -73,6 +75,13 @@ class Notes:
     answered: int
     user: bool = False
     pin: Pin = Pin.UNUSED
+    watching: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> Mapping[str, str]:
+        """Return what a log event says of it: whose calls were in which functions."""
+        found = {"function": self.inside, "watch": self.watching}
+        return {whose: ",".join(names) for whose, names in found.items() if names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +106,13 @@ class Slate:
         """Return what stands there now."""
         number, _, user, pin = self._head()
         phase = _PHASES.get(number, Phase.SERVING)
-        words = [word for _, word in self._words()] if phase >= Phase.SERVING else []
-        inside = tuple(dict.fromkeys(name for word in words if (name := _function_in(word))))
-        if phase in _IN_PHASE:
-            inside = (_IN_PHASE[phase],)
+        serves = phase >= Phase.SERVING
+        words = [word for _, word in self._words()] if serves else []
+        inside = (_IN_PHASE[phase],) if phase in _IN_PHASE else _functions_in(words)
+        watching = _functions_in(self._watch()) if serves else ()
         answered = sum(word >> _COUNT_SHIFT for word in words)
         # What is no known state of a PIN is no good sign.
-        return Notes(phase, inside, answered, bool(user), _PINS.get(pin, Pin.REFUSED))
+        return Notes(phase, inside, answered, bool(user), _PINS.get(pin, Pin.REFUSED), watching)
 
     def phase(self) -> Phase:
         """Return what the main thread is at now."""
@@ -154,17 +163,31 @@ class Slate:
             if word := _MARK.unpack_from(data, place * _LINE)[0]:
                 yield place, word
 
+    def _watch(self) -> list[int]:
+        """Return the marks of the watch's threads."""
+        data = os.pread(self.descriptor, _LINE * _WATCHERS, _watchers_at())
+        return [_MARK.unpack_from(data, _LINE * place)[0] for place in range(_WATCHERS)]
+
 
 def _pids_at() -> int:
     return _LINE * (1 + limits().channels)
 
 
+def _watchers_at() -> int:
+    return _pids_at() + _PID.size * limits().channels
+
+
 def _gauges_at() -> int:
-    return -(-(_pids_at() + _PID.size * limits().channels) // _PAGE) * _PAGE
+    return -(-(_watchers_at() + _LINE * _WATCHERS) // _PAGE) * _PAGE
 
 
 def _tallies_at() -> int:
     return _gauges_at() + _GAUGE.size * _FUNCTIONS
+
+
+def _functions_in(words: Iterable[int]) -> tuple[str, ...]:
+    """Return the functions that marks say are being called, each once."""
+    return tuple(dict.fromkeys(name for word in words if (name := _function_in(word))))
 
 
 def _function_in(word: int) -> str | None:

@@ -29,6 +29,9 @@ struct slate_mark {
 
 enum { SLATE_COUNT_SHIFT = 16, SLATE_BUSY = 1 };
 
+/* The threads of the watch, which call the provider for no channel. They have a mark, and are counted nowhere. */
+enum slate_watcher { SLATE_LOOKER, SLATE_WAITER, SLATE_WATCHERS };
+
 enum {
     SLATE_FUNCTIONS = 128,       /* at least FUNCTION_COUNT */
     SLATE_BUCKETS = 62,
@@ -59,7 +62,8 @@ struct slate {
     uint8_t apart[48];
     struct slate_mark marks[LIMIT_CHANNELS];
     _Atomic uint32_t pids[LIMIT_CHANNELS];
-    uint8_t aside[4032];
+    struct slate_mark watchers[SLATE_WATCHERS];
+    uint8_t aside[3904];
     struct slate_gauge gauges[SLATE_FUNCTIONS];
     struct slate_tally tallies[LIMIT_CHANNELS][SLATE_FUNCTIONS]; /* a page each; those that no channel had take no memory */
 };
@@ -127,6 +131,13 @@ static inline void slate_enter(struct slate_mark *mark, unsigned fn)
 {
     uint64_t answered = atomic_load_explicit(&mark->word, memory_order_relaxed) >> SLATE_COUNT_SHIFT;
     atomic_store_explicit(&mark->word, answered << SLATE_COUNT_SHIFT | (fn + 1) << 1 | SLATE_BUSY, memory_order_relaxed);
+}
+
+/* The index of the function that is being called, -1 for none. */
+static inline int slate_function(const struct slate_mark *mark)
+{
+    uint64_t word = atomic_load_explicit(&mark->word, memory_order_relaxed);
+    return word & SLATE_BUSY ? (int)(word >> 1 & 0x7fff) - 1 : -1;
 }
 
 static inline void slate_leave(struct slate_mark *mark)

@@ -22,6 +22,7 @@ enum {
     STIR_MS = 2000,
     QUIET_MS = 60000,  /* nobody has asked for so long: there are no more looks until somebody does */
     GAP_MS = 10,       /* between two looks, however often somebody prompts */
+    LATE_MS = 3000,    /* a look that takes longer is said */
 };
 
 static struct {
@@ -42,6 +43,7 @@ static struct {
     uint64_t ended_at;   /* when the last was */
     uint64_t asked_at;   /* when somebody last asked */
     uint64_t changes;    /* all there were, told or not */
+    uint64_t late, late_looks; /* the last look that took too long, and how many did */
     int ears[LIMIT_CHANNELS]; /* eventfd + 1 of those who wait; 0 is free */
     struct provider *provider;
     struct watch_log log;
@@ -117,6 +119,17 @@ static void say_flapping(void)
     while ((at = watch_log_take_flapping(&watch.log)) < watch.log.n_slots)
         watch_say("events.flapping slot=%llu count=%llu", (unsigned long long)watch.log.slots[at].told.slot,
                   (unsigned long long)watch.log.slots[at].held);
+}
+
+/* Once, and again when the count has doubled. Who asks says it: a look that stands still cannot. */
+static void say_late(uint64_t now)
+{
+    if (!watch.looking || watch.late == watch.begun || now - watch.began_at < LATE_MS * MS)
+        return;
+    watch.late = watch.begun;
+    uint64_t count = ++watch.late_looks, ms = (now - watch.began_at) / MS;
+    if ((count & (count - 1)) == 0)
+        watch_say("events.look.late function=%s ms=%llu count=%llu", watch_look_is_in(), (unsigned long long)ms, (unsigned long long)count);
 }
 
 static void keep(unsigned n_seen, bool by_ourselves)
@@ -275,6 +288,7 @@ bool watch_join(struct provider *provider, bool now)
     bool started = start(provider);
     uint64_t at = slate_clock(), age = at - watch.ended_at;
     watch.asked_at = at;
+    say_late(at);
     if (started && !stands_still(at) && (now || !watch.has_log))
         await_look(watch.has_log ? LOOK_MS : FIRST_LOOK_MS);
     else if (started && age > settings.interval_ms * MS)

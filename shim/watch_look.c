@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "slate.h"
 #include "tables.h"
 #include "view.h"
 
@@ -10,16 +11,40 @@ struct slot_list {
     CK_SLOT_ID slots[LIMIT_MODULE_SLOTS];
 };
 
+/* If the provider dies in there, the mark tells the broker where. */
+static CK_RV list(struct provider *provider, uintptr_t *words)
+{
+    slate_enter(&slate->watchers[SLATE_LOOKER], FN_C_GetSlotList);
+    CK_RV rv = view_call(provider, FN_C_GetSlotList, words, 0);
+    slate_leave(&slate->watchers[SLATE_LOOKER]);
+    return rv;
+}
+
+/* Of a slot that is shown. */
+static CK_RV get_token_info(struct provider *provider, uintptr_t *words)
+{
+    slate_enter(&slate->watchers[SLATE_LOOKER], FN_C_GetTokenInfo);
+    CK_RV rv = provider_call(provider, FN_C_GetTokenInfo, words);
+    slate_leave(&slate->watchers[SLATE_LOOKER]);
+    return rv;
+}
+
+const char *watch_look_is_in(void)
+{
+    int fn = slate_function(&slate->watchers[SLATE_LOOKER]);
+    return fn < 0 ? "none" : functions[fn].name;
+}
+
 /* Asking how many there are is what makes a provider look for new ones (section 5.5 of the standard). */
 static bool list_slots(struct provider *provider, bool present, struct slot_list *ret)
 {
     uintptr_t how_many[] = {present, 0, (uintptr_t)&ret->count};
     uintptr_t which[] = {present, (uintptr_t)ret->slots, (uintptr_t)&ret->count};
     ret->count = 0;
-    if (!present && view_call(provider, FN_C_GetSlotList, how_many, 0) != CKR_OK)
+    if (!present && list(provider, how_many) != CKR_OK)
         return false;
     ret->count = LIMIT_MODULE_SLOTS;
-    return view_call(provider, FN_C_GetSlotList, which, 0) == CKR_OK && ret->count <= LIMIT_MODULE_SLOTS;
+    return list(provider, which) == CKR_OK && ret->count <= LIMIT_MODULE_SLOTS;
 }
 
 /* They mostly come in the same order: where it left off is where the next one is. */
@@ -45,7 +70,7 @@ static void look_at_token(struct provider *provider, struct slot_look *seen)
     CK_TOKEN_INFO info;
     uintptr_t words[] = {seen->slot, (uintptr_t)&info};
     memset(&info, 0, sizeof info);
-    CK_RV rv = provider_call(provider, FN_C_GetTokenInfo, words);
+    CK_RV rv = get_token_info(provider, words);
     if (rv == CKR_OK)
         token_face_of(&seen->token, &info);
     else if (says_empty(rv))

@@ -11,4 +11,7 @@
  */
 bool watch_look(struct provider *provider, bool deep, struct slot_look *ret_seen, unsigned *ret_count);
 
+/* The name of the function that a look of another thread is in; "none" between two. */
+const char *watch_look_is_in(void);
+
 #endif

@@ -29,7 +29,10 @@ static CK_RV own_wait(struct provider *provider, CK_FLAGS flags, CK_SLOT_ID *ret
 {
     uintptr_t words[] = {flags, (uintptr_t)ret_slot, 0};
     *ret_slot = CK_UNAVAILABLE_INFORMATION;
-    return provider_call(provider, FN_C_WaitForSlotEvent, words);
+    slate_enter(&slate->watchers[SLATE_WAITER], FN_C_WaitForSlotEvent);
+    CK_RV rv = provider_call(provider, FN_C_WaitForSlotEvent, words);
+    slate_leave(&slate->watchers[SLATE_WAITER]);
+    return rv;
 }
 
 static void condemn(struct judgement *judgement, const char *why)

@@ -13,6 +13,7 @@ from brokers import module
 
 SLOTS = 1024
 FIRST_SLOT = 100
+_CALLS = ("", "C_GetSlotList", "C_GetSlotInfo", "C_GetTokenInfo", "C_WaitForSlotEvent")
 _FUTEX, _WAKE, _ALL = 202 if os.uname().machine == "x86_64" else 98, 1, 0x7FFFFFFF
 _LIBC = ctypes.CDLL(None)
 
@@ -28,7 +29,8 @@ class _Board(ctypes.Structure):
         ("stuck", ctypes.c_uint32),
         ("looks", ctypes.c_uint32),
         ("waits", ctypes.c_uint32),
-        ("apart", ctypes.c_uint32 * 11),
+        ("deadly", ctypes.c_uint32),
+        ("apart", ctypes.c_uint32 * 10),
         ("slots", _Slot * SLOTS),
     )
 
@@ -55,6 +57,11 @@ class Board:
         """How often C_WaitForSlotEvent was called."""
         return int(self._board.waits)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether calls stand still."""
+        return bool(self._board.stuck)
+
     def put(self, slot: int, token: int) -> None:
         """Put a token with this serial number into a slot, in the place of what is there; 0 is none."""
         self._board.slots[slot].token = token
@@ -73,6 +80,10 @@ class Board:
     def stick(self, *, stuck: bool) -> None:
         """Let every call about slots stand still, or go on."""
         self._board.stuck = int(stuck)
+
+    def kill_in(self, function: str) -> None:
+        """Let the next call of this function, and no other, end the provider's process."""
+        self._board.deadly = _CALLS.index(function)
 
     def ring(self) -> None:
         """Wake those who wait for a change."""

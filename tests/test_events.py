@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from application import Shim, helpers, in_child, start_threads
 from board import Board
+from brokers import Starter
+from containment import watch
 from cryptoki import ULONG, constant, struct
 from life import Hosting, Workshop
 
 from p11host import shim_path
 
-pytest_plugins = ["life_fixtures"]
+pytest_plugins = ["broker_fixtures", "life_fixtures"]
 
 #: Milliseconds between two looks at the slots, where nothing prompts one.
 OFTEN: dict[str, Any] = {"event-interval": 20}
@@ -23,6 +26,8 @@ NEVER: dict[str, Any] = {"event-interval": 3_600_000}
 #: How often a change is forced between look and wait.
 RACES = int(os.environ.get("P11HOST_RACES", "200"))
 AT_ONCE = 1000
+#: Seconds between two looks of one who has nothing else to do.
+PAUSE = 0.05
 NO_LIBRARY = "CKR_CRYPTOKI_NOT_INITIALIZED"
 
 
@@ -313,6 +318,54 @@ def kill_and_wait(when: str) -> list[Any]:
         os.kill(pid, signal.SIGKILL)
     first = waiting()[0] if waiting else wait(shim)
     return [first, wait(shim), has_token(shim, 2), look(shim)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [("none", "C_GetSlotList"), ("none", "C_GetTokenInfo"), ("good", "C_WaitForSlotEvent")],
+)
+def test_says_what_the_watch_died_in(
+    starter: Starter, boards: Boards, tmp_path: Path, kind: str, function: str
+) -> None:
+    """A provider that dies while nobody but the watch calls it is said to have died in the watch."""
+    boards["one"].put(0, 1)
+    host = watch(starter, boards.module("one", kind, spare=False, **(OFTEN if kind == "none" else NEVER)))
+
+    assert [1, 1] == host.play(die_and_wait, str(tmp_path), function)
+    ended = host.event("helper.ended", module="one", signal="SIGABRT")
+    assert (function, None) == (ended["watch"], ended.get("function"))
+
+
+def die_and_wait(directory: str, function: str) -> list[int | str]:
+    """Have the watch's next call of a function end the helper; wait for the token to go and come."""
+    board, shim = Boards(Path(directory), Path())["one"], begin()
+    assert look(shim) == "CKR_NO_EVENT"
+    board.kill_in(function)
+    board.ring()
+    return [wait(shim), wait(shim)]
+
+
+def test_says_what_a_look_stands_still_in(starter: Starter, boards: Boards, tmp_path: Path) -> None:
+    """A look that takes long is said, with the call that it is in; nobody waits for it."""
+    host = watch(starter, boards.module("one", **NEVER))
+    with host.playing(look_until_it_goes_on, str(tmp_path)) as application:
+        line = ""
+        while "events.look.late function=C_GetSlotList" not in line:
+            line = str(host.event("helper.stderr", module="one")["line"])
+        boards["one"].stick(stuck=False)
+
+        assert ["CKR_NO_EVENT"] == application.report()
+
+
+def look_until_it_goes_on(directory: str) -> list[int | str]:
+    """Look at slots that stand still until they do not."""
+    board, shim = Boards(Path(directory), Path())["one"], begin()
+    found = {look(shim)}
+    board.stick(stuck=True)
+    while board.stuck:
+        found.add(look(shim))
+        time.sleep(PAUSE)
+    return list(found)
 
 
 def test_a_module_that_comes_late(hosting: Hosting, boards: Boards, tmp_path: Path) -> None:

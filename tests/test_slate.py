@@ -8,10 +8,11 @@ import pytest
 from msgpack import packb, unpackb
 
 from p11host.census import Census, Counted, told
-from p11host.slate import Phase, Slate
+from p11host.obituary import Obituary
+from p11host.slate import Notes, Phase, Slate
 from p11host.tables import function_names, tables
 
-SIGN, LOGIN = (tables().functions[name].index for name in ("C_Sign", "C_Login"))
+SIGN, LOGIN, WAIT = (tables().functions[name].index for name in ("C_Sign", "C_Login", "C_WaitForSlotEvent"))
 
 
 @pytest.fixture
@@ -50,6 +51,36 @@ def test_functions_in_progress(slate: Slate) -> None:
     notes = slate.read()
 
     assert (("C_Sign", "C_Login"), 14) == (notes.inside, notes.answered)
+
+
+def test_the_watch_is_told_apart(slate: Slate) -> None:
+    """What the watch is in is nobody's call: it is not named among these, nor counted as answered."""
+    enter(slate, Phase.SERVING)
+    mark(slate, 0, 5, LOGIN, busy=True)
+    for place, index in enumerate((SIGN, WAIT)):
+        at = 64 * (1 + 1024) + 4 * 1024 + 64 * place
+        os.pwrite(slate.descriptor, struct.pack("=Q", 9 << 16 | (index + 1) << 1 | 1), at)
+    notes = slate.read()
+
+    assert (("C_Login",), 5) == (notes.inside, notes.answered)
+    assert ("C_Sign", "C_WaitForSlotEvent") == notes.watching
+    assert {"function": "C_Login", "watch": "C_Sign,C_WaitForSlotEvent"} == notes.where
+    assert {"C_Login"} == set(slate.counts())
+
+
+@pytest.mark.parametrize(
+    ("inside", "watching", "cause"),
+    [
+        (("C_Sign",), ("C_WaitForSlotEvent",), "SIGSEGV in C_Sign"),
+        ((), ("C_GetTokenInfo",), "SIGSEGV in the watch's C_GetTokenInfo"),
+        ((), (), "SIGSEGV"),
+    ],
+)
+def test_cause(inside: tuple[str, ...], watching: tuple[str, ...], cause: str) -> None:
+    """A death is a call's, if there was one, else the watch's."""
+    notes = Notes(Phase.SERVING, inside, 1, watching=watching)
+
+    assert cause == Obituary("SIGSEGV", None, notes, 1.0).cause
 
 
 def test_names_are_in_the_order_of_the_tables() -> None:

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "serve.h"
+#include "slate.h"
 #include "tables.h"
 #include "test.h"
 #include "watch.h"
@@ -237,6 +238,7 @@ static void everybody_hears_everything(void)
 {
     pthread_t threads[SUBSCRIBERS];
     size_t events;
+    expect(slate_make());
     watch_interval(10);
     struct channel *c = open_channel();
     ask(c, NULL);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 enum { BOARD_SLOTS = 1024 };
+enum board_call { BOARD_NO_CALL, BOARD_LIST, BOARD_SLOT, BOARD_TOKEN, BOARD_WAIT };
 
 struct board_slot {
     _Atomic uint32_t token;   /* its serial number, 0 for none */
@@ -29,7 +30,8 @@ struct board {
     _Atomic uint32_t stuck; /* calls stand still as long as this is not 0 */
     _Atomic uint32_t looks; /* at the list of slots, so far */
     _Atomic uint32_t waits; /* calls of C_WaitForSlotEvent, so far */
-    uint32_t apart[11];
+    _Atomic uint32_t deadly; /* the call that ends the process, an enum board_call */
+    uint32_t apart[10];
     struct board_slot slots[BOARD_SLOTS];
 };
 

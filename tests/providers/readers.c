@@ -53,8 +53,16 @@ static CK_RV end(void *reserved)
 
 /* ---- slots ---- */
 
-static void begin_call(void)
+static void die_in(enum board_call call)
 {
+    uint32_t deadly = call;
+    if (atomic_compare_exchange_strong(&board->deadly, &deadly, BOARD_NO_CALL))
+        abort();
+}
+
+static void begin_call(enum board_call call)
+{
+    die_in(call);
     while (atomic_load(&board->stuck))
         usleep(1000);
     if (is("locked"))
@@ -70,7 +78,7 @@ static CK_RV end_call(CK_RV rv)
 
 static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
 {
-    begin_call();
+    begin_call(BOARD_LIST);
     CK_ULONG room = *count, n = 0, all = atomic_load(&board->n_slots);
     atomic_fetch_add(&board->looks, 1);
     for (CK_ULONG i = 0; i < all; i++) {
@@ -91,7 +99,7 @@ static struct board_slot *find(CK_SLOT_ID slot)
 
 static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
 {
-    begin_call();
+    begin_call(BOARD_SLOT);
     const struct board_slot *found = find(slot);
     memset(info, 0, sizeof *info);
     pad(info->slotDescription, sizeof info->slotDescription, "reader");
@@ -105,7 +113,7 @@ static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info)
 static CK_RV get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
     char serial[17];
-    begin_call();
+    begin_call(BOARD_TOKEN);
     const struct board_slot *found = find(slot);
     uint32_t token = found ? atomic_load(&found->token) : 0;
     memset(info, 0, sizeof *info);
@@ -138,6 +146,7 @@ static CK_RV wait_well(CK_FLAGS flags, CK_SLOT_ID *slot)
 {
     for (;;) {
         uint32_t rung = atomic_load(&board->bell);
+        die_in(BOARD_WAIT);
         if (atomic_load(&over))
             return CKR_CRYPTOKI_NOT_INITIALIZED;
         if (take_change(slot))
