@@ -96,10 +96,6 @@ class FakePcsc:
         self._check(context)
         return list(self.readers)
 
-    def can_watch(self, name: str) -> bool:
-        """Tell what pyscard can."""
-        return name.isascii()
-
     def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
         """Wait until something is another than it is known."""
         end = time.monotonic() + seconds

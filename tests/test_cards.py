@@ -24,7 +24,18 @@ from p11host.cards.codes import CardError, error_named, error_of
 from p11host.cards.keeper import Cards
 from p11host.cards.layer import Layer, Look, Pyscard
 from p11host.cards.pace import MOST, PER_SECOND, Pace
-from p11host.cards.reader import EMPTY, EXCLUSIVE, IN_USE, MUTE, PRESENT, Change, Reader, Scene, changes
+from p11host.cards.reader import (
+    EMPTY,
+    EXCLUSIVE,
+    IN_USE,
+    MUTE,
+    PRESENT,
+    UNAVAILABLE,
+    Change,
+    Reader,
+    Scene,
+    changes,
+)
 from p11host.cards.watcher import LONGEST_WAIT, Watcher
 from p11host.config import choose, load
 from p11host.errors import P11HostError
@@ -121,6 +132,10 @@ EMPTY_ONE, FULL_ONE = reader(EMPTY), reader(PRESENT, ATR, 1)
         (reader(PRESENT | IN_USE, ATR, 1), reader(PRESENT | EXCLUSIVE | IN_USE, ATR, 1), ["used"]),
         (FULL_ONE, reader(PRESENT | MUTE, ATR, 1), ["fault"]),
         (FULL_ONE, FULL_ONE, []),
+        (FULL_ONE, reader(UNAVAILABLE), ["removed"]),
+        (reader(EMPTY, count=2), reader(UNAVAILABLE), ["fault"]),
+        (reader(UNAVAILABLE), reader(EMPTY, count=3), ["fault"]),
+        (reader(UNAVAILABLE), reader(PRESENT, ATR, 3), ["inserted"]),
     ],
 )
 def test_changes(before: Reader | None, after: Reader | None, expected: list[str]) -> None:
@@ -129,12 +144,17 @@ def test_changes(before: Reader | None, after: Reader | None, expected: list[str
 
 
 def test_missed_cards_are_counted() -> None:
-    """Where cards came and went too fast to be seen, it is told how many more there were; counters wrap."""
-    before, after = reader(EMPTY, count=65535), reader(PRESENT, ATR, 4)
+    """Where cards came and went too fast to be seen, it is told how many more there were; counters wrap.
 
-    assert [Change("inserted", after, missed=4)] == list(
-        changes(Scene({"one": before}), Scene({"one": after}))
-    )
+    A reader that does not answer has no counter.
+    """
+    before, after, failing = reader(EMPTY, count=65535), reader(PRESENT, ATR, 4), reader(UNAVAILABLE)
+
+    def told(before: Reader, after: Reader) -> list[Change]:
+        return list(changes(Scene({"one": before}), Scene({"one": after})))
+
+    assert [Change("inserted", after, missed=4)] == told(before, after)
+    assert [0, 0] == [change.missed for change in (*told(after, failing), *told(failing, after))]
 
 
 def test_readers_do_not_mix() -> None:
@@ -284,7 +304,7 @@ def test_tries_become_rare() -> None:
 
 
 def test_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call of PC/SC that does not return leaves its thread behind, and nobody waits for it."""
+    """Calls of PC/SC that do not return, also that which is to end another, hold nobody up."""
     monkeypatch.setattr("p11host.cards.watcher.END", 0.2)
     pcsc, inside, over = FakePcsc(), threading.Event(), threading.Event()
 
@@ -294,6 +314,7 @@ def test_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         raise error_of(0x80100013, str(context))
 
     pcsc.names = hang  # type: ignore[method-assign]
+    pcsc.cancel = hang  # type: ignore[assignment, method-assign]
     watcher = Watcher(lambda: pcsc, lambda _: None)
     watcher.start()
     assert inside.wait(PATIENCE)
@@ -345,16 +366,15 @@ def test_hundred_readers() -> None:
 
 
 def test_names_of_any_bytes() -> None:
-    """A reader whose name PC/SC cannot be asked about is told as that; the others are watched as ever."""
+    """A reader is watched whatever bytes its name is made of, and told by these."""
     pcsc = FakePcsc()
     odd = b"\xff\x01 caf\xc3\xa9".decode(errors="surrogateescape")
     pcsc.add("plain", odd)
     with watching(pcsc) as scenes:
         until(lambda: odd in cards(scenes))
-        pcsc.insert("plain", ATR)
-        until(lambda: cards(scenes)["plain"] == ATR)
-    found = scenes[-1].readers[odd]
-    assert ("unwatched", b"\xff\x01 caf\xc3\xa9") == (found.fault, found.told()["name"])
+        pcsc.insert(odd, ATR)
+        until(lambda: cards(scenes)[odd] == ATR)
+    assert b"\xff\x01 caf\xc3\xa9" == scenes[-1].readers[odd].told()["name"]
 
 
 def test_renamed_reader() -> None:

@@ -167,19 +167,6 @@ def test_no_pcscd(tmp_path: Path) -> None:
     )
 
 
-def test_names_of_any_bytes(tmp_path: Path) -> None:
-    """A reader with a name that pyscard does not take is shown, and said not to be watched."""
-    with placed(tmp_path, b"R\xc3\xa9ader \xff") as made, made.open() as channel:
-        said = channel.call("readers", [{}], PATIENCE)
-        status, text = made.run("readers", "--no-ask")
-
-    assert [(b"R\xc3\xa9ader \xff 00 00", "unwatched")] == [
-        (each["name"], each["fault"]) for each in said["readers"][:1]
-    ]
-    assert 0 == status
-    assert "not watched" in text
-
-
 def test_who_reaches_cards(tmp_path: Path, token: Token) -> None:
     """Profiles tell which modules reach PC/SC: OpenSC does, SoftHSM does not, nor one that is unknown."""
     unknown = Library().write(tmp_path / "unknown.so")

@@ -212,9 +212,14 @@ def rack(directory: Path, name: str | bytes = NAME) -> Iterator[Rack]:
             slots.append(Slot(port + number))
             stack.callback(slots[-1].close)
         configure(directory / "readers", port, name)
-        stack.enter_context(_kept(PID_FILE))
-        made = Rack(directory, slots)
-        made.env = {"PCSCLITE_CSOCK_NAME": str(made.socket)}
+        yield stack.enter_context(running(Rack(directory, slots)))
+
+
+@contextmanager
+def running(made: Rack) -> Iterator[Rack]:
+    """Run the pcscd of a rack, whose readers are configured."""
+    made.env = {"PCSCLITE_CSOCK_NAME": str(made.socket)}
+    with _kept(PID_FILE), ExitStack() as stack:
         stack.callback(made.kill)
         made.start()
         yield made

@@ -93,6 +93,13 @@ class DriverError(CardError):
     do = "unplug the reader and plug it in again; update its driver"
 
 
+class HungError(CardError):
+    """No answer in time: a card, a reader or pcscd hangs."""
+
+    said = "nothing answers: the card, its reader or pcscd hangs"
+    do = "unplug the reader and plug it in again; if that does not help: systemctl restart pcscd"
+
+
 class NoPyscardError(CardError):
     """The Python library by which PC/SC is reached is not installed."""
 
@@ -166,6 +173,8 @@ CLASSES: Mapping[str, type[CardError]] = {
     "SCARD_W_RESET_CARD": ResetError,
     "SCARD_E_SHARING_VIOLATION": SharingError,
     "SCARD_E_PROTO_MISMATCH": ProtocolMismatchError,
+    "SCARD_E_TIMEOUT": HungError,
+    "SCARD_F_WAITED_TOO_LONG": HungError,
     "SCARD_W_UNRESPONSIVE_CARD": MuteError,
     "SCARD_W_UNPOWERED_CARD": MuteError,
     "SCARD_W_UNSUPPORTED_CARD": MuteError,

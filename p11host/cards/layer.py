@@ -3,21 +3,20 @@
 Knows pyscard and what it cannot do. Must not know what is made of what a look shows.
 """
 
-import ctypes
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from p11host.cards import bytewise
 from p11host.cards.codes import NO_PYSCARD, CardError, error_of
 from p11host.cards.reach import VARIABLE
 
 #: The name under which PC/SC tells that a reader came or went.
 NOTIFICATION = "\\\\?PnP?\\Notification"
 _OK, _TIMEOUT, _NO_READERS = 0, 0x8010000A, 0x8010002E
-_COMM_ERROR = 0x80100013
+_COMM_ERROR, _INVALID_PARAMETER = 0x80100013, 0x80100004
 _SYSTEM = 2  # SCARD_SCOPE_SYSTEM
 _SHARED, _T0_OR_T1, _LEAVE = 2, 3, 0  # SCARD_SHARE_SHARED, both protocols, SCARD_LEAVE_CARD
-_LIBRARY = "libpcsclite.so.1"
 
 #: A reader's name and state, and its card's ATR.
 Look = tuple[str, int, bytes]
@@ -34,9 +33,6 @@ class Layer(Protocol):
 
     def names(self, context: int) -> list[str]:
         """Return the names of all readers."""
-
-    def can_watch(self, name: str) -> bool:
-        """Tell whether a reader of that name can be looked at."""
 
     def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
         """Return the states of readers once one of them is another than is known, or after some time."""
@@ -72,20 +68,30 @@ class Pyscard:
         try:
             return list(self._call("SCardListReaders", context, [], empty=_NO_READERS)[0])
         except _UnfitError:
-            return [data.decode(errors="surrogateescape") for data in _names(context)]
-
-    def can_watch(self, name: str) -> bool:
-        """Tell whether pyscard can hand over a name: only ASCII."""
-        return name.isascii()
+            return bytewise.names(context)
 
     def try_card(self, context: int, name: str) -> None:
         """Connect to a card as one of several, and leave it as it is; CardError says what is in the way."""
+        if not name.isascii():
+            bytewise.try_card(context, name, _SHARED, _T0_OR_T1, _LEAVE)
+            return
         card = self._call("SCardConnect", context, name, _SHARED, _T0_OR_T1)[0]
         self._call("SCardDisconnect", card, _LEAVE)
 
     def wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
         """Return the states of readers, as it is described above."""
+        try:
+            return self._wait(context, seconds, known)
+        except CardError as error:
+            if error.code != _INVALID_PARAMETER or len(known) <= 1:
+                raise
+        # pcsc-lite takes as many as it has places for readers. All of them are taken: none is left to come.
+        return self._wait(context, seconds, [each for each in known if each[0] != NOTIFICATION])
+
+    def _wait(self, context: int, seconds: float, known: Sequence[tuple[str, int]]) -> list[Look]:
         timeout = max(0, round(seconds * 1000))
+        if not all(name.isascii() for name, _ in known):
+            return bytewise.wait(context, timeout, known)
         looks = self._call("SCardGetStatusChange", context, timeout, list(known), empty=_TIMEOUT)[0]
         return [(name, state, bytes(atr)) for name, state, atr in looks]
 
@@ -107,18 +113,3 @@ class Pyscard:
 
 class _UnfitError(CardError):
     """What PC/SC says does not go through pyscard."""
-
-
-def _names(context: int) -> Iterable[bytes]:
-    """Return the names of readers as they are. The context is the process's own, whoever asked for it."""
-    library = ctypes.CDLL(_LIBRARY)
-    size = ctypes.c_ulong(0)
-    _check(library.SCardListReaders(ctypes.c_long(context), None, None, ctypes.byref(size)))
-    room = ctypes.create_string_buffer(size.value)
-    _check(library.SCardListReaders(ctypes.c_long(context), None, room, ctypes.byref(size)))
-    return [name for name in room.raw[: size.value].split(b"\0") if name]
-
-
-def _check(status: int) -> None:
-    if status & 0xFFFFFFFF:
-        raise error_of(status)

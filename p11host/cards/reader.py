@@ -22,15 +22,11 @@ MOVES: frozenset[Kind] = frozenset({"added", "gone", "inserted", "removed", "fau
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader at one look. `count` is how many times a card has come or gone in it, by PC/SC's counter.
-
-    `watched` is False where PC/SC cannot be asked about it, and only its name is known.
-    """
+    """A reader at one look. `count` is how many times a card has come or gone in it, by PC/SC's counter."""
 
     name: str
     state: int = EMPTY
     atr: bytes = b""
-    watched: bool = True
     flapping: bool = False
 
     @property
@@ -44,6 +40,11 @@ class Reader:
         return self.state >> _COUNT_SHIFT & _COUNT_MASK
 
     @property
+    def counts(self) -> bool:
+        """Whether the count is one: PC/SC gives none of a reader that it gets no answer from."""
+        return not self.state & (UNKNOWN | UNAVAILABLE)
+
+    @property
     def use(self) -> str | None:
         """Who has the card: one program for itself, some that share it, or nobody."""
         if not self.present:
@@ -53,8 +54,6 @@ class Reader:
     @property
     def fault(self) -> str | None:
         """What is wrong with reader or card, None if nothing is known to be."""
-        if not self.watched:
-            return "unwatched"
         return next((fault for bit, fault in _FAULTS.items() if self.state & bit), None)
 
     def emptied(self) -> "Reader":
@@ -115,8 +114,9 @@ def _came(reader: Reader) -> Iterator[Change]:
 
 def _between(before: Reader, after: Reader) -> Iterator[Change]:
     """Yield what happened in a reader: a counter that went on by two is a card that was away in between."""
-    moves = list(_moves(before, after))
-    missed = max((after.count - before.count & _COUNT_MASK) - len(moves), 0)
+    counted = after.count - before.count & _COUNT_MASK if before.counts and after.counts else 0
+    moves = list(_moves(before, after, moved=counted > 0))
+    missed = max(counted - len(moves), 0)
     for place, change in enumerate(moves):
         yield replace(change, missed=missed) if place == len(moves) - 1 else change
     if not moves and before.fault != after.fault:
@@ -127,8 +127,7 @@ def _between(before: Reader, after: Reader) -> Iterator[Change]:
         yield Change("flapping" if after.flapping else "calm", after)
 
 
-def _moves(before: Reader, after: Reader) -> Iterator[Change]:
-    moved = after.count != before.count
+def _moves(before: Reader, after: Reader, *, moved: bool) -> Iterator[Change]:
     if before.present and (not after.present or moved or before.atr != after.atr):
         yield Change("removed", after.emptied())
     if not before.present and not after.present and moved:

@@ -43,11 +43,16 @@ class Watcher:
     def stop(self) -> bool:
         """End the thread; return whether it has ended: a call that hangs in PC/SC is left to itself."""
         self._stop.set()
+        # pcscd is asked for that too, and may hang.
+        threading.Thread(target=self._cancel_on, name="cards cancel", daemon=True).start()
+        self._thread.join(END)
+        return not self._thread.is_alive()
+
+    def _cancel_on(self) -> None:
         end = time.monotonic() + END
         while self._thread.is_alive() and time.monotonic() < end:
             self._cancel()  # it may have come before the wait
             self._thread.join(_CANCEL_AGAIN)
-        return not self._thread.is_alive()
 
     def _cancel(self) -> None:
         layer, context = self._layer, self._context
@@ -138,8 +143,7 @@ class Watch:
             self._paces.pop(name, None)
         for name in names:
             if name not in self._readers:
-                watched = self._layer.can_watch(name)
-                self._readers[name] = Reader(name, UNAWARE, watched=watched)
+                self._readers[name] = Reader(name, UNAWARE)
                 self._paces[name] = Pace(at=time.monotonic())
 
     def _look(self) -> None:
@@ -159,7 +163,7 @@ class Watch:
     def _awake(self, now: float) -> Sequence[str]:
         """Return those that can be waited for: one that flaps rests, and keeps nobody awake."""
         readers = self._readers.values()
-        return [each.name for each in readers if each.watched and self._paces[each.name].until <= now]
+        return [each.name for each in readers if self._paces[each.name].until <= now]
 
     def _patience(self, now: float) -> float:
         """Return how long to wait: until one that rests is looked at again, or has been calm for long."""

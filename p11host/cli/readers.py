@@ -208,7 +208,6 @@ def _card(reader: "State") -> str:
 _FAULTS = {
     "mute": "does not answer: take it out and insert it the right way round",
     "unavailable": "the reader's driver has failed: plug the reader in again",
-    "unwatched": "not watched: pyscard takes ASCII names only",
 }
 
 

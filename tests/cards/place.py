@@ -97,8 +97,15 @@ def configured(directory: Path, env: Mapping[str, str]) -> Path:
 @contextmanager
 def placed(directory: Path, name: str | bytes) -> Iterator[Place]:
     """Run both, with readers of that name."""
-    with rack(directory, name) as made, private_broker(configured(directory, made.env)) as broker:
-        yield Place(made, broker, made.env | {"OPENSC_CONF": str(directory / "opensc.conf")})
+    with rack(directory, name) as made, served(made) as place:
+        yield place
+
+
+@contextmanager
+def served(made: Rack) -> Iterator[Place]:
+    """Run a broker whose OpenSC reaches that pcscd."""
+    with private_broker(configured(made.directory, made.env)) as broker:
+        yield Place(made, broker, made.env | {"OPENSC_CONF": str(made.directory / "opensc.conf")})
 
 
 class Hearing:
@@ -131,7 +138,7 @@ class Hearing:
 
     def until_full(self, *slots: int) -> None:
         """Return when there are cards in these slots, and in no other."""
-        while {int(name[-2:]) for name, reader in self.readers.items() if reader["card"]} != {*slots}:
+        while {int(name[-2:], 16) for name, reader in self.readers.items() if reader["card"]} != {*slots}:
             said = self.subscriber.hear(PATIENCE)
             assert said is not None, f"no cards in {slots}; {self.readers}"
             apply(self.readers, said)
@@ -141,4 +148,4 @@ class Hearing:
 def slot_of(said: Mapping[str, Any]) -> int | None:
     """Return which slot a change is about."""
     name: bytes = said.get("reader", {}).get("name", b"")
-    return int(name[-2:]) if name else None
+    return int(name[-2:], 16) if name else None

@@ -1,0 +1,104 @@
+"""As many readers as pcscd has places for, with odd names: one that fails, and a pcscd that hangs."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Starter
+from cards.driver import CARD, EMPTY, FAILING, PLACES, Slots, driven
+from cards.place import Hearing, Place, served
+
+from p11host import helper_path
+from p11host.cards.codes import HungError
+from p11host.doctor import cards as doctor
+
+#: In a reader's name: no ASCII, what steers a terminal, no UTF-8.
+ODD = b"R\xc3\xa9ader \x1b[31m \xff"
+ODD_IN_TEXT, ODD_IN_JSON = "R\u00e9ader \\x1b[31m \\udcff", ODD.decode(errors="surrogateescape")
+
+
+@pytest.fixture(scope="module")
+def cabinet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Slots]]:
+    """Return a place with all those readers, and what is in them."""
+    with driven(tmp_path_factory.mktemp("driver"), ODD) as (rack, slots), served(rack) as place:
+        yield place, slots
+
+
+@pytest.fixture
+def hearing(cabinet: tuple[Place, Slots]) -> Iterator[Hearing]:
+    """Return a subscriber, where no card is in."""
+    cabinet[1].clear()
+    with Hearing(cabinet[0]) as made:
+        made.until_full()
+        yield made
+
+
+def test_as_many_as_there_are_places(cabinet: tuple[Place, Slots], hearing: Hearing) -> None:
+    """Where PC/SC has no place left, so that it cannot tell of new readers beside, all are watched."""
+    place, slots = cabinet
+    assert [ODD + b" 00 %02X" % slot for slot in range(PLACES)] == sorted(hearing.readers)
+    for slot in (PLACES - 1, 0):
+        slots[slot] = CARD
+        assert slot == int(hearing.until("inserted")["reader"]["name"][-2:], 16)
+    slots[0] = EMPTY
+    hearing.until("removed", 0)
+    status, text = place.run("readers", "--no-ask")
+    said = json.loads(place.run("readers", "--no-ask", "--json")[1])
+
+    assert (0, PLACES) == (status, text.count(ODD_IN_TEXT))
+    assert text.replace("\n", "").isprintable()
+    assert [f"{ODD_IN_JSON} 00 0F"] == [each["name"] for each in said["readers"] if each["card"]]
+
+
+def test_a_reader_that_fails(cabinet: tuple[Place, Slots], hearing: Hearing) -> None:
+    """A reader whose driver fails is told of, and others are watched as ever; when it is well it is again."""
+    place, slots = cabinet
+    slots[3] = FAILING
+    failed = hearing.until("fault", 3)
+    slots[4] = CARD
+    hearing.until("inserted", 4)
+    said = place.run("doctor", "--json")[1]
+    text = place.run("doctor")[1]
+    slots[3] = EMPTY
+    well = hearing.until("fault", 3)
+    (part,) = [part for part in json.loads(said)["parts"] if part["name"] == "cards"]
+    found = [(each["level"], each["text"]) for each in part["findings"]]
+
+    assert ("unavailable", None) == (failed["reader"]["fault"], well["reader"].get("fault"))
+    assert [("problem", f"{ODD_IN_JSON} 00 03: the reader is known and its driver fails")] == found[1:2]
+    assert [("ok", f"{ODD_IN_JSON} 00 04: a card")] == found[2:]
+    assert f"{ODD_IN_TEXT} 00 03: the reader is known" in " ".join(text.split())
+    assert text.replace("\n", "").isprintable()
+
+
+def test_hung_pcscd(cabinet: tuple[Place, Slots], tmp_path: Path) -> None:
+    """A broker ends when it is told to, also where pcscd hangs, and says so."""
+    rack, starter = cabinet[0].rack, Starter(tmp_path, helper_path())
+    assert rack.process is not None
+    try:
+        broker = starter.start((rack.directory / "p11host.toml").read_text())
+        with broker.channel() as channel:
+            channel.call("readers", [{}])
+        broker.wait_event("reader.added")
+        rack.process.send_signal(signal.SIGSTOP)
+        assert 0 == broker.end()
+        broker.wait_event("cards.stuck")
+    finally:
+        rack.process.send_signal(signal.SIGCONT)
+        starter.end_all()
+
+
+def test_doctor_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that is tried and hangs, or its pcscd, is a finding after a time."""
+    over = threading.Event()
+    monkeypatch.setattr(doctor, "TRIAL", 0.1)
+    monkeypatch.setattr(doctor, "try_card", lambda *_: over.wait())
+    found = doctor.trial("one", os.devnull)
+    over.set()
+
+    assert isinstance(found, HungError)
+    assert doctor.trial("one", os.devnull) is None
