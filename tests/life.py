@@ -57,6 +57,11 @@ class Workshop:
         return target
 
 
+def jumping_clock(workshop: Workshop) -> str:
+    """Return what, as LD_PRELOAD, has the system's time jump whenever somebody asks for it."""
+    return str(workshop.program("clock", "-shared", "-fPIC", "-fvisibility=default"))
+
+
 class Playing:
     """An application that runs, and what it reports."""
 

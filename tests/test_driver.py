@@ -1,4 +1,7 @@
-"""As many readers as pcscd has places for, with odd names: one that fails, and a pcscd that hangs."""
+"""As many readers as pcscd has places for, with odd names: one that fails, and a pcscd that hangs.
+
+All the while the system's time jumps for the broker.
+"""
 
 import json
 import os
@@ -11,10 +14,13 @@ import pytest
 from brokers import Starter
 from cards.driver import CARD, EMPTY, FAILING, PLACES, Slots, driven
 from cards.place import Hearing, Place, served
+from life import Workshop, jumping_clock
 
 from p11host import helper_path
 from p11host.cards.codes import HungError
 from p11host.doctor import cards as doctor
+
+pytest_plugins = ["life_fixtures"]
 
 #: In a reader's name: no ASCII, what steers a terminal, no UTF-8.
 ODD = b"R\xc3\xa9ader \x1b[31m \xff"
@@ -22,10 +28,14 @@ ODD_IN_TEXT, ODD_IN_JSON = "R\u00e9ader \\x1b[31m \\udcff", ODD.decode(errors="s
 
 
 @pytest.fixture(scope="module")
-def cabinet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Slots]]:
+def cabinet(tmp_path_factory: pytest.TempPathFactory, workshop: Workshop) -> Iterator[tuple[Place, Slots]]:
     """Return a place with all those readers, and what is in them."""
-    with driven(tmp_path_factory.mktemp("driver"), ODD) as (rack, slots), served(rack) as place:
-        yield place, slots
+    directory = tmp_path_factory.mktemp("driver")
+    with driven(directory, ODD) as (rack, slots), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_PRELOAD", jumping_clock(workshop))
+        with served(rack) as place:
+            patch.undo()
+            yield place, slots
 
 
 @pytest.fixture

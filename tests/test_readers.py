@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import PATIENCE, Starter, module
+from brokers import PATIENCE, Broker, Starter, module
 from cards.hold import connected
 from cards.piv import Piv, Stranger
 from cards.place import OPENSC, Hearing, Place, configured, interrupted, line_of, placed, slot_of
@@ -121,15 +121,24 @@ def test_swap_between_two_looks(place: Place, hearing: Hearing) -> None:
 
 
 def test_command(place: Place, hearing: Hearing) -> None:
-    """`readers` shows readers, cards and the module that serves them, for people and as JSON."""
+    """`readers` shows readers, cards, modules that serve them and who may use them, as text and as JSON."""
     place.rack.slots[0].insert(Piv())
     place.rack.slots[1].insert(Stranger())
     hearing.until_full(0, 1)
-    status, text = place.run("readers", "--json")
+    with place.open() as channel:
+        (user,) = channel.attach(PATIENCE)
+        status, text = place.run("readers", "--json")
+        shown = " ".join(place.run("readers")[1].split())
+        close_doors([user])
     said = json.loads(text)
     first, second = said["readers"]
+    (holder,) = (each for each in said["applications"] if each.startswith("test["))
 
     assert (0, "ok", ["opensc"]) == (status, said["service"], said["modules"])
+    assert re.fullmatch(rf"test\[{os.getpid()}\] by opensc, helper \d+", holder)
+    assert f"{NAME} 3b951381018073ff01000b " in shown
+    assert "opensc: 'key 9A'" in shown
+    assert f"may be using cards: {holder}" in shown
     assert [{"module": "opensc", "slot": 0, "token": "key 9A", "error": None}] == first["slots"]
     assert ["CKR_TOKEN_NOT_RECOGNIZED"] == [each["error"] for each in second["slots"]]
     assert Stranger().atr.hex() == second["atr"]
@@ -263,26 +272,34 @@ def try_card(rack: Rack) -> None:
 
 
 def test_machine_without_cards(tmp_path: Path, token: Token) -> None:
-    """Where no module reaches PC/SC nothing of it is loaded; where one does and nobody is, a line."""
+    """Where no module reaches PC/SC nothing of it is loaded or said; where one does and nobody is, a line."""
     opensc = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")}).read_text()
     starter = Starter(tmp_path, helper_path())
     try:
         plain = starter.start(module("soft", token.provider, env=token.env))
         close_doors(plain.attach())
-        assert b"pcsclite" not in Path(f"/proc/{plain.process.pid}/maps").read_bytes()
+        maps = Path(f"/proc/{plain.process.pid}/maps").read_bytes()
+        assert (False, False) == (b"pcsclite" in maps, b"scard" in maps)
         assert 0 == plain.end()
+        assert [] == about_cards(plain)
         broker = starter.start(opensc)
         close_doors(broker.attach())
         broker.wait_event("cards.unwatched", service="SCARD_E_NO_SERVICE")
         with broker.channel() as channel:
             channel.call("readers", [{}], PATIENCE)
         broker.end()
-        left = broker.process.stderr
-        assert left is not None
-        assert not [each for each in broker.events if each["event"].startswith(("cards.", "reader."))]
-        assert b"cards." not in left.read()
+        assert [] == about_cards(broker)
     finally:
         starter.end_all()
+
+
+def about_cards(broker: Broker) -> list[str]:
+    """Return what the log of a broker that has ended says of cards, where that was not waited for."""
+    assert broker.process.stderr is not None
+    left = [json.loads(line) for line in broker.process.stderr]
+    assert [each for each in left if each["event"] == "broker.stopped"]
+    names = [each["event"] for each in (*broker.events, *left)]
+    return [name for name in names if name.startswith(("card", "reader"))]
 
 
 def test_broker_restarted(tmp_path: Path) -> None:
