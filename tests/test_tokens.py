@@ -2,11 +2,9 @@
 
 import datetime as dt
 import hashlib
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -328,43 +326,6 @@ class TestBytes:
             screen.expect("name a file with -o, or add --json")
 
             assert 2 == screen.end()
-
-
-class TestCompletion:
-    """`completion`."""
-
-    def test_bash(self, mine: Hand) -> None:
-        """In a real bash, commands, options and names of modules are completed."""
-        script = """
-            source /dev/stdin <<< "$(./p11host completion bash)"
-            for words in 'set' 'sign --pre' 'restart s'; do
-                COMP_WORDS=(p11host $words) COMPREPLY=()
-                COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-                _p11host_completion ./p11host
-                echo "${COMPREPLY[@]}"
-            done
-        """
-        program = mine.directory / "p11host"
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m p11host "$@"\n')
-        program.chmod(0o755)
-        done = subprocess.run(
-            ["bash", "--norc", "-c", script],
-            cwd=mine.directory,
-            env=os.environ | dict(mine.env) | {"P11HOST_CONFIG": str(mine.directory.parent / "p11host.toml")},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-
-        assert ["set-pin", "--prehashed", "soft"] == done.stdout.split()
-
-    @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_others(self, mine: Hand, shell: str) -> None:
-        """The others get their script too."""
-        script = mine.does("completion", shell).text
-
-        assert f"_P11HOST_COMPLETE={shell}_complete" in script
 
 
 class TestPage:
