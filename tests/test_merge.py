@@ -1,12 +1,14 @@
 """Many modules as one library: their slots in a row, its own information, their events."""
 
 import ctypes
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Shim, await_calls, in_child, start_threads
+from application import Shim, await_calls, helpers, in_child, start_threads
 from brokers import module
 from cryptoki import ULONG, constant, struct
 from life import Host, Hosting
@@ -172,6 +174,40 @@ def list_in_two_lives(config: str, text: str) -> list[list[int]]:
     Path(config).write_text(text)
     shim.must("C_Initialize", None)
     return [first, shim.slots()]
+
+
+def test_a_configuration_read_anew_is_for_new_applications(hosting: Hosting, odd: Path) -> None:
+    """After `reload` who runs keeps helpers, slots and sessions, of a module that has gone too; so does a child.
+
+    A new application has the new configuration.
+    """
+    host = hosting(module("changed", odd, fork="inherit"), module("removed", odd, fork="inherit"))
+    anew = module("changed", odd, env={"ODD_SLOTS": "3"}) + module("added", odd, env={"ODD_SLOTS": "2"})
+    kept = ["CKR_OK", [1, 2]]
+
+    found = host.play(reload_while_running, str(host.config), anew)
+    assert {"here": [kept] * 2, "in a child": [kept] * 2, "helpers": True} == found
+    assert [1, 2, 3, 4, 5] == host.play(list_slots)["slots"]
+
+
+def reload_while_running(config: str, anew: str) -> dict[str, Any]:
+    """Use a session with each of two slots, and see them again when the broker has read something else."""
+    shim = Shim()
+    shim.must("C_Initialize", None)
+    before, sessions = helpers(), [shim.open_session(slot) for slot in shim.slots()]
+    Path(config).write_text(anew)
+    subprocess.run([sys.executable, "-P", "-m", "p11host", "reload"], check=True, stdout=subprocess.DEVNULL)
+    seen = {
+        "here": [[shim.use(session), count_and_list(shim)] for session in sessions],
+        "in a child": in_child(lambda: [[shim.use(session), count_and_list(shim)] for session in sessions]),
+    }
+    return seen | {"helpers": before == helpers()}
+
+
+def count_and_list(shim: Shim) -> list[int]:
+    """Ask how many slots there are, by which new ones would be seen, and list them."""
+    shim.must("C_GetSlotList", 0, None, ctypes.byref(ULONG()))
+    return shim.slots(with_token=False)
 
 
 # ---- information ----
