@@ -13,8 +13,11 @@ from p11host.trust import distrust
 MOST_BYTES = 1 << 20
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a regular file that only root and this user may write: it decides what is loaded."""
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a regular file that only root and this user may write: it decides what is loaded.
+
+    `errors`: what becomes of bytes that are not UTF-8, as `bytes.decode` has it.
+    """
     # A pipe or a device in its place must not make us wait for it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
@@ -27,4 +30,4 @@ def read_text(path: Path) -> str:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"longer than {MOST_BYTES} bytes, so no configuration")
-    return data.decode()
+    return data.decode(errors=errors)

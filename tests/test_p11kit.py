@@ -1,12 +1,15 @@
 """p11-kit's configuration: what comes of it here beside what p11-kit itself shows, and what is said of it."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,15 @@ from life import Workshop
 
 from p11host.config import Choice, Config, load
 from p11host.errors import ConfigError
+from p11host.p11kit import layers, modules
 from p11host.paths import p11kit_places
 from p11host.peer import hidden
+from p11host.throwaway import Token, make_token
 from p11host.view import Peer
 
 pytest_plugins = ["life_fixtures"]
+#: Imported here: who reads a case as another user may not be let to where they are.
+IMPORTED = (layers, modules)
 
 CASES: Mapping[str, Any] = tomllib.loads((Path(__file__).parent / "p11kit.toml").read_text())
 NOBODY = 65534
@@ -30,7 +37,8 @@ P11KIT = Peer(NOBODY, frozenset(), ("p11-kit",), None)
 SHOW = """
 mount --bind /etc {top}/real && mount --bind {top}/etc /etc &&
 mount --bind {case}/system /etc/pkcs11 && mount --bind {case}/package /usr/share/p11-kit/modules &&
-exec setpriv --reuid {uid} --clear-groups env -u XDG_CONFIG_HOME HOME={case}/home p11-kit list-modules
+mount -t tmpfs tmpfs /run &&
+exec setpriv --reuid {uid} --clear-groups env -u XDG_CONFIG_HOME HOME={case}/home "$@"
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to show p11-kit other files")
 
@@ -52,17 +60,21 @@ class Laid:
 
     def shown(self) -> list[str]:
         """Return what p11-kit shows of them."""
+        text = re.sub(r"(?m)^module: (\S+)\n\s+path: ", r"\1: ", self.run("p11-kit", "list-modules"))
+        return [f"{name} {Path(path).name}" for name, path in re.findall(r"(?m)^([\w.-]+): (.*)$", text)]
+
+    def run(self, *command: str) -> str:
+        """Return what a program prints that finds them where p11-kit's are."""
         script = SHOW.format(top=self.top, case=self.directory, uid=self.uid)
         done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script],
+            ["unshare", "--mount", "sh", "-c", script, "sh", *command],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
         assert "mount:" not in done.stderr
-        text = re.sub(r"(?m)^module: (\S+)\n\s+path: ", r"\1: ", done.stdout)
-        return [f"{name} {Path(path).name}" for name, path in re.findall(r"(?m)^([\w.-]+): (/.*)$", text)]
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +96,33 @@ def top(workshop: Workshop) -> Iterator[Path]:
         yield found
 
 
-def lay(top: Path, name: str) -> Laid:
+def lay(top: Path, name: str, case: Mapping[str, Any]) -> Laid:
     """Write the files of a case."""
-    case = CASES[name]
     directory = top / name
     for part in ("system/modules", "package", "home/.config/pkcs11/modules"):
         (directory / part).mkdir(parents=True)
     for path, text in case.get("files", {}).items():
         place = directory / (f"home/.config/pkcs11/{path[5:]}" if path.startswith("user/") else path)
-        place.write_text(text.replace("@", str(top / "providers")), newline="")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(
+            text.replace("@", str(top / "providers")), encoding=case.get("encoding", "utf-8"), newline=""
+        )
+        if path in case.get("root-only", ()):
+            place.chmod(0o600)
     return Laid(top, directory, 0 if case.get("root") else NOBODY)
 
 
 def ours(laid: Laid, monkeypatch: pytest.MonkeyPatch) -> Config | ConfigError:
     """Return what comes of the files here."""
     laid.places(monkeypatch)
+    before = os.geteuid()
+    os.seteuid(laid.uid if before == 0 else before)
     try:
         return load(Choice((laid.directory / "none.toml",), named=False, p11kit=True))
     except ConfigError as error:
         return error
+    finally:
+        os.seteuid(before)
 
 
 def test_what_leads_nowhere(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +148,7 @@ def test_what_leads_nowhere(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_corpus(top: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names, order and providers are those that p11-kit shows, or other ones for a reason."""
     case = CASES[name]
-    laid = lay(top, name)
+    laid = lay(top, name, case)
     found = ours(laid, monkeypatch)
     modules = () if isinstance(found, ConfigError) else found.modules
     seen = [each for each in modules if hidden(each.view, P11KIT, chosen=True) is None]
@@ -139,3 +159,38 @@ def test_corpus(top: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert case.get("p11kit", case["modules"]) == laid.shown()
     told = str(found) if isinstance(found, ConfigError) else "\n".join(map(str, found.remarks))
     assert [] == [text for text in case.get("remarks", []) if text not in told]
+
+
+@contextmanager
+def serving(token: Token, socket: Path) -> Iterator[None]:
+    """Have p11-kit's own server offer a token at a socket."""
+    words = ["p11-kit", "server", "--foreground", "--name", socket, "--provider", token.provider]
+    with subprocess.Popen(
+        [*words, f"pkcs11:token={token.label}"], env=os.environ | dict(token.env), stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(b"P11_KIT_SERVER_ADDRESS=")
+        try:
+            yield
+        finally:
+            server.terminate()
+
+
+@needs_root
+def test_remote(top: Path, tmp_path: Path) -> None:
+    """Tokens that p11-kit shows by its own server, or by running `p11-kit remote`, are there here, too."""
+    socket = top / "far.sock"
+    files = {
+        "package/a.module": f"remote: unix:path={socket}\n",
+        "package/b.module": "remote: |p11-kit remote @/one.so\n",
+    }
+    laid = lay(top, "far", {"root": True, "files": files})
+    p11host = [sys.executable, "-P", "-m", "p11host"]
+    with serving(make_token(tmp_path, "far"), socket):
+        shown = laid.run("p11-kit", "list-modules")
+        listed = json.loads(laid.run(*p11host, "run", "--", *p11host, "list", "--json"))
+
+    tokens = [slot["token"]["serial"] for each in listed["modules"] for slot in each["slots"]]
+    assert ["a", "b"] == re.findall(r"(?m)^(\w+): ", shown) == [each["name"] for each in listed["modules"]]
+    assert re.findall(r"serial-number: (\S+)", shown) == tokens
+    assert 2 == len(tokens)

@@ -46,7 +46,10 @@ Settings = Mapping[str, Setting]
 
 
 def parse(file: Path, text: str) -> Settings:
-    """Return the settings of a file by their names; of two with one name the later counts."""
+    """Return the settings of a file by their names; of two with one name the later counts.
+
+    In `text` every byte that is not UTF-8 is a surrogate of its own: comments may be in any encoding.
+    """
     return {name: Setting(value, file, number) for number, name, value in _fields(text)}
 
 
@@ -57,7 +60,17 @@ def _fields(text: str) -> Iterator[tuple[int, str, str]]:
             raise FormatError(number, "expected 'name: value', not PEM; remove it")
         if not line or line.startswith("#"):
             continue
+        if not _is_utf8(line):
+            raise FormatError(number, "not UTF-8; save it as UTF-8")
         name, colon, value = line.partition(":")
         if line.startswith("[") or not colon or "\0" in line:
             raise FormatError(number, f"expected 'name: value', not {line[:40]!a}; correct or remove it")
         yield number, name.strip(_BLANK), value.strip(_BLANK)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -119,11 +119,9 @@ def _read(file: Path, layers: Layers, *, forgiving: bool) -> Settings | None:
     """Return a file's settings, none where there is no file; None after saying why it cannot be used."""
     layers.seen.add(file)
     try:
-        return parse(file, read_text(file))
+        return parse(file, read_text(file, "surrogateescape"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except UnicodeDecodeError as error:
-        layers.refuse(file, 0, f"not UTF-8 at byte {error.start}; save it as UTF-8")
     except OSError as error:
         if forgiving and isinstance(error, PermissionError):
             return {}
