@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -258,6 +259,38 @@ def test_ctrl_c(mine: Hand, tmp_path: Path, name: str) -> None:
 
     assert (INTERRUPTED, b"", "p11host: interrupted\n") == (status, printed, mine.said())
     assert before == sorted(mine.directory.iterdir())
+
+
+#: Those that go on until Ctrl-C, how, and what they show by then.
+ENDLESS: dict[str, tuple[Callable[[Hand, Path], list[object]], str]] = {
+    "serve": (lambda m, tmp: [*config(m), "--socket", tmp / "run" / "broker.sock"], "broker.listening"),
+    "top": (lambda *_: ["-n", "0.1"], "C_GetTokenInfo"),
+    "trace": (lambda *_: [], "C_GetTokenInfo"),
+}
+
+
+@contextmanager
+def busy(mine: Hand) -> Iterator[None]:
+    """Run a program that lists tokens again and again."""
+    script = "import p11host, time\nwhile True: list(p11host.lib().get_tokens()); time.sleep(0.02)"
+    with subprocess.Popen([sys.executable, "-P", "-c", script], env=os.environ | dict(mine.env)) as program:
+        try:
+            yield
+        finally:
+            program.kill()
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_until_ctrl_c(mine: Hand, tmp_path: Path, name: str) -> None:
+    """What has no other end than Ctrl-C ends by it with exit code 0, and without a word of it."""
+    options, shown = ENDLESS[name]
+    with busy(mine), mine.screen(name, *options(mine, tmp_path)) as screen:
+        screen.expect(shown)
+        screen.type("\x03")
+
+        assert 0 == screen.end()
+    assert not re.search("Traceback|interrupted", screen.seen)
+    assert screen.seen.count("\x1b[?1049h") == screen.seen.count("\x1b[?1049l") == (name == "top")
 
 
 @pytest.mark.parametrize("name", ["doctor", "explain", "list", "sandbox", "show", "status", "discover"])

@@ -73,12 +73,15 @@ def p11host(reach: Reach, *words: str) -> str:
 
 
 def random_calls(reach: Reach) -> dict[str, float]:
-    """Return the samples that `p11host metrics` has of C_GenerateRandom, by name, and the last bucket's."""
+    """Return what `p11host metrics` has of C_GenerateRandom."""
+    return calls_of(reach, "C_GenerateRandom")
+
+
+def calls_of(reach: Reach, function: str) -> dict[str, float]:
+    """Return the samples that `p11host metrics` has of a function, by name, and the last bucket's."""
     families = text_string_to_metric_families(p11host(reach, "metrics"))
     samples = [sample for family in families for sample in family.samples]
-    return {
-        sample.name: sample.value for sample in samples if sample.labels.get("function") == "C_GenerateRandom"
-    }
+    return {sample.name: sample.value for sample in samples if sample.labels.get("function") == function}
 
 
 def test_metrics_count_every_call_once(through: Reach) -> None:
@@ -94,6 +97,26 @@ def test_metrics_count_every_call_once(through: Reach) -> None:
     assert 300 >= living["p11host_call_seconds_count"] > 300 - 64
     assert living["p11host_call_seconds_count"] == living["p11host_call_seconds_bucket"]
     assert 340 == both["p11host_calls_total"]
+
+
+#: An application whose every C_Login fails.
+LOCKED_OUT = """
+import p11host, pkcs11
+token = next(iter(p11host.lib().get_tokens()))
+for _ in range(3):
+    try:
+        token.open(user_pin="0000")
+    except pkcs11.exceptions.PinIncorrect:
+        print("refused")
+"""
+
+
+def test_errors_are_counted(through: Reach) -> None:
+    """A call that is not answered with CKR_OK is an error of that function, for good."""
+    assert "refused\n" * 3 == through.run(sys.executable, "-P", "-c", LOCKED_OUT).stdout
+    samples = calls_of(through, "C_Login")
+
+    assert (3, 3) == (samples["p11host_calls_total"], samples["p11host_call_errors_total"])
 
 
 def test_status_tells_lives(through: Reach) -> None:
