@@ -177,7 +177,7 @@ def list_in_two_lives(config: str, text: str) -> list[list[int]]:
 
 
 def test_a_configuration_read_anew_is_for_new_applications(hosting: Hosting, odd: Path) -> None:
-    """After `reload` who runs keeps helpers, slots and sessions, of a module that has gone too; so does a child.
+    """After `reload` who runs keeps its helpers, slots and sessions, with its children.
 
     A new application has the new configuration.
     """

@@ -164,7 +164,7 @@ def test_corpus(top: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def serving(token: Token, socket: Path) -> Iterator[None]:
     """Have p11-kit's own server offer a token at a socket."""
-    words = ["p11-kit", "server", "--foreground", "--name", socket, "--provider", token.provider]
+    words = ["p11-kit", "server", "--foreground", "--name", str(socket), "--provider", str(token.provider)]
     with subprocess.Popen(
         [*words, f"pkcs11:token={token.label}"], env=os.environ | dict(token.env), stdout=subprocess.PIPE
     ) as server:
