@@ -63,12 +63,16 @@ def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:
 
     The broker of this user serves it, and is started where none runs. With `config`, the path of a file, a
     broker of this process's own serves it; that broker ends with this process and the children that it
-    forks, and there is one `config` in a process's life. Raises P11HostError for what is ours, and
-    `pkcs11.PKCS11Error` for what the modules say.
+    forks, and there is one `config` in a process's life. A slot that its module fails to describe is there
+    and has the error for a description. Raises P11HostError for what is ours, and `pkcs11.PKCS11Error` for
+    what the modules say.
     """
     import pkcs11  # noqa: PLC0415
 
+    from p11host.slot_errors import want  # noqa: PLC0415
+
     shim = shim_path()
+    want()
     if config is not None:
         from p11host.start import become_private  # noqa: PLC0415
 

@@ -130,8 +130,7 @@ class Channel(Closing):
         """Wait for the peer's hello and keep it as `hello`."""
         self.hello = Hello.of(self._receive(timeout))
         if self.hello.error is not None:
-            rv = "" if self.hello.rv is None else f" ({ckr(self.hello.rv)})"
-            raise RemoteError("failed", f"{self.hello.error}{rv}")
+            raise RemoteError("failed", _with_code(self.hello.error, self.hello.rv))
         if self.hello.protocol != PROTOCOL:
             raise RemoteError("failed", f"the peer speaks protocol {self.hello.protocol}, this is {PROTOCOL}")
 
@@ -230,6 +229,12 @@ class Channel(Closing):
         if not data:
             raise ClosedError
         self._decoder.feed(data)
+
+
+def _with_code(error: str, rv: int | None) -> str:
+    """Return a helper's error with the name of the return value behind it, which it may say itself."""
+    code = "" if rv is None else ckr(rv)
+    return error if code in error else f"{error} ({code})"
 
 
 def descriptors_of(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

@@ -16,7 +16,8 @@ from pkcs11 import Attribute, ObjectClass, TokenFlag
 from p11host.errors import LoginError
 from p11host.facts import Facts
 from p11host.probe import Library, Probe
-from p11host.tokens.failure import explain
+from p11host.slot_errors import module_of, want
+from p11host.tokens.failure import explain, slot_failure
 
 #: Opens a session on a token, logged in or not.
 Open = Callable[[pkcs11.Token], AbstractContextManager[pkcs11.Session]]
@@ -61,7 +62,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A slot under the number it has in the shim; without a token, or with an error for one."""
+    """A slot under the number it has in the shim; without a token, or with an `error` for one.
+
+    One that its module fails to describe has an `error` alone.
+    """
 
     id: int
     description: str
@@ -85,6 +89,7 @@ class Module:
 def take(probes: Sequence[Probe], paths: Mapping[str, str], shim: str, opened: Open) -> list[Module]:
     """Return every probed module with what the shim shows of its slots."""
     modules = [Module(each.name, paths.get(each.name, ""), each.error, each.library, ()) for each in probes]
+    want()
     try:
         slots = pkcs11.lib(shim).get_slots()
     except pkcs11.PKCS11Error as error:
@@ -102,18 +107,26 @@ def owners(probes: Sequence[Probe], descriptions: Sequence[str]) -> Iterator[str
     """Yield for each slot of the shim the module it belongs to.
 
     The shim's slots are those of the modules, one module after the other. A slot that came or went since the
-    modules were probed is told by its description.
+    modules were probed is told by its description; one without a description may have one now.
     """
     expected = deque((probe.name, description) for probe in probes for description in probe.slots)
+    names = {probe.name for probe in probes}
     for description in descriptions:
         while (
             expected and expected[0][1] != description and any(known == description for _, known in expected)
         ):
             expected.popleft()
-        yield expected.popleft()[0] if expected and expected[0][1] == description else None
+        if expected and expected[0][1] in (description, None):
+            yield expected.popleft()[0]
+        else:
+            name = module_of(description)
+            yield name if name in names else None
 
 
 def _slot(slot: pkcs11.Slot, opened: Open) -> Slot:
+    failed = slot_failure(slot)
+    if failed is not None:
+        return Slot(slot.slot_id, "", "", None, failed)
     token, error = None, None
     try:
         token = _token(slot.get_token(), opened)

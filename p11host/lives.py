@@ -11,6 +11,7 @@ from p11host import log
 from p11host.applications import Applications, Caller, Running
 from p11host.census import Counted
 from p11host.circuit import Circuits, Key, State
+from p11host.codes import ckr
 from p11host.config import Module
 from p11host.counts import Ended
 from p11host.door import Hung
@@ -228,7 +229,7 @@ def _log_report(report: Hung, fields: Mapping[str, object], life: Life) -> None:
     if report.rv is None:
         log.warning("helper.hung", **fields, **life.spawned.slate.read().where)
     else:
-        log.warning("helper.broken", **fields, rv=hex(report.rv))
+        log.warning("helper.broken", **fields, rv=ckr(report.rv))
 
 
 def _may_end(life: Life, door: int, sender: int) -> bool:

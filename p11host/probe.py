@@ -27,12 +27,15 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A module's answer, or its `error` in a line. `slots` are the descriptions of its slots, in order."""
+    """A module's answer, or its `error` in a line.
+
+    `slots` are the descriptions of its slots, in order, None for one that it does not describe.
+    """
 
     name: str
     error: str | None
     library: Library | None
-    slots: tuple[str, ...]
+    slots: tuple[str | None, ...]
 
 
 def probe(module: Attached, timeout: float | None = None, *, slots: bool = True) -> Probe:
@@ -63,14 +66,20 @@ def _library(channel: Channel, module: Attached) -> Library:
     )
 
 
-def _slots(channel: Channel, module: Attached) -> Sequence[str]:
+def _slots(channel: Channel, module: Attached) -> Sequence[str | None]:
     most = limits().module_slots
     count, _ = _call(channel, module, "C_GetSlotList", [False, [False, 0]])
     if not 0 <= count <= most:
         raise WireError("failed", too_many(count))
     _, listed = _call(channel, module, "C_GetSlotList", [False, [True, most]])
     numbers = dict.fromkeys(listed)  # an application sees none twice
-    return [_text(_call(channel, module, "C_GetSlotInfo", [number, True])[0]) for number in numbers]
+    return [_description(channel, module, number) for number in numbers]
+
+
+def _description(channel: Channel, module: Attached, number: int) -> str | None:
+    """Return a slot's description; an error of one is none of the others'."""
+    rv, *outputs = channel.call("C_GetSlotInfo", [number, True], timeout=module.short / 1000 or None)
+    return _text(outputs[0][0]) if rv == _CKR_OK else None
 
 
 def too_many(count: int) -> str:

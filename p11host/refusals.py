@@ -7,6 +7,7 @@ can write to the same place.
 import re
 from dataclasses import dataclass
 
+from p11host.codes import ckr
 from p11host.limits import limits
 from p11host.tables import tables
 
@@ -37,15 +38,10 @@ def read(line: str) -> Refusal | None:
     if found["mechanism"] is not None:
         said["mechanism"] = _mechanism(int(found["mechanism"], 16))
         said["length"] = int(found["length"])
-    said |= {"rv": _rv(int(found["rv"], 16)), "count": int(found["count"]), "reason": found["reason"]}
+    said |= {"rv": ckr(int(found["rv"], 16)), "count": int(found["count"]), "reason": found["reason"]}
     return Refusal(found["event"], said)
 
 
 def _mechanism(value: int) -> str:
     known = tables().mechanism(value)
-    return known.name if known else hex(value)
-
-
-def _rv(value: int) -> str:
-    known = tables().constant("ckr", value)
     return known.name if known else hex(value)

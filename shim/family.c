@@ -1,5 +1,6 @@
 #include "family.h"
 
+#include "code.h"
 #include "log.h"
 #include "resume.h"
 
@@ -149,7 +150,7 @@ static CK_RV meaning_of(const struct call *call, CK_RV rv)
     case CKR_CRYPTOKI_NOT_INITIALIZED:
         return rv;
     default:
-        log_event("session.lost module=%s rv=0x%lx", call->module->name, (unsigned long)rv);
+        log_event("session.lost module=%s rv=\"%s\"", call->module->name, code_name(rv, (char[CODE_ROOM]){0}));
         return CKR_SESSION_HANDLE_INVALID;
     }
 }

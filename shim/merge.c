@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "code.h"
 #include "log.h"
+#include "selection.h"
 
 /* The same call with other arguments to one module. */
 static CK_RV ask(const struct call *call, struct module *module, uintptr_t *words)
@@ -45,24 +47,51 @@ CK_RV merge_info(struct call *call)
 
 /* ---- C_GetSlotInfo, C_GetTokenInfo ---- */
 
-static CK_RV describe_silent(const struct module *module, CK_SLOT_INFO *info)
+/* "NAME does not answer", or "NAME: " and the provider's own error. */
+static CK_RV describe(const struct call *call, CK_RV rv, CK_SLOT_INFO *info)
 {
-    static const char says[] = " does not answer";
-    char text[sizeof info->slotDescription + 1];
-    int room = (int)(sizeof info->slotDescription - strlen(says));
-    snprintf(text, sizeof text, "%.*s%s", room, module->name, says);
+    char code[CODE_ROOM], text[sizeof info->slotDescription + 1];
+    const char *name = call->module->name, *before = call->silent ? " " : ": ";
+    const char *says = call->silent ? "does not answer" : code_name(rv, code);
+    int room = (int)(sizeof info->slotDescription - strlen(before) - strlen(says));
+    snprintf(text, sizeof text, "%.*s%s%s", room, name, before, says);
     memset(info, 0, sizeof *info);
     pad(info->slotDescription, sizeof info->slotDescription, text);
     pad(info->manufacturerID, sizeof info->manufacturerID, "p11host");
+    log_event("slot.described module=%s rv=\"%s\"", name, code_name(rv, code));
     return CKR_OK;
+}
+
+/* The provider's word, or its silence, about a slot that is still there. */
+static bool is_about_slot(const struct call *call, CK_RV rv)
+{
+    bool is_ours = !call->module || atomic_load(&call->state->ending);
+    return rv != CKR_OK && rv != CKR_SLOT_ID_INVALID && !is_ours;
+}
+
+/* What fails is the slot itself, and no token in it: it cannot be described either, or is said to have none. */
+static bool is_without_token(const struct call *call)
+{
+    CK_SLOT_INFO info;
+    struct call look = *call;
+    look.function = &functions[FN_C_GetSlotInfo];
+    return ask(&look, look.module, (uintptr_t[]){call->words[0], (uintptr_t)&info}) != CKR_OK || !(info.flags & CKF_TOKEN_PRESENT);
+}
+
+/* With one module the provider speaks for itself, unless the program wants no slot to hide the others. */
+static bool is_one_of_many(const struct call *call)
+{
+    return call->state->n_modules > 1 || selection_slot_errors();
 }
 
 CK_RV merge_look(const struct call *call, CK_RV rv)
 {
     void *told = (void *)call->words[1];
-    if (!call->silent || call->state->n_modules == 1 || !told)
+    if (!told || !is_about_slot(call, rv) || !is_one_of_many(call))
         return rv;
-    return call->function == &functions[FN_C_GetSlotInfo] ? describe_silent(call->module, told) : call->function->absent;
+    if (call->function == &functions[FN_C_GetSlotInfo])
+        return describe(call, rv, told);
+    return call->silent || is_without_token(call) ? call->function->absent : rv;
 }
 
 /* ---- C_GetSlotList ---- */

@@ -8,8 +8,8 @@ CK_RV merge_info(struct call *call);
 CK_RV merge_slots(struct call *call);
 
 /*
- * After a call that looks at one slot of many: whose module does not answer is there, and has no token. OpenSSL's engine, for
- * one, has no tokens at all where one slot cannot be looked at.
+ * After a call that looks at one slot of many: one whose module does not answer, or cannot even describe it, is there and has no
+ * token. OpenSSL's engine and python-pkcs11, for two, have no tokens at all where one slot cannot be looked at.
  */
 CK_RV merge_look(const struct call *call, CK_RV rv);
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "code.h"
 #include "descriptors.h"
 #include "door.h"
 #include "log.h"
@@ -58,7 +59,7 @@ CK_RV module_hear_hello(struct module *module, struct channel *channel, uint32_t
         return CKR_GENERAL_ERROR;
     }
     if (hello.error[0] || !hello_fits(&hello)) {
-        log_event("module.failed module=%s rv=0x%lx reason=\"%s\"", module->name, (unsigned long)hello.rv, hello.error);
+        log_event("module.failed module=%s rv=\"%s\" reason=\"%s\"", module->name, code_name((CK_RV)hello.rv, (char[CODE_ROOM]){0}), hello.error);
         return hello.rv ? (CK_RV)hello.rv : CKR_GENERAL_ERROR;
     }
     channel->theirs = hello_width(&hello);

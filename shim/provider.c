@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "code.h"
 #include "elf_symbols.h"
 #include "invoke.h"
 
@@ -128,7 +129,7 @@ CK_RV provider_load(struct provider *provider, const char *path, char *ret_error
     }
     CK_RV rv = find_lists(provider, library);
     if (rv != CKR_OK)
-        snprintf(ret_error, size, "%s: C_GetFunctionList answered 0x%lx", path, (unsigned long)rv);
+        snprintf(ret_error, size, "%s: C_GetFunctionList answered %s", path, code_name(rv, (char[CODE_ROOM]){0}));
     return rv;
 }
 
@@ -136,7 +137,7 @@ CK_RV provider_initialize(struct provider *provider, const char *path, const cha
 {
     CK_RV rv = initialize(provider, reserved);
     if (rv != CKR_OK)
-        snprintf(ret_error, size, "%s: C_Initialize answered 0x%lx", path, (unsigned long)rv);
+        snprintf(ret_error, size, "%s: C_Initialize answered %s", path, code_name(rv, (char[CODE_ROOM]){0}));
     return rv;
 }
 

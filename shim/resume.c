@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "code.h"
 #include "log.h"
 
 /* Another call to the module, in the same generation, that concerns us alone. */
@@ -163,7 +164,7 @@ static bool find_again(struct call *call, struct object *object)
         objects_settle(&call->module->objects, object->client, call->generation, object->server);
         return true;
     }
-    log_event("object.lost module=%s rv=0x%lx matches=%lu", call->module->name, (unsigned long)rv, (unsigned long)count);
+    log_event("object.lost module=%s rv=\"%s\" matches=%lu", call->module->name, code_name(rv, (char[CODE_ROOM]){0}), (unsigned long)count);
     lose(call, rv, count);
     return false;
 }
@@ -249,7 +250,7 @@ bool resume_wants_login(const struct module *module)
 static void log_in(const struct call *call)
 {
     CK_RV rv = exchange_login(call);
-    log_event("user.%s module=%s rv=0x%lx", rv == CKR_OK ? "resumed" : "lost", call->module->name, (unsigned long)rv);
+    log_event("user.%s module=%s rv=\"%s\"", rv == CKR_OK ? "resumed" : "lost", call->module->name, code_name(rv, (char[CODE_ROOM]){0}));
     if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
         atomic_store(&call->module->user_lost, call->generation);
 }

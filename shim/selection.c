@@ -62,6 +62,7 @@ static int take_file(struct selection *selection)
 int selection_read(struct selection *selection, const char *reserved)
 {
     selection->module[0] = '\0';
+    selection->slot_errors = secure_getenv("P11HOST_SLOT_ERRORS") != NULL;
     if (reserved)
         return take_reserved(selection, reserved);
     const char *named = secure_getenv("P11HOST_MODULE");
@@ -79,4 +80,10 @@ const char *selection_module(void)
 {
     const struct selection *selection = atomic_load(&in_force);
     return selection && selection->module[0] ? selection->module : NULL;
+}
+
+bool selection_slot_errors(void)
+{
+    const struct selection *selection = atomic_load(&in_force);
+    return selection && selection->slot_errors;
 }

@@ -1,4 +1,4 @@
-/* Which module this application sees, if it wants one alone: by pReserved, by P11HOST_MODULE, or by this library's own file name. */
+/* Which module this application sees, if it wants one alone: by pReserved, by P11HOST_MODULE, or by this library's own file name; and how. */
 #ifndef P11HOST_SELECTION_H
 #define P11HOST_SELECTION_H
 
@@ -6,9 +6,10 @@
 
 #include "limits.h"
 
-/* A module's name; empty for all modules. */
+/* A module's name; empty for all modules. `slot_errors`: these are told in the place of descriptions, also of one module alone. */
 struct selection {
     char module[LIMIT_NAME + 1];
+    bool slot_errors;
 };
 
 /*
@@ -22,5 +23,7 @@ void selection_make(const struct selection *selection);
 
 /* NULL for all modules. */
 const char *selection_module(void);
+
+bool selection_slot_errors(void);
 
 #endif

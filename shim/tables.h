@@ -232,6 +232,15 @@ extern const unsigned mechanism_count;
 extern const struct attribute attributes[];
 extern const unsigned attribute_count;
 
+/* A return value and what the standard calls it. */
+struct code {
+    CK_RV value;
+    const char *name;
+};
+
+extern const struct code codes[];
+extern const unsigned code_count;
+
 /* What the walker looks things up in: the tables above, or a copy of them with a module's own rows (rows.h). */
 struct tables {
     const struct layout *layouts;

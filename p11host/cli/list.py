@@ -111,7 +111,7 @@ def _narrowed(modules: "list[Module]", uri: Uri) -> "list[Module]":
     kept = narrow(modules, uri)
     if kept or not modules or uri == Uri():
         return kept
-    why = "; ".join(printable(f"module {each.name}: {each.error}") for each in modules if each.error)
+    why = "; ".join(map(printable, _errors(modules)))
     raise NotFoundError(f"{shown(uri)}: names nothing that is there; {why or 'see: p11host list --uri'}")
 
 
@@ -167,9 +167,10 @@ def _headline(module: "Module") -> "Text":
 def _show_slot(console: "Console", slot: "Slot") -> None:
     from rich.text import Text  # noqa: PLC0415
 
-    line = Text(printable(f"  slot {slot.id}  {slot.description}"))
+    line = Text(printable(f"  slot {slot.id}  {slot.description}".rstrip()))
     if slot.error is not None:
-        line.append("\n    error: ", style="red").append(printable(slot.error))
+        line.append("\n    error: " if slot.description else "  error: ", style="red")
+        line.append(printable(slot.error))
     elif slot.token is None:
         line.append("  (no token)", style="dim")
     put(console, line)

@@ -15,6 +15,8 @@ ENVIRONMENT = {
     "P11HOST_NO_START": "Where it is set, no broker is started.",
     "P11HOST_COMMAND": "The program that is started as the broker, instead of the one it was built with.",
     "P11HOST_MODULE": "The one module that is seen; `p11host-NAME.so`, a link to the library, does the same.",
+    "P11HOST_SLOT_ERRORS": "Where it is set, a slot of which C_GetSlotInfo fails has the error for a "
+    "description, also where one module is seen alone; among several it always has.",
     "P11HOST_LOG": "Where it is set, the library says on standard error what goes wrong, in a line each.",
     "P11HOST_FORK_DETECTION": "`pid`: a child after fork() is told by its process id, not by its memory.",
     "XDG_RUNTIME_DIR": "The directory below which the user's broker listens.",

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 import pkcs11
 
 from p11host.errors import P11HostError
+from p11host.slot_errors import slot_error
 
 _HINTS: Mapping[str, str] = {
     "CKR_ATTRIBUTE_SENSITIVE": "the token does not give it up",
     "CKR_ATTRIBUTE_READ_ONLY": "the token does not let it be changed",
+    "CKR_DEVICE_ERROR": "the device failed, or is another program's; see: p11host doctor",
     "CKR_DEVICE_REMOVED": "the card is gone, or its helper has ended; see: p11host status",
     "CKR_DEVICE_MEMORY": "the token is full; delete something with: p11host delete",
     "CKR_FUNCTION_NOT_SUPPORTED": "the module cannot do that",
@@ -44,6 +46,12 @@ def explain(error: pkcs11.PKCS11Error) -> str:
     if type(error) is pkcs11.PKCS11Error:
         return text or "failed, and nothing is known of why"
     return hinted(f"CKR_{words}") + (f" ({text})" if text else "")
+
+
+def slot_failure(slot: pkcs11.Slot) -> str | None:
+    """Return why a slot cannot be told of, with what to do; None where it is as any other."""
+    error = slot_error(slot.manufacturer_id, slot.slot_description)
+    return None if error is None else hinted(error)
 
 
 def hinted(ckr: str) -> str:

@@ -14,7 +14,7 @@ from p11host.errors import NotFoundError, P11HostError
 from p11host.inventory import owners
 from p11host.probe import Probe
 from p11host.text import printable
-from p11host.tokens.failure import explain
+from p11host.tokens.failure import explain, slot_failure
 from p11host.uri import Kind, Uri, UriError, Value
 
 CLASSES: Mapping[Kind, ObjectClass] = {
@@ -84,6 +84,9 @@ def find_tokens(shim: Shim, uri: Uri, *, blank: bool | None = False) -> list[pkc
         f"module {each.name}: {each.error}" for each in shim.probes if each.error and fits_module(uri, each)
     ]
     for slot in find_slots(shim, uri):
+        if (failed := slot_failure(slot)) is not None:
+            ill.append(f"slot {slot.slot_id}: {failed}")
+            continue
         try:
             token = slot.get_token()
         except pkcs11.TokenNotPresent:

@@ -218,6 +218,14 @@ def _attributes(tables: Tables) -> Iterator[str]:
     yield f"const unsigned attribute_count = {len(rows)};\n"
 
 
+def _codes(tables: Tables) -> Iterator[str]:
+    """Return the return values by number."""
+    found = sorted(row.value for row in tables.constants.values() if row.kind == "ckr")
+    names = [row.name for value in found if (row := tables.constant("ckr", value))]
+    yield from array("const struct code codes[]", (f'{{{name}, "{name}"}}' for name in names))
+    yield f"const unsigned code_count = {len(names)};\n"
+
+
 def _standard() -> Iterator[str]:
     """Return the five tables that a module's own rows may be laid over, as one."""
     names = ("layouts", "unions", "choices", "mechanisms", "attributes")
@@ -236,6 +244,7 @@ def tables_c(tables: Tables) -> str:
             *_unions(tables),
             *_mechanisms(tables),
             *_attributes(tables),
+            *_codes(tables),
             *_standard(),
             f"const uint64_t tables_digest = 0x{tables.digest:016x};\n",
             *array("const uint32_t patience_ms[3]", (f"DEADLINE_{name.upper()}" for name in PATIENCES)),

@@ -1,7 +1,7 @@
 /*
  * A provider for tests whose slots are what the file named by RACK says at each call, a line each:
  *
- *     ID LABEL [SERIAL [DESCRIPTION]]   a slot; LABEL "-": without a token; "!": C_GetTokenInfo fails
+ *     ID LABEL [SERIAL [DESCRIPTION]]   a slot; LABEL "-": without a token; "!": C_GetTokenInfo fails; "!!": C_GetSlotInfo too
  *     many N                            N slots more, numbered from 0, each with a token "many"
  *     claims N                          whatever there is, C_GetSlotList says that there are N
  *     sleep MS                          C_GetSlotList takes so long
@@ -9,7 +9,7 @@
  *     meets N FILE                      C_GetSlotList waits for those of N modules with the same FILE, and fails if they do not come
  *     event ID                          C_WaitForSlotEvent tells of it once, one after the other
  *
- * Every session is good, and C_GetSessionInfo says which slot it was opened with. C_InitToken and C_GetMechanismList know no slot at all:
+ * Every session is good, there are no objects, and C_GetSessionInfo says which slot it was opened with. C_InitToken and C_GetMechanismList know no slot at all:
  * what they answer shows that they were called.
  */
 #include <fcntl.h>
@@ -136,6 +136,8 @@ static CK_RV get_slot_info(CK_SLOT_ID id, CK_SLOT_INFO *info)
     const struct slot *slot = find(&rack, id);
     if (!slot)
         return CKR_SLOT_ID_INVALID;
+    if (!strcmp(slot->label, "!!"))
+        return CKR_DEVICE_ERROR;
     memset(info, 0, sizeof *info);
     pad(info->slotDescription, sizeof info->slotDescription, slot->description);
     pad(info->manufacturerID, sizeof info->manufacturerID, "rack");
@@ -152,7 +154,7 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
         return CKR_SLOT_ID_INVALID;
     if (!strcmp(slot->label, "-"))
         return CKR_TOKEN_NOT_PRESENT;
-    if (!strcmp(slot->label, "!"))
+    if (slot->label[0] == '!')
         return CKR_DEVICE_ERROR;
     memset(info, 0, sizeof *info);
     memcpy(info->label, slot->label, strlen(slot->label) < sizeof info->label ? strlen(slot->label) : sizeof info->label); /* padded with NULs */
@@ -213,6 +215,26 @@ static CK_RV close_all_sessions(CK_SLOT_ID slot)
     return CKR_OK;
 }
 
+/* No token has an object. */
+static CK_RV find_objects_init(CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    (void)session, (void)template, (void)count;
+    return CKR_OK;
+}
+
+static CK_RV find_objects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG room, CK_ULONG *count)
+{
+    (void)session, (void)objects, (void)room;
+    *count = 0;
+    return CKR_OK;
+}
+
+static CK_RV find_objects_final(CK_SESSION_HANDLE session)
+{
+    (void)session;
+    return CKR_OK;
+}
+
 static void fill(CK_FUNCTION_LIST *list)
 {
     list->C_GetInfo = get_info;
@@ -225,4 +247,7 @@ static void fill(CK_FUNCTION_LIST *list)
     list->C_OpenSession = open_session;
     list->C_GetSessionInfo = get_session_info;
     list->C_CloseAllSessions = close_all_sessions;
+    list->C_FindObjectsInit = find_objects_init;
+    list->C_FindObjects = find_objects;
+    list->C_FindObjectsFinal = find_objects_final;
 }

@@ -85,6 +85,14 @@ const struct attribute attributes[] = {
 
 const unsigned attribute_count = 3;
 
+const struct code codes[] = {
+    {CKR_OK, "CKR_OK"},
+    {CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR"},
+    {CKR_DEVICE_REMOVED, "CKR_DEVICE_REMOVED"},
+};
+
+const unsigned code_count = 3;
+
 const struct tables standard_tables = {
     .layouts = layouts,
     .unions = unions,
