@@ -6,6 +6,7 @@ The layout is that of tests/providers/board.h.
 import ctypes
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,17 @@ class Board:
         _LIBC.syscall(_FUTEX, at, _WAKE, _ALL, None, None, 0)
 
     def module(
-        self, name: str, provider: Path, wait: str = "none", *, slow: bool = False, **keys: Any
+        self,
+        name: str,
+        provider: Path,
+        wait: str = "none",
+        *,
+        slow: bool = False,
+        env: Mapping[str, str] | None = None,
+        **keys: Any,
     ) -> str:
         """Return the table of a module with these slots, whose own wait is of some kind."""
-        env = {"READERS_BOARD": str(self.path), "READERS_WAIT": wait} | (
+        own = {"READERS_BOARD": str(self.path), "READERS_WAIT": wait} | (
             {"READERS_SLOW": "1"} if slow else {}
         )
-        return module(name, provider, env=env, sandbox="off", **keys)
+        return module(name, provider, env=own | dict(env or {}), sandbox="off", **keys)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from brokers import PATIENCE, ROOT, module
@@ -17,6 +19,7 @@ from fake_pcsc import FakePcsc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p11host import doors
 from p11host.cards import codes
 from p11host.cards.atr import described, historical
 from p11host.cards.board import KEPT, Board, Subscription
@@ -38,7 +41,10 @@ from p11host.cards.reader import (
 )
 from p11host.cards.watcher import LONGEST_WAIT, Watcher
 from p11host.config import choose, load
+from p11host.control import Control
 from p11host.errors import P11HostError
+from p11host.log import fields_of
+from p11host.wire import Request
 
 ATR, OTHER = b"\x3b\x00", b"\x3b\x01\x02"
 
@@ -195,6 +201,13 @@ def test_pace_of_people() -> None:
 # ---- the thread ----
 
 
+@pytest.fixture
+def no_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no wait for PC/SC end by itself: what is seen, is seen because PC/SC told of it."""
+    monkeypatch.setattr("p11host.cards.watcher.FIRST_WAIT", 3600.0)
+    monkeypatch.setattr("p11host.cards.watcher.LONGEST_WAIT", 3600.0)
+
+
 @contextmanager
 def watching(layer: Layer) -> Iterator[list[Scene]]:
     """Watch; yield the scenes that there have been."""
@@ -218,6 +231,7 @@ def cards(scenes: list[Scene]) -> dict[str, bytes]:
     return {name: each.atr for name, each in scenes[-1].readers.items()} if scenes else {}
 
 
+@pytest.mark.usefixtures("no_time_out")
 def test_watch() -> None:
     """Readers and cards come and go, and each scene shows it."""
     pcsc = FakePcsc()
@@ -297,10 +311,26 @@ def test_service_comes_late_and_goes() -> None:
 
 def test_tries_become_rare() -> None:
     """Where there is no PC/SC it is tried a few times a minute, not in a loop."""
-    pcsc = FakePcsc(runs=False)
-    with watching(pcsc):
-        time.sleep(0.4)
-    assert 2 <= pcsc.established <= 5
+    pcsc, pauses = FakePcsc(runs=False), Pauses()
+    watcher = Watcher(lambda: pcsc, lambda _: None)
+    watcher._stop = pauses  # noqa: SLF001 (on which it sleeps)
+    watcher.start()
+    until(lambda: len(pauses.slept) >= 9)
+    assert watcher.stop()
+    assert [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0] == pauses.slept[:9]
+
+
+class Pauses(threading.Event):
+    """Takes no time to sleep on, and knows for how long that was meant to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Note it."""
+        self.slept.append(timeout)
+        return self.is_set()
 
 
 def test_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +385,7 @@ def test_pyscard_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         Pyscard("/nowhere")
 
 
+@pytest.mark.usefixtures("no_time_out")
 def test_hundred_readers() -> None:
     """A hundred readers are watched, and a card in the last is seen at once."""
     pcsc = FakePcsc()
@@ -365,6 +396,7 @@ def test_hundred_readers() -> None:
         until(lambda: cards(scenes)["reader 99"] == ATR)
 
 
+@pytest.mark.usefixtures("no_time_out")
 def test_names_of_any_bytes() -> None:
     """A reader is watched whatever bytes its name is made of, and told by these."""
     pcsc = FakePcsc()
@@ -377,6 +409,7 @@ def test_names_of_any_bytes() -> None:
     assert b"\xff\x01 caf\xc3\xa9" == scenes[-1].readers[odd].told()["name"]
 
 
+@pytest.mark.usefixtures("no_time_out")
 def test_renamed_reader() -> None:
     """A reader that has another name after it was plugged in again is gone, and a new one is there."""
     pcsc = FakePcsc()
@@ -460,6 +493,55 @@ def test_coming_back() -> None:
         assert Board(lambda _: None).snapshot(last)["complete"] is False
 
     asyncio.run(run())
+
+
+def test_subscribing_is_one_act() -> None:
+    """However fast readers change, whoever asks the broker to be told goes on where the state ends."""
+
+    async def change(board: Board) -> None:
+        for number in itertools.count():
+            board.see(scene("one", full="one" if number % 2 else ""))
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        kept = Cards(lambda: (), lambda _: None, lambda _: None, lambda _: FakePcsc())
+        host: Any = SimpleNamespace(cards=kept, config=lambda: SimpleNamespace(enabled=()))
+        kept.board.see(scene("one"))
+        changing = asyncio.create_task(change(kept.board))
+        for _ in range(20):
+            control = Control(host, cast("Any", None))
+            answer = await control.answer(Request(1, "readers", [{"subscribe": True}]))
+            assert control.subscription is not None
+            next_one = await control.subscription.take()
+            assert next_one is not None
+            assert cast("Any", answer.response.result)["sequence"] + 1 == next_one.number
+            control.close()
+        changing.cancel()
+        kept.stop()
+
+    asyncio.run(run())
+
+
+def test_who_does_not_read_is_let_go() -> None:
+    """The broker ends the channel of one who does not take what he is told: he comes back, and asks."""
+    sent: list[Any] = []
+
+    class Slow:
+        async def send(self, message: Any) -> None:
+            sent.append(message)
+
+        def end(self) -> None:
+            sent.append("end")
+
+    async def run() -> None:
+        board = Board(lambda _: None)
+        subscription = board.subscribe()
+        for number in range(KEPT + 10):
+            board.see(scene("one", full="one" if number % 2 else ""))
+        await doors._tell(cast("Any", Slow()), subscription)  # noqa: SLF001
+
+    asyncio.run(run())
+    assert (KEPT + 1, "end") == (len(sent), sent[-1])
 
 
 def test_slow_reader_of_changes() -> None:
@@ -557,6 +639,40 @@ def test_modules_are_prompted(tmp_path: Path) -> None:
         assert [frozenset({"opensc"})] == renewed
 
     asyncio.run(run())
+
+
+def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Each thing that happens to PC/SC, readers and cards is one event, and who uses a card none."""
+    full = FULL_ONE
+    mute, used = reader(PRESENT | MUTE, ATR, 1), reader(PRESENT | IN_USE, ATR, 1)
+    mad = Reader("one", PRESENT | 1 << 16, ATR, flapping=True)
+    none, gone = Scene({}, error_of(0x8010001D)), Scene({}, error_of(0x80100013))
+    expected = [
+        ("cards.unwatched", {"service": "SCARD_E_NO_SERVICE"}),
+        ("cards.watched", {"service": "ok"}),
+        ("reader.added", {"reader": "one"}),
+        ("card.inserted", {"reader": "one", "atr": ATR.hex()}),
+        ("reader.fault", {"reader": "one", "fault": "mute"}),
+        ("reader.fault", {"reader": "one"}),
+        ("reader.flapping", {"reader": "one", "count": 1}),
+        ("reader.calm", {"reader": "one"}),
+        ("card.removed", {"reader": "one"}),
+        ("reader.gone", {"reader": "one"}),
+    ]
+
+    async def run() -> None:
+        board = Cards(lambda: (), lambda _: None, lambda _: None, lambda _: FakePcsc()).board
+        for each in (none, gone):
+            board.see(each)
+        for readers in ((), (full,), (mute,), (full,), (used,), (full,), (mad,), (full,), ()):
+            board.see(Scene({one.name: one for one in readers}))
+
+    with caplog.at_level("INFO", "p11host"):
+        asyncio.run(run())
+    assert expected == [(record.getMessage(), fields_of(record)) for record in caplog.records]
+    assert ["reader.flapping"] == [
+        record.getMessage() for record in caplog.records if record.levelname == "WARNING"
+    ]
 
 
 # ---- time ----

@@ -24,10 +24,10 @@ def test_time_jumps(
 ) -> None:
     """While time jumps in application, broker and helper, events come, and calls end when they should."""
     clock = jumping_clock(workshop)
-    board, keys = Board(tmp_path / "board", 2), {"deadlines": {"short": SOON}, "event-interval": OFTEN}
-    table = board.module("one", workshop.provider("readers"), "none", slow=False, **keys)
+    board, provider = Board(tmp_path / "board", 2), workshop.provider("readers")
+    keys: dict[str, Any] = {"event-interval": OFTEN, "deadlines": {"short": SOON}}
     monkeypatch.setenv("LD_PRELOAD", clock)
-    host = hosting(table.replace("env = { ", f'env = {{ LD_PRELOAD = "{clock}", '))
+    host = hosting(board.module("one", provider, env={"LD_PRELOAD": clock}, **keys))
 
     assert [True, 1, 2, "CKR_OK", "CKR_DEVICE_ERROR", "CKR_OK"] == host.play(act, str(board.path))
 

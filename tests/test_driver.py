@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from application import report
+from board import Board
 from brokers import Starter
 from cards.driver import CARD, EMPTY, FAILING, PLACES, Slots, driven
 from cards.place import Hearing, Place, served
-from life import Workshop, jumping_clock
+from life import Hosting, Workshop, jumping_clock
+from test_events import NEVER, begin, look, wait
 
 from p11host import helper_path
 from p11host.cards.codes import HungError
@@ -83,6 +86,27 @@ def test_a_reader_that_fails(cabinet: tuple[Place, Slots], hearing: Hearing) -> 
     assert [("ok", f"{ODD_IN_JSON} 00 04: a card")] == found[2:]
     assert f"{ODD_IN_TEXT} 00 03: the reader is known" in " ".join(text.split())
     assert text.replace("\n", "").isprintable()
+
+
+def test_cards_prompt_looks(
+    cabinet: tuple[Place, Slots], hosting: Hosting, workshop: Workshop, tmp_path: Path
+) -> None:
+    """When a card moves, a module that reaches PC/SC looks at its slots, whose provider has no wait."""
+    board = Board(tmp_path / "board")
+    host = hosting(board.module("one", workshop.provider("readers"), env=cabinet[0].rack.env, **NEVER))
+    with host.playing(wait_for_one) as application:
+        assert "CKR_NO_EVENT" == application.report()
+        board.put(0, 1)
+        cabinet[1][7] = CARD
+        assert 1 == application.report()
+        application.end()
+
+
+def wait_for_one() -> int | str:
+    """Wait for an event, when there is none."""
+    shim = begin()
+    report(look(shim))
+    return wait(shim)
 
 
 def test_hung_pcscd(cabinet: tuple[Place, Slots], tmp_path: Path) -> None:

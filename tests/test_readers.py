@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +18,7 @@ from cards.piv import Piv, Stranger
 from cards.place import OPENSC, Hearing, Place, configured, interrupted, line_of, placed, slot_of
 from cards.vpcd import Rack
 from elf import Library
+from hand import Screen
 
 from p11host import helper_path
 from p11host.cards.codes import NoCardError, ProtocolMismatchError, SharingError, error_named
@@ -159,6 +162,23 @@ def test_watch(place: Place) -> None:
     assert (0, "") == ended
 
 
+@pytest.mark.usefixtures("hearing")
+def test_watch_on_a_terminal(place: Place) -> None:
+    """On a terminal the table changes as cards move, with the tokens that modules see then."""
+    ours, theirs = os.openpty()
+    with place.running("readers", "--watch", stdout=theirs) as process:
+        os.close(theirs)
+        screen = Screen(process.pid, ours)
+        screen.expect("no token")
+        place.rack.slots[0].insert(Piv())
+        screen.expect("'key 9A'")
+        screen.seen = ""
+        place.rack.slots[0].remove()
+        screen.expect("no token")
+        process.send_signal(signal.SIGINT)
+        assert 0 == screen.end()
+
+
 def test_no_pcscd(tmp_path: Path) -> None:
     """Without pcscd `readers` says in a line what to do, and the broker has one line about it in its log."""
     config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")})
@@ -174,6 +194,22 @@ def test_no_pcscd(tmp_path: Path) -> None:
     assert "pcscd does not run (SCARD_E_NO_SERVICE); install and start pcscd" in " ".join(
         process.stdout.split()
     )
+
+
+def test_no_rights(tmp_path: Path) -> None:
+    """A pcscd that is not for this user is told from one that does not run."""
+    program = "import os, sys; from p11host.cards.layer import Pyscard; pcsc = Pyscard(sys.argv[1]); "
+    program += "os.getuid() or os.setuid(65534); pcsc.establish()"
+    path = tmp_path / "pcscd.comm"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", program, path], cwd="/", capture_output=True, timeout=PATIENCE, check=False
+        )
+    assert b"codes.AccessError: " in done.stderr
+    assert b"(SCARD_E_NO_ACCESS); see polkit's rules" in done.stderr
 
 
 def test_who_reaches_cards(tmp_path: Path, token: Token) -> None:

@@ -5,16 +5,17 @@ Knows pyscard and what it cannot do. Must not know what is made of what a look s
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from p11host.cards import bytewise
-from p11host.cards.codes import NO_PYSCARD, CardError, error_of
+from p11host.cards.codes import NO_PYSCARD, CardError, NoServiceError, error_of
 from p11host.cards.reach import VARIABLE
 
 #: The name under which PC/SC tells that a reader came or went.
 NOTIFICATION = "\\\\?PnP?\\Notification"
 _OK, _TIMEOUT, _NO_READERS = 0, 0x8010000A, 0x8010002E
-_COMM_ERROR, _INVALID_PARAMETER = 0x80100013, 0x80100004
+_COMM_ERROR, _INVALID_PARAMETER, _NO_ACCESS = 0x80100013, 0x80100004, 0x80100027
 _SYSTEM = 2  # SCARD_SCOPE_SYSTEM
 _SHARED, _T0_OR_T1, _LEAVE = 2, 3, 0  # SCARD_SHARE_SHARED, both protocols, SCARD_LEAVE_CARD
 
@@ -46,7 +47,7 @@ class Pyscard:
 
     def __init__(self, place: str) -> None:
         # libpcsclite looks there, once. Helpers have an environment of their own.
-        os.environ[VARIABLE] = place
+        os.environ[VARIABLE] = self._place = place
         try:
             import smartcard.scard  # noqa: PLC0415 (20 ms, and not everywhere)
         except ImportError as error:
@@ -56,8 +57,13 @@ class Pyscard:
         self._faults = (self._scard.error, SystemError, UnicodeError, TypeError)
 
     def establish(self) -> int:
-        """Return a new context."""
-        return int(self._call("SCardEstablishContext", _SYSTEM)[0])
+        """Return a new context. libpcsclite does not tell a socket that is not for us from none."""
+        try:
+            return int(self._call("SCardEstablishContext", _SYSTEM)[0])
+        except NoServiceError as error:
+            if _is_refused(self._place):
+                raise error_of(_NO_ACCESS) from error
+            raise
 
     def release(self, context: int) -> None:
         """End a context."""
@@ -113,3 +119,12 @@ class Pyscard:
 
 class _UnfitError(CardError):
     """What PC/SC says does not go through pyscard."""
+
+
+def _is_refused(path: str) -> bool:
+    """Tell whether something is there that this user may not have."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.W_OK)

@@ -45,14 +45,14 @@ class Place:
         return [helper["pid"] for each in status["applications"] for helper in each["helpers"]]
 
     @contextmanager
-    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *words: str, stdout: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
         """Run the command line; it is ended at the end, and earlier if it takes too long."""
         process = subprocess.Popen(
             [sys.executable, "-m", "p11host", *words],
             env=os.environ | dict(self.broker.env),
             cwd="/",  # what is installed, not what lies here
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
