@@ -338,9 +338,10 @@ def about_cards(broker: Broker) -> list[str]:
     return [name for name in names if name.startswith(("card", "reader"))]
 
 
-def test_broker_restarted(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("hearing")
+def test_broker_restarted(place: Place, tmp_path: Path) -> None:
     """A subscriber whose broker ends goes on with the next, and is told that what was missed is not known."""
-    config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")}).read_text()
+    config = configured(tmp_path, place.rack.env).read_text()
     starter = Starter(tmp_path, helper_path())
     try:
         first = starter.start(config)
@@ -349,12 +350,17 @@ def test_broker_restarted(tmp_path: Path) -> None:
             first.end()
             starter.start(config)
             said = subscriber.hear(PATIENCE)
+            place.rack.slots[0].insert(Stranger())
+            change = subscriber.hear(PATIENCE)
+            while change is not None and change["change"] != "inserted":
+                change = subscriber.hear(PATIENCE)
     finally:
         starter.end_all()
 
     assert said is not None
-    assert (False, []) == (said["complete"], said["readers"])
+    assert (False, 2) == (said["complete"], len(said["readers"]))
     assert begun["sequence"] < said["sequence"]
+    assert change is not None
 
 
 def close_doors(modules: Iterable[Attached]) -> None:
