@@ -29,7 +29,7 @@ IDLE = 300
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A provider under a name: `[module.NAME]`. `short`, `long` and `start` are deadlines in ms.
+    """A provider under a name: `[module.NAME]`. `short`, `long`, `start` and `list` are deadlines in ms.
 
     `rows` are its vendor's, as both ends of a call get them; `tables` are the files some of them come from.
     `spare`: a helper is kept ready for the next application.
@@ -51,6 +51,7 @@ class Module:
     short: int
     long: int
     start: int
+    list: int
     file: Path
     tables: tuple[Path, ...] = ()
     rows: bytes = b""

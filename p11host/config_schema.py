@@ -96,11 +96,12 @@ Milliseconds = Annotated[int, Field(ge=1, le=_DEADLINE_MOST)]
 
 
 class DeadlinesTable(Table):
-    """`deadlines = {short = …, long = …, start = …}`."""
+    """`deadlines = {short = …, long = …, start = …, list = …}`."""
 
     short: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
     long: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
     start: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
+    list: Milliseconds | None = Field(default=None, description=_MILLISECONDS)
 
 
 class ModuleTable(Table):
@@ -125,7 +126,7 @@ class ModuleTable(Table):
     spare: bool = Field(default=True, description="true or false")
     deadlines: DeadlinesTable = Field(
         default=DeadlinesTable(),
-        description="{ short = milliseconds, long = milliseconds, start = milliseconds }",
+        description="{ short = milliseconds, long = milliseconds, start = milliseconds, list = … }",
     )
     sandbox: Switch = Field(
         default=SandboxTable(), description='"on", "off" or a table [module.NAME.sandbox] (docs/sandbox.md)'
@@ -228,7 +229,7 @@ def _rows(source: Source, name: str, table: ModuleTable, problems: list[str]) ->
 
 def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> Module:
     """Return the module that a table describes."""
-    short, long, start = table.deadlines.short, table.deadlines.long, table.deadlines.start
+    given, usual = table.deadlines, deadlines()
     return Module(
         name=name,
         path=Path(table.path),
@@ -238,9 +239,10 @@ def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> M
         priority=table.priority,
         reserved=table.reserved,
         enabled=table.enabled,
-        short=deadlines().short if short is None else short,
-        long=deadlines().long if long is None else long,
-        start=deadlines().start if start is None else start,
+        short=usual.short if given.short is None else given.short,
+        long=usual.long if given.long is None else given.long,
+        start=usual.start if given.start is None else given.start,
+        list=usual.list if given.list is None else given.list,
         file=file,
         tables=tuple(Path(path) for path in table.tables),
         rows=rows,

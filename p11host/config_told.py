@@ -58,7 +58,12 @@ def _values(module: Module) -> dict[str, Any]:
         "reserved": module.reserved,
         "enabled": module.enabled,
         "spare": module.spare,
-        "deadlines": {"short": module.short, "long": module.long, "start": module.start},
+        "deadlines": {
+            "short": module.short,
+            "long": module.long,
+            "start": module.start,
+            "list": module.list,
+        },
         "sandbox": _sandbox(module.sandbox),
         "resume": module.resume,
         "pin-source": None if module.pin_source is None else _source(module.pin_source),

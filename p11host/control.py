@@ -263,6 +263,7 @@ class Control:
         """Return a module as section 6 describes it, and its door, if it has one."""
         said: dict[str, Any] = {"name": module.name, "fork": module.fork}
         said |= {"short": module.short, "long": module.long, "start": module.start}
+        said["list"] = module.list
         if module.rows:
             said["rows"] = module.rows
         if module.resume:

@@ -50,6 +50,7 @@ class Deadlines:
     long: int
     forever: int
     start: int
+    list: int
     broker: int
     grace: int
     look: int

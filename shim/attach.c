@@ -170,11 +170,11 @@ static void read_broken(struct reader *r, struct offer *offer)
         offer->broken[i] = (uint32_t)read_uint(r);
 }
 
-/* Nobody waits for ever for a helper to start. */
-static uint64_t read_deadline(struct reader *r)
+/* Nobody waits for ever for a helper to start, nor for another's slots. */
+static uint64_t read_deadline(struct reader *r, uint64_t otherwise)
 {
     uint64_t ms = read_uint(r);
-    return ms == 0 || ms > INT32_MAX ? DEADLINE_START : ms;
+    return ms == 0 || ms > INT32_MAX ? otherwise : ms;
 }
 
 static void read_entry(struct reader *r, struct control *control, struct offer *offer)
@@ -190,7 +190,9 @@ static void read_entry(struct reader *r, struct control *control, struct offer *
     else if (!strcmp(key, "long"))
         offer->long_ms = read_uint(r);
     else if (!strcmp(key, "start"))
-        offer->start_ms = read_deadline(r);
+        offer->start_ms = read_deadline(r, DEADLINE_START);
+    else if (!strcmp(key, "list"))
+        offer->list_ms = read_deadline(r, DEADLINE_LIST);
     else if (!strcmp(key, "pid"))
         offer->helper = read_uint(r);
     else if (!strcmp(key, "fork"))
@@ -220,7 +222,9 @@ static void close_offer(struct offer *offer)
 
 static void read_offer(struct reader *r, struct control *control, struct offer *ret_offer)
 {
-    *ret_offer = (struct offer){.door = -1, .short_ms = DEADLINE_SHORT, .long_ms = DEADLINE_LONG, .start_ms = DEADLINE_START};
+    *ret_offer = (struct offer){
+        .door = -1, .short_ms = DEADLINE_SHORT, .long_ms = DEADLINE_LONG, .start_ms = DEADLINE_START, .list_ms = DEADLINE_LIST,
+    };
     for (size_t n = read_map(r); n && !r->error; n--)
         read_entry(r, control, ret_offer);
     if (!r->error && !ret_offer->name[0])

@@ -14,7 +14,7 @@ struct offer {
     char error[256];
     int door; /* -1 when there is none; else the receiver's to close */
     uint64_t helper; /* the broker's number of its process, 0 if it did not say */
-    uint64_t short_ms, long_ms, start_ms;
+    uint64_t short_ms, long_ms, start_ms, list_ms;
     struct rows *rows; /* the receiver's to free; NULL: the standard's tables are all */
     bool strict;    /* a forked child must call C_Initialize */
     bool inherited; /* a forked child shares this helper */

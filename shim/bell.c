@@ -337,6 +337,17 @@ long bell_take(struct bell *bell, void *bytes, size_t max)
     return (long)len;
 }
 
+bool bell_shut(struct bell *bell)
+{
+    if (!bell->page)
+        return false;
+    uint32_t was = atomic_exchange(&bell->ours->state, TRAY_SHUT);
+    bool come = was == TRAY_LAID || is_anothers(bell);
+    if (come)
+        pass(bell->ours, TRAY_SHUT, was);
+    return come || has_rung(bell);
+}
+
 void bell_answered(struct bell *bell)
 {
     bell->received++;

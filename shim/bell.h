@@ -98,6 +98,12 @@ void bell_await(struct bell *bell, uint64_t asked);
  */
 long bell_take(struct bell *bell, void *bytes, size_t max);
 
+/*
+ * Before who waits elsewhere: what is to come will come through the socket, and has not yet. True if it has, or the bell is another
+ * process's.
+ */
+bool bell_shut(struct bell *bell);
+
 /* A message has come through the socket. */
 void bell_answered(struct bell *bell);
 

@@ -21,6 +21,7 @@ struct channel {
     int from, to;         /* descriptors: one and the same if there is no way back */
     uint32_t generation;  /* the shim's: the helper's life it belongs to */
     struct owner owner;   /* the shim's: whose it is */
+    uint64_t due_ms;      /* the shim's: see late.h */
     uint32_t opener;      /* the helper's: the process that opened it */
     struct slate_mark *mark; /* the helper's: where its thread notes what it calls; NULL if nowhere */
     struct slate_tally *tallies; /* and counts it, if there is a mark */

@@ -1,4 +1,4 @@
-#include "exchange.h"
+#include "exchange_steps.h"
 
 #include <errno.h>
 #include <string.h>
@@ -134,8 +134,7 @@ static bool tell(const struct call *call, struct channel *channel, const struct 
     return channel_post(channel) == 0;
 }
 
-/* Milliseconds, 0 for ever. */
-static uint32_t patience_of(const struct call *call)
+uint32_t exchange_patience(const struct call *call)
 {
     return call->module->patience[call->function->patience];
 }
@@ -174,8 +173,7 @@ static CK_RV conclude(struct call *call, int error, CK_RV rv)
     return meaning_of(call, error);
 }
 
-/* False if nothing was sent: then the call has come to its end, and the channel is of use or not. */
-static bool send_call(struct talk *talk)
+bool exchange_send(struct talk *talk)
 {
     struct call *call = talk->call;
     struct channel *channel = talk->channel;
@@ -191,7 +189,7 @@ static bool send_call(struct talk *talk)
         return false;
     }
     talk->shelved = channel->out.shelved;
-    int error = send_request(call, channel, patience_of(call));
+    int error = send_request(call, channel, exchange_patience(call));
     if (!error)
         return true;
     talk->usable = false;
@@ -199,7 +197,7 @@ static bool send_call(struct talk *talk)
     return false;
 }
 
-static void hear_answer(struct talk *talk)
+void exchange_hear(struct talk *talk)
 {
     struct call *call = talk->call;
     struct walk *walk = &talk->walk;
@@ -215,7 +213,7 @@ static void hear_answer(struct talk *talk)
     talk->rv = conclude(call, error, rv);
 }
 
-static void prepare(struct talk *talk, struct call *call, struct channel *channel)
+void exchange_prepare(struct talk *talk, struct call *call, struct channel *channel)
 {
     talk->call = call;
     talk->channel = channel;
@@ -230,15 +228,14 @@ static void prepare(struct talk *talk, struct call *call, struct channel *channe
 /* A channel for the call. What is opened while C_Finalize shuts down what it finds would otherwise never be woken. */
 static struct channel *take_channel(const struct call *call, bool *ret_late)
 {
-    struct channel *channel = module_take(call->module, call->generation, patience_of(call), ret_late);
+    struct channel *channel = module_take(call->module, call->generation, exchange_patience(call), ret_late);
     if (!channel || !atomic_load(&call->state->ending))
         return channel;
     module_give(call->module, channel);
     return NULL;
 }
 
-/* Nothing was sent. With its helper alive the same call may succeed later. */
-static CK_RV no_channel(struct call *call, bool late)
+CK_RV exchange_no_channel(struct call *call, bool late)
 {
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
@@ -250,7 +247,7 @@ static CK_RV no_channel(struct call *call, bool late)
 }
 
 /* After a child of the call, forked within it, no lock of its module's is ours to take. */
-static void give_back(const struct call *call, struct channel *channel, bool usable, CK_RV rv)
+void exchange_give_back(const struct call *call, struct channel *channel, bool usable, CK_RV rv)
 {
     if (usable && module_is_broken(call->module, rv))
         module_give_up(call->module, channel, rv);
@@ -270,20 +267,19 @@ CK_RV exchange(struct call *call)
     struct channel *channel = take_channel(call, &late);
     call->unsent = !channel && !late;
     if (!channel)
-        return no_channel(call, late);
+        return exchange_no_channel(call, late);
     atomic_fetch_add(&call->state->calls, 1);
-    prepare(&talk, call, channel);
+    exchange_prepare(&talk, call, channel);
     if (call->function->role)
         remember_recall(call, &talk.walk, &recall);
-    if (send_call(&talk))
-        hear_answer(&talk);
+    if (exchange_send(&talk))
+        exchange_hear(&talk);
     atomic_fetch_sub(&call->state->calls, 1);
-    give_back(call, channel, talk.usable, talk.rv);
+    exchange_give_back(call, channel, talk.usable, talk.rv);
     return talk.rv;
 }
 
-/* CKR_OK if the module has a helper, whose life it is in then. */
-static CK_RV enter_life(struct call *call)
+CK_RV exchange_enter_life(struct call *call)
 {
     CK_RV rv = module_revive(call->module);
     if (atomic_load(&call->state->ending))
@@ -298,12 +294,11 @@ static CK_RV enter_life(struct call *call)
 
 static CK_RV exchange_in_this_life(struct call *call)
 {
-    CK_RV rv = enter_life(call);
+    CK_RV rv = exchange_enter_life(call);
     return rv == CKR_OK ? exchange(call) : rv;
 }
 
-/* No helper has received it, and that it was meant for has gone. */
-static bool is_for_the_next(const struct call *call)
+bool exchange_is_for_the_next(const struct call *call)
 {
     return call->unsent && atomic_load(&call->module->generation) != call->generation;
 }
@@ -312,67 +307,11 @@ CK_RV exchange_anew(struct call *call)
 {
     enum { LIVES = 3 };
     CK_RV rv = exchange_in_this_life(call);
-    for (int life = 1; life < LIVES && is_for_the_next(call); life++) {
+    for (int life = 1; life < LIVES && exchange_is_for_the_next(call); life++) {
         call->unsent = false;
         rv = exchange_in_this_life(call);
     }
     return rv;
-}
-
-/* ---- several at the same time ---- */
-
-void exchange_begin(struct talk *talk, struct call *call)
-{
-    bool late = false;
-    CK_RV rv = enter_life(call);
-    struct channel *channel = rv == CKR_OK ? take_channel(call, &late) : NULL;
-    if (rv == CKR_OK && !channel) {
-        call->unsent = !late;
-        rv = no_channel(call, late);
-    }
-    talk->call = call;
-    talk->channel = channel;
-    talk->rv = rv;
-    talk->sent = false;
-    if (!channel)
-        return;
-    atomic_fetch_add(&call->state->calls, 1);
-    prepare(talk, call, channel);
-    talk->since = channel_now_ms();
-    talk->sent = send_call(talk);
-}
-
-/* What was waited for others has been waited for this one too: if that was long, only the rest of its time is left. */
-static void hear_in_time(struct talk *talk)
-{
-    struct channel *channel = talk->channel;
-    uint32_t receive_ms = channel->receive_tick, send_ms = channel->send_tick;
-    uint32_t patience = patience_of(talk->call);
-    uint64_t spent = channel_now_ms() - talk->since;
-    bool is_long = patience && spent >= patience / 16 + 1;
-    if (is_long) {
-        uint32_t left = spent < patience ? patience - (uint32_t)spent : 1;
-        channel_set_ticks(channel, left < receive_ms ? left : receive_ms, send_ms);
-        channel_set_deadline(channel, left);
-    }
-    hear_answer(talk);
-    if (is_long)
-        channel_set_ticks(channel, receive_ms, send_ms);
-}
-
-CK_RV exchange_end(struct talk *talk)
-{
-    struct call *call = talk->call;
-    if (talk->sent)
-        hear_in_time(talk);
-    if (talk->channel) {
-        atomic_fetch_sub(&call->state->calls, 1);
-        give_back(call, talk->channel, talk->usable, talk->rv);
-    }
-    if (!is_for_the_next(call))
-        return talk->rv;
-    call->unsent = false;
-    return exchange_anew(call);
 }
 
 /* ---- what is not in the tables ---- */
@@ -401,7 +340,7 @@ CK_RV exchange_login(const struct call *call)
     bool late;
     struct channel *channel = take_channel(&login, &late);
     if (!channel)
-        return no_channel(&login, late);
+        return exchange_no_channel(&login, late);
     write_login(channel, login.session);
     CK_RV rv = CKR_GENERAL_ERROR;
     int error = send_request(&login, channel, login.module->patience[PATIENCE_LONG]);
@@ -410,6 +349,6 @@ CK_RV exchange_login(const struct call *call)
         error = error_of_answer(&login, channel);
     }
     rv = conclude(&login, error, rv);
-    give_back(&login, channel, error == 0, rv);
+    exchange_give_back(&login, channel, error == 0, rv);
     return rv;
 }

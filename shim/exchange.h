@@ -21,6 +21,8 @@ struct call {
     bool lost;              /* this is a child, forked within the call: the channel is its parent's */
     bool silent;            /* there was no helper, or none that answered */
     bool unsent;            /* no helper has received it: nothing was executed */
+    bool hasty;             /* where the answer takes long, it is left to come (late.h) */
+    bool late;              /* that is so */
 };
 
 /* A call on its way: from before its request until its answer has been read. */
@@ -31,6 +33,7 @@ struct talk {
     struct walk walk;
     size_t shelved;
     uint64_t since;
+    bool greeting; /* the helper has yet to say hello on the channel */
     bool sent;   /* an answer is to come */
     bool usable; /* the channel, for another call */
     CK_RV rv;    /* what comes of the call, if none is */
@@ -48,10 +51,11 @@ CK_RV exchange_login(const struct call *call);
 CK_RV exchange_anew(struct call *call);
 
 /*
- * The same in two steps, so that several modules are at it at the same time, each for as long as the call may take: the one
- * step for every call, then the other for every one of them. Of functions without a role.
+ * The same in three steps, so that several modules are at it at the same time, each for as long as the call may take, or as a hasty one
+ * waits: the first for every call, the second for all together, the third for every one of them. Of functions without a role.
  */
 void exchange_begin(struct talk *talk, struct call *call);
+void exchange_greet(struct talk *const *talks, unsigned n);
 CK_RV exchange_end(struct talk *talk);
 
 #endif

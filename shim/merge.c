@@ -116,6 +116,12 @@ static CK_ULONG at_most_told(struct module *module, CK_BBOOL present, CK_ULONG c
     return told && count > told - 1 ? told - 1 : count;
 }
 
+/* A module that is late when it is asked how many has none, until somebody asks again. */
+static void note_late(struct module *module, CK_BBOOL present)
+{
+    atomic_store(&module->slots_told[present ? 1 : 0], 1);
+}
+
 /* ---- all modules at the same time ---- */
 
 /* A call of C_GetSlotList to one of them. */
@@ -127,9 +133,11 @@ struct query {
     bool wanted;
 };
 
-/* Asks each that is wanted, and does not wait for any: the answers are heard one after the other, into the same room. */
+/* Asks each that is wanted, and waits for no answer: these are heard one after the other, into the same room. */
 static void ask_all(const struct call *call, struct query *queries, CK_BBOOL present, CK_SLOT_ID *found)
 {
+    struct talk *talks[LIMIT_MODULES];
+    unsigned n = 0;
     for (unsigned i = 0; i < call->state->n_modules; i++) {
         struct query *query = &queries[i];
         if (!query->wanted)
@@ -142,8 +150,11 @@ static void ask_all(const struct call *call, struct query *queries, CK_BBOOL pre
         query->words[0] = present;
         query->words[1] = (uintptr_t)found;
         query->words[2] = (uintptr_t)&query->count;
+        query->call.hasty = call->state->n_modules > 1;
         exchange_begin(&query->talk, &query->call);
+        talks[n++] = &query->talk;
     }
+    exchange_greet(talks, n);
 }
 
 /*
@@ -182,7 +193,7 @@ void merge_learn_slots(const struct call *call)
     learn(call, queries, NULL);
     learn(call, queries, found);
     for (unsigned i = 0; i < n; i++)
-        if (asked[i])
+        if (asked[i] && !queries[i].call.late)
             atomic_store(&call->state->modules[i].slots_known, true);
 }
 
@@ -244,7 +255,10 @@ static void add_module(struct query *query, CK_SLOT_ID *found, struct slot_list 
 {
     struct module *module = query->call.module;
     CK_BBOOL present = (CK_BBOOL)query->words[0];
-    if (exchange_end(&query->talk) != CKR_OK)
+    CK_RV rv = exchange_end(&query->talk);
+    if (query->call.late && !list->slots)
+        note_late(module, present);
+    if (rv != CKR_OK)
         return;
     if (query->count > LIMIT_MODULE_SLOTS)
         refuse_so_many(module, query->count);

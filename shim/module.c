@@ -21,6 +21,7 @@ enum {
 static void set_patience(struct module *module, const struct offer *offer)
 {
     module->start_ms = (uint32_t)offer->start_ms;
+    atomic_store(&module->list_ms, (uint32_t)offer->list_ms);
     module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
     module->patience[PATIENCE_LONG] = (uint32_t)offer->long_ms;
     module->patience[PATIENCE_FOREVER] = 0;
@@ -163,6 +164,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     module->number = parent->number;
     module->inherited = parent->inherited;
     module->start_ms = parent->start_ms;
+    atomic_store(&module->list_ms, atomic_load(&parent->list_ms));
     module->resumes = parent->resumes;
     for (unsigned i = 0; i < sizeof module->patience / sizeof *module->patience; i++)
         atomic_store(&module->patience[i], atomic_load(&parent->patience[i]));
@@ -380,11 +382,8 @@ enum readiness module_try(struct module *module)
     return found;
 }
 
-static struct channel *take_new(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
+static struct channel *await_hello(struct module *module, struct channel *channel, uint32_t within_ms, bool *ret_late)
 {
-    struct channel *channel = open_current(module, generation, DOOR_OF_HELPER);
-    if (!channel)
-        return NULL;
     uint32_t most = module->start_ms;
     if (module_hear_hello(module, channel, within_ms && within_ms < most ? within_ms : most) == CKR_OK)
         return channel;
@@ -398,11 +397,20 @@ static struct channel *take_new(struct module *module, uint32_t generation, uint
 
 struct channel *module_take(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late)
 {
+    bool greeting;
     *ret_late = false;
+    struct channel *channel = module_take_now(module, generation, &greeting);
+    return channel && greeting ? await_hello(module, channel, within_ms, ret_late) : channel;
+}
+
+struct channel *module_take_now(struct module *module, uint32_t generation, bool *ret_greeting)
+{
+    *ret_greeting = false;
     if (generation == 0 || atomic_load(&module->generation) != generation)
         return NULL;
     struct channel *channel = module_take_idle(module, generation);
-    return channel ? channel : take_new(module, generation, within_ms, ret_late);
+    *ret_greeting = !channel;
+    return channel ? channel : open_current(module, generation, DOOR_OF_HELPER);
 }
 
 void module_drop(struct module *module, struct channel *channel)

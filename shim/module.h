@@ -34,6 +34,9 @@ struct module {
     uint32_t start_ms;              /* how long a new helper is waited for */
     struct channel *greeting;       /* under the lock: to a helper that has yet to say hello */
     uint64_t ready_by;              /* when nobody waits for that any more */
+    _Atomic uint32_t list_ms;       /* how long a list of many modules' slots waits for this one's */
+    _Atomic(struct channel *) late; /* an answer is to come on it that nobody waits for: late.h */
+    _Atomic bool late_looked;       /* a thread looks whether it has */
     _Atomic bool serial;            /* its provider gets one call at a time */
     struct identity door_identity;
     _Atomic bool inherited;         /* children share the helper */
@@ -102,6 +105,9 @@ CK_RV module_revive(struct module *module);
  */
 struct channel *module_take(struct module *module, uint32_t generation, uint32_t within_ms, bool *ret_late);
 void module_give(struct module *module, struct channel *channel);
+
+/* The same without waiting: on a new one the hello has yet to come (module_hear). */
+struct channel *module_take_now(struct module *module, uint32_t generation, bool *ret_greeting);
 
 /*
  * For who polls: a channel whose hello has yet to come, NULL if that life is over or no channel can be opened. When the helper has begun to say

@@ -7,6 +7,7 @@
 #include "code.h"
 #include "descriptors.h"
 #include "door.h"
+#include "late.h"
 #include "log.h"
 #include "root.h"
 #include "shared.h"
@@ -21,11 +22,18 @@ struct channel *module_free_channel(struct channel *channel)
     return channel_free(channel);
 }
 
-/* The smallest of the deadlines: a longer one is that many ticks, and the socket need not be told at each call. */
+/*
+ * The smallest of the deadlines, or such a part of it that no wait for a list is less: a longer one is that many ticks, and the socket need
+ * not be told at each call.
+ */
 static uint32_t tick_of(const struct module *module)
 {
-    uint32_t a = module->patience[PATIENCE_SHORT], b = module->patience[PATIENCE_LONG];
-    return a == 0 || (b != 0 && b < a) ? b : a;
+    uint32_t a = module->patience[PATIENCE_SHORT], b = module->patience[PATIENCE_LONG], list = module->list_ms;
+    uint32_t least = a == 0 || (b != 0 && b < a) ? b : a;
+    if (list == 0 || least <= list)
+        return least;
+    uint32_t parts = (least - 1) / list + 1;
+    return (least - 1) / parts + 1;
 }
 
 struct channel *module_open_channel(struct module *module, enum door_kind kind)
@@ -87,6 +95,7 @@ bool module_has_come(const struct channel *channel, uint64_t by)
 
 void module_drop_idle(struct module *module)
 {
+    late_drop(module);
     for (unsigned i = 0; i < IDLE_CHANNELS; i++)
         module_free_channel(atomic_exchange(&module->idle[i], NULL));
 }

@@ -20,6 +20,8 @@ bool module_has_come(const struct channel *channel, uint64_t by);
 
 /* One that waits for a call, of this generation; NULL if none does. */
 struct channel *module_take_idle(struct module *module, uint32_t generation);
+
+/* What late.h has, too: no call is to be made by these any more. */
 void module_drop_idle(struct module *module);
 
 /* Forgets and frees it. NULL, also if it is. */

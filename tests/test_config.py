@@ -27,7 +27,7 @@ fork = "strict"
 threads = 1
 priority = -3
 reserved = "slot=1"
-deadlines = { short = 5, long = 7, start = 9 }
+deadlines = { short = 5, long = 7, start = 9, list = 11 }
 
 [module.plain]
 path = "/usr/lib/plain.so"
@@ -68,9 +68,9 @@ class TestMeaning:
             soft.priority,
         )
         assert {"SOFTHSM2_CONF": "/etc/soft.conf", "EMPTY": ""} == dict(soft.env)
-        assert ("slot=1", (5, 7, 9), True) == (
+        assert ("slot=1", (5, 7, 9, 11), True) == (
             soft.reserved,
-            (soft.short, soft.long, soft.start),
+            (soft.short, soft.long, soft.start, soft.list),
             soft.enabled,
         )
         assert (tmp_path / "p11host.toml",) == config.files
@@ -81,7 +81,7 @@ class TestMeaning:
 
         assert ("plain", "reinit", None, 0) == (plain.name, plain.fork, plain.threads, plain.priority)
         assert ({}, None, True) == (dict(plain.env), plain.reserved, plain.enabled)
-        assert (60_000, 600_000, 10_000) == (plain.short, plain.long, plain.start)
+        assert (60_000, 600_000, 10_000, 5_000) == (plain.short, plain.long, plain.start, plain.list)
 
     def test_order(self, tmp_path: Path) -> None:
         """The higher priority comes first; disabled modules are known and not enabled."""

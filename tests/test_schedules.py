@@ -32,7 +32,8 @@ LAST_INSTRUCTION = {"pass", "rouse", "is_anothers", "receive", "control_receive"
 #: What those places do not lead to: the end of a helper, and what only some providers or mechanisms need.
 ELSEWHERE = {
     "a helper that is late, hangs or has ended": """
-        attach_report bell_sleep bell_wake module_drop module_give_up module_revive module_start
+        attach_report bell_shut bell_sleep bell_wake keep late_may_ask module_drop module_give_up
+        module_revive module_start
     """,
     "a wait for events, of which a child has its own: test_events.py": """
         begin_life events_wait module_try seen_take seen_unmark

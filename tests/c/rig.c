@@ -36,7 +36,7 @@ int rig_next_door = -1;
 
 static struct offer offer_of(const char *name, int door, uint32_t start_ms)
 {
-    struct offer offer = {.door = door, .helper = HELPER, .short_ms = LONG_MS, .long_ms = LONG_MS, .start_ms = start_ms};
+    struct offer offer = {.door = door, .helper = HELPER, .short_ms = LONG_MS, .long_ms = LONG_MS, .start_ms = start_ms, .list_ms = LONG_MS};
     strcpy(offer.name, name);
     return offer;
 }

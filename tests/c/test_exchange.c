@@ -383,13 +383,15 @@ static void several_are_sent_before_one_is_heard(void)
     uint8_t bytes[MANY][LEN];
     uintptr_t words[MANY][16] = {0};
     struct call calls[MANY];
-    struct talk talks[MANY];
+    struct talk talks[MANY], *all[MANY];
     rig_begin(rig_serve);
     for (unsigned i = 0; i < MANY; i++) {
         calls[i] = random_call(words[i], bytes[i], LEN);
         calls[i].session = i + 1;
         exchange_begin(&talks[i], &calls[i]);
+        all[i] = &talks[i];
     }
+    exchange_greet(all, MANY);
     expect_number(MANY, atomic_load(&rig_state.calls));
     for (unsigned i = MANY; i-- > 0;) {
         expect_number(CKR_OK, exchange_end(&talks[i]));
@@ -413,14 +415,17 @@ static void the_time_of_others_counts(void)
     uint8_t bytes[1];
     uintptr_t words[TWO][16] = {0};
     struct call calls[TWO];
-    struct talk talks[TWO];
+    struct talk talks[TWO], *all[TWO];
     rig_begin(say_nothing);
     rig_module()->patience[PATIENCE_SHORT] = rig_module()->patience[PATIENCE_LONG] = HOUR_MS;
     for (unsigned i = 0; i < TWO; i++) {
         calls[i] = random_call(words[i], bytes, sizeof bytes);
         exchange_begin(&talks[i], &calls[i]);
-        talks[i].since -= HOUR_MS - TICK_MS;
+        all[i] = &talks[i];
     }
+    exchange_greet(all, TWO);
+    for (unsigned i = 0; i < TWO; i++)
+        talks[i].since -= HOUR_MS - TICK_MS;
     for (unsigned i = 0; i < TWO; i++)
         expect_number(CKR_DEVICE_ERROR, exchange_end(&talks[i]));
     expect_number(HELPER, rig_hung);

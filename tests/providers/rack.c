@@ -5,6 +5,8 @@
  *     many N                            N slots more, numbered from 0, each with a token "many"
  *     claims N                          whatever there is, C_GetSlotList says that there are N
  *     sleep MS                          C_GetSlotList takes so long
+ *     holds WHAT FILE                   C_GetSlotList ("count": without a place for slots, "slots": with one, "any") adds a byte to
+ *                                       FILE.held and waits as long as FILE is there
  *     dies                              C_GetSlotList aborts
  *     meets N FILE                      C_GetSlotList waits for those of N modules with the same FILE, and fails if they do not come
  *     event ID                          C_WaitForSlotEvent tells of it once, one after the other
@@ -35,7 +37,7 @@ struct rack {
     struct slot slots[MOST];
     CK_SLOT_ID events[MOST];
     CK_ULONG count, many, claims, sleep, n_events, meets;
-    char place[256];
+    char place[256], hold[256], held[8];
     int dies;
 };
 
@@ -46,7 +48,8 @@ static void take_line(struct rack *rack, const char *line)
 {
     struct slot *slot = &rack->slots[rack->count];
     if (sscanf(line, "many %lu", &rack->many) == 1 || sscanf(line, "claims %lu", &rack->claims) == 1 ||
-        sscanf(line, "sleep %lu", &rack->sleep) == 1 || sscanf(line, "meets %lu %255s", &rack->meets, rack->place) == 2)
+        sscanf(line, "sleep %lu", &rack->sleep) == 1 || sscanf(line, "holds %7s %250s", rack->held, rack->hold) == 2 ||
+        sscanf(line, "meets %lu %255s", &rack->meets, rack->place) == 2)
         return;
     if (rack->n_events < MOST && sscanf(line, "event %lu", &rack->events[rack->n_events]) == 1)
         rack->n_events++;
@@ -103,6 +106,19 @@ static int meet(const struct rack *rack)
     return came;
 }
 
+static void hold(const struct rack *rack, int counts)
+{
+    char path[264];
+    if (!rack->hold[0] || !strcmp(rack->held, counts ? "slots" : "count"))
+        return;
+    snprintf(path, sizeof path, "%s.held", rack->hold);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, "x", 1) != 1 || close(fd) != 0)
+        abort();
+    while (access(rack->hold, F_OK) == 0)
+        poll(NULL, 0, 10);
+}
+
 static CK_ULONG put(CK_SLOT_ID *slots, CK_ULONG room, CK_ULONG count, CK_SLOT_ID id)
 {
     if (slots && count < room)
@@ -120,6 +136,7 @@ static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
     if (rack.meets && !meet(&rack))
         return CKR_FUNCTION_FAILED;
     poll(NULL, 0, (int)rack.sleep);
+    hold(&rack, !slots);
     for (CK_ULONG i = 0; i < rack.count; i++)
         if (!present || strcmp(rack.slots[i].label, "-") != 0)
             n = put(slots, room, n, rack.slots[i].id);
