@@ -5,16 +5,11 @@
 
 #include "log.h"
 
-enum {
-    PAUSE_MS = 1000,      /* after a failure, twice as long each time: */
-    MOST_PAUSE_MS = 60000,
-    SWIFT_MS = 10,        /* an answer that says nothing and comes sooner than that */
-    ANSWER_MS = 1000,     /* for the rest of an answer that has begun to come */
-};
+enum { SWIFT_MS = 10 }; /* an answer that says nothing and comes sooner than that */
 
 static void rest(struct ear *ear)
 {
-    ear->pause_ms = ear->pause_ms == 0 ? PAUSE_MS : ear->pause_ms < MOST_PAUSE_MS / 2 ? ear->pause_ms * 2 : MOST_PAUSE_MS;
+    ear->pause_ms = ear->pause_ms == 0 ? DEADLINE_REST : ear->pause_ms < DEADLINE_REST_MOST / 2 ? ear->pause_ms * 2 : DEADLINE_REST_MOST;
     ear->rest_ms = channel_now_ms() + ear->pause_ms;
 }
 
@@ -106,7 +101,7 @@ static void ask(struct ear *ear, struct module *module, uint64_t round)
     write_question(ear, wait_ms);
     ear->asked_ms = channel_now_ms();
     ear->due_ms = ear->asked_ms + wait_ms + patience(module);
-    channel_set_deadline(ear->channel, ANSWER_MS);
+    channel_set_deadline(ear->channel, DEADLINE_EVENTS_ANSWER);
     if (channel_send(ear->channel) != 0) {
         drop(ear, module);
         return;
@@ -156,7 +151,7 @@ uint64_t ear_until(const struct ear *ear, const struct module *module)
     if (ear->channel && (ear->asked || !ear->greeted))
         return ear->due_ms;
     if (ear->deaf)
-        return now + MOST_PAUSE_MS;
+        return now + DEADLINE_REST_MOST;
     if (ear->rest_ms > now)
         return ear->rest_ms;
     return atomic_load(&module->generation) ? now : now + EAR_TICK_MS; /* it may be starting */
@@ -280,7 +275,7 @@ static void read_refusal(struct ear *ear, struct reader *r)
 static int read_answer(struct ear *ear, const struct module *module, struct seen *seen)
 {
     struct reader *r = &ear->channel->in;
-    channel_set_deadline(ear->channel, ANSWER_MS);
+    channel_set_deadline(ear->channel, DEADLINE_EVENTS_ANSWER);
     channel_begin(ear->channel, 0);
     if (!read_array_of(r, 4) || read_uint(r) != 1 || read_uint(r) != ear->channel->next_id - ear->asked + 1)
         reader_fail(r, -EBADMSG);
@@ -319,7 +314,7 @@ static void hear_hello(struct ear *ear, struct module *module, struct seen *seen
         return;
     }
     ear->greeted = true;
-    channel_set_ticks(ear->channel, ANSWER_MS, ANSWER_MS);
+    channel_set_ticks(ear->channel, DEADLINE_EVENTS_ANSWER, DEADLINE_EVENTS_ANSWER);
     begin_life(ear, module, seen, ear->channel->generation);
 }
 

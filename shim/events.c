@@ -8,11 +8,10 @@
 #include "root.h"
 
 enum {
-    NAP_MS = 20,         /* of a second thread that waits, until it looks again */
-    QUICK_MS = 300,      /* for a look of each module's at its slots, where the caller does not want to wait; */
-    FIRST_QUICK_MS = 1500, /* the first time */
-    MOST_MS = 60000,
+    NAP_MS = 20,     /* of a second thread that waits, until it looks again */
+    MOST_MS = 60000, /* that it polls at a time, where nothing is due sooner */
 };
+_Static_assert(DEADLINE_EVENTS_NOW > DEADLINE_LOOK_NOW && DEADLINE_EVENTS_FIRST > DEADLINE_LOOK_FIRST, "a helper answers sooner than it is awaited");
 
 struct events {
     pthread_mutex_t lock; /* of the ears; zero is unlocked */
@@ -201,7 +200,7 @@ static bool is_awaited(const struct wait *wait)
 static void look_once(struct wait *wait)
 {
     wait->round = ++wait->events->rounds;
-    wait->until_ms = channel_now_ms() + (wait->round == 1 ? FIRST_QUICK_MS : QUICK_MS);
+    wait->until_ms = channel_now_ms() + (wait->round == 1 ? DEADLINE_EVENTS_FIRST : DEADLINE_EVENTS_NOW);
     do {
         tend_ears(wait);
         poll_ears(wait);

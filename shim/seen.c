@@ -5,7 +5,8 @@
 #include "names.h"
 
 /* A slot's word: two bits of state, a mark, a count of events; the rest is the token's face. */
-enum { MARK = 1 << 2, COUNT_SHIFT = 3, COUNT_MOST = 255, FACE_SHIFT = 11 };
+enum { MARK = 1 << 2, COUNT_SHIFT = 3, COUNT_MASK = 255, FACE_SHIFT = 11 };
+_Static_assert(LIMIT_UNHEARD <= COUNT_MASK && COUNT_MASK << COUNT_SHIFT < 1 << FACE_SHIFT, "they have room in the word");
 
 static enum seen_state state_of(uint64_t word)
 {
@@ -14,7 +15,7 @@ static enum seen_state state_of(uint64_t word)
 
 static unsigned count_of(uint64_t word)
 {
-    return (unsigned)(word >> COUNT_SHIFT) & COUNT_MOST;
+    return (unsigned)(word >> COUNT_SHIFT) & COUNT_MASK;
 }
 
 static uint64_t word_of(enum seen_state state, uint64_t face, unsigned count, bool mark)
@@ -55,9 +56,9 @@ static _Atomic uint64_t *cell(struct seen *seen, CK_ULONG slot)
 static void change(struct seen *seen, _Atomic uint64_t *word, uint64_t was, enum seen_state state, uint64_t face, unsigned events, bool mark)
 {
     unsigned count = count_of(was) + events;
-    unsigned added = count > COUNT_MOST ? COUNT_MOST - count_of(was) : events;
+    unsigned added = count > LIMIT_UNHEARD ? LIMIT_UNHEARD - count_of(was) : events;
     while (!atomic_compare_exchange_weak(word, &was, word_of(state, face, count_of(was) + added, mark)))
-        added = count_of(was) + events > COUNT_MOST ? COUNT_MOST - count_of(was) : events;
+        added = count_of(was) + events > LIMIT_UNHEARD ? LIMIT_UNHEARD - count_of(was) : events;
     atomic_fetch_add(&seen->pending, added);
 }
 

@@ -16,15 +16,6 @@
 
 #define MS UINT64_C(1000000)
 
-enum {
-    LOOK_MS = 200,     /* who does not want to wait gets a look of its own, if it takes no longer; the first, and the own wait's, may: */
-    FIRST_LOOK_MS = 1000,
-    STIR_MS = 2000,
-    QUIET_MS = 60000,  /* nobody has asked for so long: there are no more looks until somebody does */
-    GAP_MS = 10,       /* between two looks, however often somebody prompts */
-    LATE_MS = 3000,    /* a look that takes longer is said */
-};
-
 static struct {
     uint32_t interval_ms;
     bool own_wait;
@@ -124,7 +115,7 @@ static void say_flapping(void)
 /* Once, and again when the count has doubled. Who asks says it: a look that stands still cannot. */
 static void say_late(uint64_t now)
 {
-    if (!watch.looking || watch.late == watch.begun || now - watch.began_at < LATE_MS * MS)
+    if (!watch.looking || watch.late == watch.begun || now - watch.began_at < DEADLINE_LOOK_LATE * MS)
         return;
     watch.late = watch.begun;
     uint64_t count = ++watch.late_looks, ms = (now - watch.began_at) / MS;
@@ -183,7 +174,7 @@ static void look(bool by_ourselves)
 static uint64_t next_look(void)
 {
     uint64_t next = watch.ended_at + settings.interval_ms * MS, due = watch_log_due(&watch.log);
-    if (slate_clock() - watch.asked_at > QUIET_MS * MS)
+    if (slate_clock() - watch.asked_at > DEADLINE_LOOK_QUIET * MS)
         return 0;
     return due && due < next ? due : next;
 }
@@ -192,7 +183,7 @@ static uint64_t next_look(void)
 static bool await_reason(bool *ret_by_ourselves)
 {
     while (!watch.ending) {
-        uint64_t now = slate_clock(), soonest = watch.ended_at + GAP_MS * MS, next = next_look();
+        uint64_t now = slate_clock(), soonest = watch.ended_at + DEADLINE_LOOK_GAP * MS, next = next_look();
         *ret_by_ourselves = !watch.prompted;
         if (watch.prompted && (now >= soonest || watch.stirred))
             return true;
@@ -210,7 +201,7 @@ static bool await_reason(bool *ret_by_ourselves)
 
 static void *run_looker(void *unused)
 {
-    uint64_t until = slate_clock() + LOOK_MS * MS;
+    uint64_t until = slate_clock() + DEADLINE_LOOK_NOW * MS;
     bool by_ourselves;
     pthread_mutex_lock(&watch.lock);
     while (!watch.waits && !watch.ending && sleep_until(&watch.looker, until))
@@ -279,7 +270,7 @@ bool watch_is_busy(void)
 /* A provider that stands still is not waited for again and again. */
 static bool stands_still(uint64_t now)
 {
-    return watch.looking && now - watch.began_at > LOOK_MS * MS;
+    return watch.looking && now - watch.began_at > DEADLINE_LOOK_NOW * MS;
 }
 
 bool watch_join(struct provider *provider, bool now)
@@ -290,7 +281,7 @@ bool watch_join(struct provider *provider, bool now)
     watch.asked_at = at;
     say_late(at);
     if (started && !stands_still(at) && (now || !watch.has_log))
-        await_look(watch.has_log ? LOOK_MS : FIRST_LOOK_MS);
+        await_look(watch.has_log ? DEADLINE_LOOK_NOW : DEADLINE_LOOK_FIRST);
     else if (started && age > settings.interval_ms * MS)
         pthread_cond_signal(&watch.looker); /* nobody had asked for a while */
     pthread_mutex_unlock(&watch.lock);
@@ -367,7 +358,7 @@ enum stirred watch_stirred(CK_SLOT_ID slot)
     pthread_mutex_lock(&watch.lock);
     uint64_t before = watch.changes;
     watch.stirred = true;
-    if (await_look(STIR_MS) && watch.has_log)
+    if (await_look(DEADLINE_LOOK_STIRRED) && watch.has_log)
         found = stir(slot, watch.changes != before);
     watch.stirred = false;
     pthread_mutex_unlock(&watch.lock);

@@ -2,11 +2,13 @@
 
 #include <string.h>
 
-/* Ten changes a second are told of a slot, and some more after a while without. */
-#define COST_NS UINT64_C(100000000)
-#define MOST_CREDIT_NS (32 * COST_NS)
+/* What an event costs of a slot's credit, which grows with time. */
+#define COST_NS (UINT64_C(1000000000) / LIMIT_SLOT_RATE)
+#define MOST_CREDIT_NS (LIMIT_SLOT_BURST * COST_NS)
 /* A provider's wait tells later than a look finds out, if at all. */
-#define ECHO_NS UINT64_C(2000000000)
+#define ECHO_NS (DEADLINE_ECHO * UINT64_C(1000000))
+
+_Static_assert(LIMIT_SLOT_BURST >= 2, "another token in a slot is two events at a time");
 
 static bool is_same_token(const struct slot_look *a, const struct slot_look *b)
 {

@@ -12,11 +12,7 @@
 
 enum {
     AT_ONCE_MS = 50,  /* what returns sooner did not wait */
-    MOST_VAIN = 4,    /* times that it may return at once where nothing has changed, until it has waited for a change */
-    MOST_SWIFT = 32,  /* times in a row that it may return at once; then it gets a nap each time */
-    NAP_MS = 10,
-    ERROR_NAP_MS = 1000, /* after an error; twice as long each time */
-    MOST_NAP_MS = 60000,
+    NAP_MS = 10,      /* of one that returns so again and again */
 };
 
 struct judgement {
@@ -62,16 +58,16 @@ static enum stirred look_into(const struct provider *provider, CK_SLOT_ID slot)
 
 static void judge_event(struct judgement *judgement, enum stirred found, bool at_once)
 {
-    judgement->nap_ms = ERROR_NAP_MS;
+    judgement->nap_ms = DEADLINE_REST;
     judgement->swift = at_once ? judgement->swift + 1 : 0;
     if (found != STIRRED_CHANGE)
         judgement->vain += at_once || found == STIRRED_NO_SLOT;
     else if (!at_once)
         judgement->vain = 0;
     watch_trusts_wait(found == STIRRED_CHANGE);
-    if (judgement->vain == MOST_VAIN)
+    if (judgement->vain == LIMIT_VAIN)
         condemn(judgement, found == STIRRED_NO_SLOT ? "it names slots that there are not" : "it returns where nothing has changed");
-    else if (judgement->swift > MOST_SWIFT)
+    else if (judgement->swift > LIMIT_SWIFT)
         watch_nap(NAP_MS);
 }
 
@@ -85,12 +81,12 @@ static void judge_error(struct judgement *judgement, CK_RV rv)
         return;
     watch_trusts_wait(false);
     watch_nap(judgement->nap_ms);
-    judgement->nap_ms = judgement->nap_ms < MOST_NAP_MS / 2 ? judgement->nap_ms * 2 : MOST_NAP_MS;
+    judgement->nap_ms = judgement->nap_ms < DEADLINE_REST_MOST / 2 ? judgement->nap_ms * 2 : DEADLINE_REST_MOST;
 }
 
 void watch_wait(struct provider *provider)
 {
-    struct judgement judgement = {.nap_ms = ERROR_NAP_MS};
+    struct judgement judgement = {.nap_ms = DEADLINE_REST};
     drain(provider, &judgement);
     watch_waits();
     while (!judgement.useless && !watch_is_ending()) {

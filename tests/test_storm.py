@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from board import Board
 from brokers import module
 from life import Host, Workshop, hosted
 from shims import Shims
@@ -29,6 +31,9 @@ CHILDREN = int(os.environ.get("P11HOST_STORM", "20"))
 #: Children of one program: no more than it has time for.
 AT_ONCE = 100
 PATIENCE = 30
+SANITIZED = {"TSAN_OPTIONS": "die_after_fork=0:halt_on_error=1"}
+#: A provider's slots are looked at so often, in milliseconds.
+OFTEN: dict[str, Any] = {"event-interval": 20}
 
 Provider = Callable[[Path, str], str]
 
@@ -76,8 +81,19 @@ def test_races(provider: Provider, fork: str, workshop: Workshop, tmp_path: Path
     program = workshop.program("storm", "-fsanitize=thread", "-g")
     words: list[str | Path] = [program, Shims(workshop).with_sanitizer(), fork, children, "sanitized"]
     with hosted(tmp_path, provider(tmp_path, fork)) as host:
-        env = {"TSAN_OPTIONS": "die_after_fork=0:halt_on_error=1"}
-        assert f"{children}\n" == host.run(*still_addresses(), *words, env=env)
+        assert f"{children}\n" == host.run(*still_addresses(), *words, env=SANITIZED)
+
+
+@pytest.mark.timeout(max(300, CHILDREN))
+def test_races_of_waits(workshop: Workshop, tmp_path: Path) -> None:
+    """Threads that wait for slot events race with none that calls, forks or ends them, and nothing is left."""
+    rounds = str(max(4, CHILDREN // 20))
+    program = workshop.program("waits", "-fsanitize=thread", "-g")
+    board = Board(tmp_path / "board", 4)
+    with hosted(tmp_path, board.module("one", workshop.provider("readers"), "good", **OFTEN)) as host:
+        words: list[str | Path] = [program, Shims(workshop).with_sanitizer(), board.path, rounds]
+        waits = host.run(*still_addresses(), *words, env=SANITIZED)
+        assert int(waits) > 0
 
 
 def still_addresses() -> list[str]:

@@ -76,7 +76,7 @@ static void the_last_state_is_told(void)
         watch_log_compare(&log_, seen, 1, now);
     }
     told = log_.number - SECOND;
-    expect(told >= 32 && told <= 50);
+    expect(told >= LIMIT_SLOT_BURST && told <= LIMIT_SLOT_BURST + 2 * LIMIT_SLOT_RATE);
     seen[0] = token(1, 9);
     while (watch_log_due(&log_)) {
         now = watch_log_due(&log_) > now ? watch_log_due(&log_) : now;
