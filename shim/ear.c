@@ -222,43 +222,59 @@ static void read_slots(struct ear *ear, struct reader *r, const struct module *m
         for_slots(module, seen, seen_sweep);
 }
 
-static size_t read_events(struct reader *r, const struct module *module, struct seen *seen)
+/* Each by its number: of an answer that is cut short the rest is asked for again. True if any was new. */
+static bool read_events(struct ear *ear, struct reader *r, const struct module *module, struct seen *seen)
 {
     struct entry entry;
-    size_t count = read_array(r);
-    for (size_t n = count; n && !r->error; n--) {
+    uint64_t before = ear->number;
+    for (size_t n = read_array(r); n && !r->error; n--) {
         read_array_of(r, 3);
-        read_uint(r);
-        if (read_entry(r, module, &entry))
+        uint64_t number = read_uint(r);
+        bool known = read_entry(r, module, &entry);
+        if (r->error || number <= ear->number)
+            continue;
+        ear->number = number;
+        if (known)
             seen_event(seen, entry.id, entry.state, entry.face);
     }
-    return count;
+    return ear->number != before;
 }
 
-/* An answer that says nothing and came at once is not asked for again at once: no helper of ours would. */
+/* The first that says nothing, or a state, may be the last for a while. No helper of ours gives two at once. */
+static void judge(struct ear *ear, bool events)
+{
+    uint64_t now = channel_now_ms();
+    bool swift = !ear->quick && now - ear->asked_ms < SWIFT_MS;
+    ear->vain = swift && !events ? ear->vain + 1 : 0;
+    if (ear->vain > 1)
+        ear->rest_ms = now + EAR_TICK_MS;
+}
+
 static void read_news(struct ear *ear, struct reader *r, const struct module *module, struct seen *seen)
 {
-    bool told = false, snapshot = false;
+    bool state = false, events = false;
+    uint64_t number = 0;
     char key[LIMIT_NAME + 1];
     for (size_t n = read_map(r); n && !r->error; n--) {
         read_text(r, key, sizeof key);
         if (!strcmp(key, "number")) {
-            ear->number = read_uint(r);
-            told = true;
+            number = read_uint(r);
         } else if (!strcmp(key, "slots")) {
             read_slots(ear, r, module, seen);
-            snapshot = true;
+            state = true;
         } else if (!strcmp(key, "events")) {
-            snapshot = read_events(r, module, seen) > 0 || snapshot;
+            events = read_events(ear, r, module, seen);
         } else {
             read_skip(r);
         }
     }
-    if (told && !r->error)
+    if (r->error)
+        return;
+    if (state) {
+        ear->number = number;
         ear->subscribed = true;
-    uint64_t now = channel_now_ms();
-    if (!ear->quick && !snapshot && now - ear->asked_ms < SWIFT_MS)
-        ear->rest_ms = now + EAR_TICK_MS;
+    }
+    judge(ear, events);
 }
 
 static void read_refusal(struct ear *ear, struct reader *r)

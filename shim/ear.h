@@ -25,6 +25,7 @@ struct ear {
     _Atomic uint32_t of;     /* the generation whose slots the application knows; 0 if none */
     _Atomic bool hears;      /* the application knows them by events, no more by what calls tell it */
     _Atomic bool listed;     /* before that it was told all slots there were, or there was no helper to have any */
+    unsigned vain;           /* answers that came at once and told of no event, in a row */
     bool subscribed;         /* there is a number: */
     uint64_t number;         /* of the last event that was told */
 };

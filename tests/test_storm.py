@@ -86,7 +86,7 @@ def test_races(provider: Provider, fork: str, workshop: Workshop, tmp_path: Path
 
 @pytest.mark.timeout(max(300, CHILDREN))
 def test_races_of_waits(workshop: Workshop, tmp_path: Path) -> None:
-    """Threads that wait for slot events race with none that calls, forks or ends them, and nothing is left."""
+    """Threads that wait for slot events race with no call, fork or end; nothing is left."""
     rounds = str(max(4, CHILDREN // 20))
     program = workshop.program("waits", "-fsanitize=thread", "-g")
     board = Board(tmp_path / "board", 4)
