@@ -20,9 +20,12 @@ from p11host.errors import P11HostError
 if TYPE_CHECKING:
     from pkcs11 import _pkcs11
 
+    from p11host.cards.codes import CardError
+
 __all__ = [
     "P11HostError",
     "__version__",
+    "card_errors",
     "conf_path",
     "helper_path",
     "lib",
@@ -78,6 +81,20 @@ def lib(config: str | os.PathLike[str] | None = None) -> _pkcs11.lib:
 
         become_private(Path(config))
     return pkcs11.lib(str(shim))
+
+
+def card_errors() -> list[CardError]:
+    """Return what PC/SC says keeps programs from readers and cards, as the broker of this process sees it.
+
+    Each is an error of a class of its own, with PC/SC's `name`, its number `code` and the reader, `where`: a
+    `SharingError` of a card that another program has for itself. There are none where no module reaches
+    PC/SC. Raises P11HostError.
+    """
+    from p11host.cards.trouble import ask  # noqa: PLC0415
+    from p11host.start import open_door  # noqa: PLC0415
+
+    with open_door(start=True) as door, door.open("p11host") as channel:
+        return ask(channel)
 
 
 def _installed(name: str, variable: str) -> Path:

@@ -66,6 +66,7 @@ def test_every_code_is_its_own() -> None:
         assert (name, kind) == (error.name, type(error))
         assert isinstance(error, P11HostError)
         assert f"({name}); " in str(error)
+        assert ("reader", f"{error.brief}; {error.do}") == (error.where, str(error))
     assert len(set(codes.NAMES.values())) == len(codes.NAMES)
     assert codes.CLASSES.keys() <= set(codes.NAMES.values())
 
@@ -645,7 +646,7 @@ def test_modules_are_prompted(tmp_path: Path) -> None:
 
 
 def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Each thing that happens to PC/SC, readers and cards is one event, and who uses a card none."""
+    """Each thing that happens to PC/SC, readers and cards is one event, and who shares a card none."""
     full = FULL_ONE
     mute, used = reader(PRESENT | MUTE, ATR, 1), reader(PRESENT | IN_USE, ATR, 1)
     mad = Reader("one", PRESENT | 1 << 16, ATR, flapping=True)
@@ -655,7 +656,7 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         ("cards.watched", {"service": "ok"}),
         ("reader.added", {"reader": "one"}),
         ("card.inserted", {"reader": "one", "atr": ATR.hex()}),
-        ("reader.fault", {"reader": "one", "fault": "mute"}),
+        ("reader.fault", {"reader": "one", "fault": "mute", "error": "SCARD_W_UNRESPONSIVE_CARD"}),
         ("reader.fault", {"reader": "one"}),
         ("reader.flapping", {"reader": "one", "count": 1}),
         ("reader.calm", {"reader": "one"}),
@@ -676,6 +677,25 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert ["reader.flapping"] == [
         record.getMessage() for record in caplog.records if record.levelname == "WARNING"
     ]
+
+
+def test_exclusive_use_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """When a program begins to have a card for itself that is a line, and when it ends to; no look is one."""
+    kept = Cards(list, lambda _: None, lambda _: None)
+    alone = PRESENT | EXCLUSIVE
+    states = [EMPTY, PRESENT, alone, alone, alone | IN_USE, PRESENT | IN_USE, alone, EMPTY, PRESENT]
+
+    async def run() -> None:
+        for count, state in enumerate(states):
+            moves = 2 if state == EMPTY and count else 1
+            kept.board.see(Scene({"one": reader(state, ATR if state & PRESENT else b"", moves)}))
+
+    caplog.set_level("INFO", "p11host")
+    asyncio.run(run())
+    said = [record for record in caplog.records if record.message.startswith(("card.ex", "card.rel"))]
+
+    assert ["card.exclusive", "card.released", "card.exclusive"] == [record.message for record in said]
+    assert {"reader": "one", "error": "SCARD_E_SHARING_VIOLATION"} == fields_of(said[0])
 
 
 # ---- time ----

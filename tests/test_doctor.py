@@ -263,6 +263,7 @@ class TestRest:
         parts = [Part("x", (warning, problem("it fails; do this"), problem("it fails; do this")))]
 
         assert ["x: do this", "x: later"] == list(remedies(parts))
+        assert ["x, y: do this", "x: later"] == list(remedies([*parts, Part("y", (problem("c; do this"),))]))
         assert not is_well(parts)
         assert is_well([Part("x", (warning,))])
 

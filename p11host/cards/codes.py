@@ -11,7 +11,10 @@ _START = "install and start pcscd: apt-get install pcscd; systemctl enable --now
 
 
 class CardError(P11HostError):
-    """An error of PC/SC: its number `code`, PC/SC's `name` of that, in words `said`, and what helps, `do`."""
+    """An error of PC/SC: its number `code`, PC/SC's `name` of that, in words `said`, and what helps, `do`.
+
+    `where` is the reader it is about, "" if it is about all of them, or nobody said.
+    """
 
     said = "PC/SC failed"
     do = "see what pcscd logs: journalctl -u pcscd"
@@ -19,8 +22,14 @@ class CardError(P11HostError):
     def __init__(self, code: int, where: str = "") -> None:
         self.code = code & 0xFFFFFFFF
         self.name = NAMES.get(self.code, f"SCARD {self.code:#010x}")
-        about = f"{where}: " if where else ""
-        super().__init__(f"{about}{self.said} ({self.name}); {self.do}")
+        self.where = where
+        super().__init__(f"{self.brief}; {self.do}")
+
+    @property
+    def brief(self) -> str:
+        """The error in words and by its name, without what helps."""
+        about = f"{self.where}: " if self.where else ""
+        return f"{about}{self.said} ({self.name})"
 
 
 class NoServiceError(CardError):

@@ -12,7 +12,7 @@ from p11host import log
 from p11host.cards.board import Board, service
 from p11host.cards.layer import Layer, Pyscard
 from p11host.cards.reach import DEFAULT, VARIABLE, service_of
-from p11host.cards.reader import MOVES, Change, Kind, Scene
+from p11host.cards.reader import MOVES, Change, Kind, Reader, Scene
 from p11host.cards.watcher import Watcher
 from p11host.config import Module
 
@@ -49,6 +49,7 @@ class Cards:
         self._watcher: Watcher | None = None
         self._reach: dict[str, tuple[Module, str | None]] = {}
         self._prompting = False
+        self._exclusive: set[str] = set()
 
     def used(self, module: Module) -> None:
         """Note that a module has a helper: where it reaches PC/SC, readers are watched from now on."""
@@ -87,6 +88,8 @@ class Cards:
 
     def _heard(self, change: Change) -> None:
         _log(change)
+        if change.reader is not None:
+            self._log_use(change.reader)
         # Before there was any reader no helper had anything of PC/SC.
         if change.kind == "service" and change.error is None and self._had_readers:
             self._renew(frozenset(self.reaching()))
@@ -94,6 +97,19 @@ class Cards:
         if change.kind in MOVES and not self._prompting:
             self._prompting = True
             asyncio.get_running_loop().call_soon(self._prompt_all)
+
+    def _log_use(self, reader: Reader) -> None:
+        """Report when a program begins to have a card for itself, and when it ends to."""
+        exclusive = reader.use == "exclusive"
+        if exclusive == (reader.name in self._exclusive):
+            return
+        if exclusive:
+            self._exclusive.add(reader.name)
+            log.info("card.exclusive", reader=reader.name, error=reader.error)
+        else:
+            self._exclusive.discard(reader.name)
+            if reader.present:
+                log.info("card.released", reader=reader.name)
 
     def _prompt_all(self) -> None:
         """Prompt once for all that one look has shown."""
@@ -121,4 +137,5 @@ def _log(change: Change) -> None:
         elif change.kind in _EVENTS:
             about |= {"atr": change.reader.atr.hex()} if change.kind == "inserted" else {}
             about |= {"fault": change.reader.fault} if change.reader.fault else {}
+            about |= {"error": change.reader.error} if change.kind == "fault" and change.reader.error else {}
             log.info(_EVENTS[change.kind], **about)

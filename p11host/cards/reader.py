@@ -14,6 +14,12 @@ UNAWARE, CHANGED, UNKNOWN, UNAVAILABLE = 0x00, 0x02, 0x04, 0x08
 EMPTY, PRESENT, EXCLUSIVE, IN_USE, MUTE = 0x10, 0x20, 0x80, 0x100, 0x200
 _COUNT_SHIFT, _COUNT_MASK = 16, 0xFFFF
 _FAULTS = {UNAVAILABLE: "unavailable", MUTE: "mute"}
+#: What PC/SC answers to one more who wants the card, by the state it has told.
+_ERRORS = {
+    UNAVAILABLE: "SCARD_E_READER_UNAVAILABLE",
+    MUTE: "SCARD_W_UNRESPONSIVE_CARD",
+    EXCLUSIVE: "SCARD_E_SHARING_VIOLATION",
+}
 
 Kind = Literal["added", "gone", "inserted", "removed", "used", "fault", "flapping", "calm", "service"]
 #: What may make a token come, go or be another. Who uses a card is none of it: looking at a card uses it.
@@ -56,6 +62,11 @@ class Reader:
         """What is wrong with reader or card, None if nothing is known to be."""
         return next((fault for bit, fault in _FAULTS.items() if self.state & bit), None)
 
+    @property
+    def error(self) -> str | None:
+        """PC/SC's name of what keeps others from reader or card, None if nothing is known to."""
+        return next((name for bit, name in _ERRORS.items() if self.state & bit), None)
+
     def emptied(self) -> "Reader":
         """Return it without its card."""
         return replace(self, state=self.state & ~(PRESENT | EXCLUSIVE | IN_USE | MUTE) | EMPTY, atr=b"")
@@ -64,7 +75,7 @@ class Reader:
         """Return it as a control channel carries it."""
         name = self.name.encode(errors="surrogateescape")
         said: dict[str, Any] = {"name": name, "card": self.present, "atr": self.atr, "count": self.count}
-        said |= {"use": self.use, "fault": self.fault, "flapping": self.flapping}
+        said |= {"use": self.use, "fault": self.fault, "error": self.error, "flapping": self.flapping}
         return {key: value for key, value in said.items() if value not in (None, False, b"") or key == "card"}
 
 

@@ -32,8 +32,13 @@ class Served:
 
     def is_of(self, reader: str) -> bool:
         """Tell whether the slot is that reader's."""
-        name = reader.encode(errors="surrogateescape")[:_DESCRIPTION].decode(errors="replace").rstrip()
-        return bool(self.description) and name == self.description
+        return is_of(self.description, reader)
+
+
+def is_of(description: str, reader: str) -> bool:
+    """Tell whether a slot of that description is that reader's."""
+    name = reader.encode(errors="surrogateescape")[:_DESCRIPTION].decode(errors="replace").rstrip()
+    return bool(description) and name == description
 
 
 class Serving(Closing):

@@ -98,3 +98,9 @@ def apply(readers: dict[bytes, State], said: State) -> None:
         readers.pop(said["reader"]["name"], None)
     elif "reader" in said:
         readers[said["reader"]["name"]] = said["reader"]
+
+
+def name_of(reader: State) -> str:
+    """Return the name of a reader; what of it is no UTF-8 is escaped."""
+    name: bytes = reader["name"]
+    return name.decode(errors="surrogateescape")

@@ -70,6 +70,7 @@ def _has_pin(uri: Uri) -> bool:
 
 
 def _take(shim: Path, uri: Uri, refused: list[LoginError], *, login: bool) -> "list[Module]":
+    from p11host.cards.trouble import explain_slots  # noqa: PLC0415
     from p11host.inventory import take  # noqa: PLC0415 (python-pkcs11: 80 ms)
     from p11host.probe import probe  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
@@ -82,7 +83,7 @@ def _take(shim: Path, uri: Uri, refused: list[LoginError], *, login: bool) -> "l
         paths = {module["name"]: module["path"] for module in channel.call("status", [{}])["modules"]}
         probes = [probe(module) for module in channel.attach()]
         # Within the door, so that an impatient broker does not end before the shim has one of its own.
-        return take(probes, paths, str(shim), session)
+        return explain_slots(take(probes, paths, str(shim), session), channel)
 
 
 @contextlib.contextmanager

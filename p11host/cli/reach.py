@@ -71,7 +71,7 @@ def broker_for(config: Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def reaching(config: Path | None, uri: Uri) -> Iterator["Shim"]:
     """Yield the slots of all modules; what modules refuse meanwhile becomes an error in a line."""
-    from p11host import lib  # noqa: PLC0415
+    from p11host import card_errors, lib  # noqa: PLC0415
     from p11host.probe import probe  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
     from p11host.tokens.failure import telling  # noqa: PLC0415 (python-pkcs11: 80 ms)
@@ -82,7 +82,7 @@ def reaching(config: Path | None, uri: Uri) -> Iterator["Shim"]:
         # Within the door, so that an impatient broker does not end before the shim has one of its own.
         with open_door(start=True) as door, door.open("p11host") as channel:
             probes = [probe(each) for each in channel.attach()] if asks_of_modules(uri) else []
-            shim = Shim(lib().get_slots(), probes)
+            shim = Shim(lib().get_slots(), probes, lambda: [each for each in card_errors() if each.where])
         yield shim
 
 

@@ -37,6 +37,7 @@ class Screen:
     served: "list[Served]" = field(default_factory=list)
     errors: Mapping[str, str] = field(default_factory=dict)
     holders: list[str] = field(default_factory=list)
+    programs: list[str] = field(default_factory=list)
 
 
 @click.command(short_help="Show card readers, the cards in them, and who uses these.")
@@ -84,21 +85,21 @@ def _take(screen: Screen, said: "State") -> None:
 
 
 def _ask(screen: Screen, serving: "Serving", channel: "Channel") -> None:
-    """Ask modules for their slots, and the broker who has helpers of them."""
+    """Ask modules for their slots, and who may be using cards."""
+    screen.served, screen.errors = serving.ask(), serving.errors
+    _ask_for_holders(screen, channel)
+
+
+def _ask_for_holders(screen: Screen, channel: "Channel") -> None:
+    """Ask the broker who has helpers that reach cards; where one is kept from others, who else is there."""
+    from p11host.cards.holders import applications, programs  # noqa: PLC0415
     from p11host.errors import P11HostError  # noqa: PLC0415
 
-    screen.served, screen.errors = serving.ask(), serving.errors
     with contextlib.suppress(P11HostError, OSError):
-        screen.holders = list(_holders(channel.call("status", [{}]), screen.modules))
-
-
-def _holders(status: Mapping[str, Any], modules: list[str]) -> Iterator[str]:
-    """Yield the applications that have a helper which may use cards, but for this one."""
-    for application in status["applications"]:
-        for helper in application["helpers"]:
-            if helper["module"] in modules and application["program"] != _PROGRAM:
-                program, pid = application["program"] or "?", application["pid"]
-                yield f"{program}[{pid}] by {helper['module']}, helper {helper['pid']}"
+        status = channel.call("status", [{}])
+        screen.holders = list(applications(status, screen.modules, _PROGRAM))
+        exclusive = any(reader.get("use") == "exclusive" for reader in screen.readers.values())
+        screen.programs = list(programs(status["pid"])) if exclusive else []
 
 
 # ---- once ----
@@ -125,6 +126,7 @@ def _data(screen: Screen) -> dict[str, Any]:
         "errors": [*(f"module {name}: {said}" for name, said in screen.errors.items()), *_nowhere(screen)],
         "readers": [_reader_data(reader, screen) for reader in screen.readers.values()],
         "applications": screen.holders,
+        "programs": screen.programs,
     }
 
 
@@ -143,6 +145,7 @@ def _plain(reader: "State") -> dict[str, Any]:
     atr = reader.get("atr", b"")
     said = {"name": _name(reader), "card": reader["card"], "atr": atr.hex() or None}
     said |= {"is": described(atr) or None, "use": reader.get("use"), "fault": reader.get("fault")}
+    said |= {"error": reader.get("error")}
     return said | {"flapping": reader.get("flapping", False), "count": reader.get("count", 0)}
 
 
@@ -170,7 +173,10 @@ def _rendered(screen: Screen) -> "RenderableType":
             cells = (_card(reader), reader.get("use") or "", "\n".join(_tokens(reader, screen)))
             table.add_row(Text(printable(_name(reader)), style="bold"), *map(Text, cells))
         lines.append(table)
+    lines += [Text(printable(said)) for said in _kept(screen)]
     lines += [Text(f"may be using cards: {printable(holder)}") for holder in screen.holders]
+    if screen.programs:
+        lines.append(Text(f"may be using cards, without p11host: {printable(', '.join(screen.programs))}"))
     lines += [Text(f"module {name}: {printable(said)}") for name, said in screen.errors.items()]
     lines += [Text(printable(said)) for said in _nowhere(screen)]
     return Group(*lines)
@@ -181,6 +187,15 @@ def _nowhere(screen: Screen) -> Iterator[str]:
     for each in screen.served:
         if not each.description and each.error:
             yield f"module {each.module}, slot {each.slot}: {each.error}"
+
+
+def _kept(screen: Screen) -> Iterator[str]:
+    """Yield the readers whose cards are not to be had, and by which error of PC/SC."""
+    from p11host.cards.codes import error_named  # noqa: PLC0415
+
+    for reader in screen.readers.values():
+        if "error" in reader:
+            yield str(error_named(reader["error"], _name(reader)))
 
 
 def _service(screen: Screen) -> Iterator[str]:
@@ -237,6 +252,9 @@ def _watch(
             if said.get("change") in _MOVES or "readers" in said:
                 _ask(screen, serving, channel)
                 live.update(_rendered(screen), refresh=True)
+            elif said.get("change") == "used":
+                _ask_for_holders(screen, channel)
+                live.update(_rendered(screen), refresh=True)
 
 
 def _lines(screen: Screen, subscriber: "Subscriber", *, as_json: bool) -> None:
@@ -269,6 +287,7 @@ def change_line(said: "State") -> str:
     words = [printable(_name(reader)), _WORDS[said["change"]]]
     words += [_card(reader).replace("\n", " ")] if reader["card"] or reader.get("fault") else []
     words += [f"used: {reader.get('use') or 'by nobody'}"] if said["change"] == "used" else []
+    words += [f"({reader['error']})"] if "error" in reader else []
     words += [f"and {said['missed']} changes before that"] if said.get("missed") else []
     return "  ".join(words)
 

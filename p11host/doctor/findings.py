@@ -46,7 +46,10 @@ def is_well(parts: Iterable[Part]) -> bool:
 
 
 def remedies(parts: Iterable[Part]) -> Iterator[str]:
-    """Yield what to do, each thing once, first what helps against problems."""
+    """Yield what to do and for which parts, each thing once, first what helps against problems."""
     found = [(part.name, finding) for part in parts for finding in part.findings if finding.do]
-    ordered = sorted(found, key=lambda each: each[1].level != "problem")
-    yield from dict.fromkeys(f"{name}: {finding.do}" for name, finding in ordered)
+    names: dict[str, dict[str, None]] = {}
+    for name, finding in found:
+        names.setdefault(finding.do, {})[name] = None
+    urgent = [finding.do for _, finding in found if finding.level == "problem"]
+    yield from (f"{', '.join(names[do])}: {do}" for do in dict.fromkeys([*urgent, *names]))

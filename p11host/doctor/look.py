@@ -4,9 +4,10 @@ Knows the order. Must not know how any of it is shown.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from p11host.cards.codes import NoServiceError
 from p11host.config import Module
 from p11host.doctor import modules
 from p11host.doctor.broker import Reached, private, reach
@@ -41,9 +42,10 @@ def look(path: Path | None, advance: Callable[[str], None]) -> Iterator[Part]:
             stack.callback(reached.door.close)
         differs = compared(found.config, reached.status) if reached.status else ()
         yield _told(Part("broker", (*reached.part.findings, *differs), reached.part.facts), advance)
-        if (readers := cards(own, reached.door)) is not None:
-            yield _told(readers, advance)
-        yield from _modules(own, reached, advance)
+        readers = cards(own, reached.door)
+        if readers.part is not None:
+            yield _told(readers.part, advance)
+        yield from _modules(own, reached, readers.remedies, advance)
 
 
 def _told(part: Part, advance: Callable[[str], None]) -> Part:
@@ -61,13 +63,18 @@ def _reach(path: Path | None, stack: contextlib.ExitStack) -> Reached:
     return reach(private(broker.socket))
 
 
-def _modules(own: Sequence[Module], reached: Reached, advance: Callable[[str], None]) -> Iterator[Part]:
-    """Yield a part for each module of the broker, or without one of the configuration, in order."""
+def _modules(
+    own: Sequence[Module], reached: Reached, remedies: Mapping[str, str], advance: Callable[[str], None]
+) -> Iterator[Part]:
+    """Yield a part for each module of the broker, or without one of the configuration, in order.
+
+    `remedies` are what helps a module where its slots fail, if that is known already.
+    """
     known = {module.name: module for module in own}
     names = list(known)
     if reached.status is not None:
         names = [module["name"] for module in reached.status["modules"]]
-    tasks = {name: _looker(name, known.get(name), reached) for name in names}
+    tasks = {name: _looker(name, known.get(name), reached, remedies.get(name, "")) for name in names}
     ready: dict[str, Part] = {}
     for name, part in together(tasks):
         ready[name] = part
@@ -75,7 +82,7 @@ def _modules(own: Sequence[Module], reached: Reached, advance: Callable[[str], N
     yield from (ready[name] for name in names)
 
 
-def _looker(name: str, module: Module | None, reached: Reached) -> Callable[[], Part]:
+def _looker(name: str, module: Module | None, reached: Reached, remedy: str) -> Callable[[], Part]:
     def run() -> Part:
         around: list[Finding] = []
         try:
@@ -84,7 +91,9 @@ def _looker(name: str, module: Module | None, reached: Reached) -> Callable[[], 
             if reached.door is not None:
                 rows = tables_of(module) if module is not None else tables()
                 view = module.view if module is not None else EVERYBODY
-                return modules.part(name, modules.examine(reached.door, name, rows), around, view)
+                found = modules.examine(reached.door, name, rows)
+                without = next((each.do for each in around if each.do == NoServiceError.do), "")
+                return modules.part(name, found, around, view, remedy or without)
             if module is not None:
                 check(module.path)
         except (P11HostError, OSError) as error:

@@ -163,20 +163,25 @@ def _with_token(asker: _Asker, slot: Slot) -> Slot:
 # ---- as findings ----
 
 
-def findings(name: str, found: Examined, view: View = EVERYBODY) -> Iterator[Finding]:
-    """Yield what an examination means for people, of a module that shows what `view` leaves."""
+def findings(name: str, found: Examined, view: View = EVERYBODY, remedy: str = "") -> Iterator[Finding]:
+    """Yield what an examination means for people, of a module that shows what `view` leaves.
+
+    `remedy` is what helps where slots fail or are not there, if that is known already.
+    """
     took = f"ready in {found.start * 1000:.0f} ms"
     versions = f"Cryptoki {found.cryptoki}, function list {found.interface}, {found.bits} bits"
     yield ok(f"{found.library}, {versions}, {took}")
     if found.start > SLOW:
         do = f"see what it waits for: applications wait as long as deadlines.start of module.{name} says"
         yield Finding("warning", f"it took {found.start:.1f} s to start", do)
-    yield from _about_slots(name, found, selects=bool(view.selectors))
+    yield from _about_slots(name, found, remedy, selects=bool(view.selectors))
+    for slot in found.slots:
+        yield from _about_token(slot, remedy)
     yield from _about_selectors(name, found, view)
     yield from _about_mechanisms(name, found)
 
 
-def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Finding]:
+def _about_slots(name: str, found: Examined, remedy: str, *, selects: bool) -> Iterator[Finding]:
     total = len(found.slots) + found.more_slots
     if not total and selects:
         do = f"put in a token that `tokens` of module.{name} fits, or correct these: docs/configuration.md"
@@ -184,7 +189,7 @@ def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Findi
         return
     if not total:
         do = f"see docs/providers.md for its env, and: p11host sandbox --learn {name}"
-        yield Finding("warning", "it has no slots", do)
+        yield Finding("warning", "it has no slots", remedy or do)
         return
     tokens = [slot for slot in found.slots if slot.token is not None]
     named = _some([repr(slot.token) for slot in tokens if slot.flags & _INITIALIZED])
@@ -195,8 +200,6 @@ def _about_slots(name: str, found: Examined, *, selects: bool) -> Iterator[Findi
     if found.repeated:
         said = f"it lists slots more than once, {found.repeated} too many; applications see each once"
         yield Finding("note", said)
-    for slot in found.slots:
-        yield from _about_token(slot)
 
 
 def _about_selectors(name: str, found: Examined, view: View) -> Iterator[Finding]:
@@ -209,9 +212,9 @@ def _about_selectors(name: str, found: Examined, view: View) -> Iterator[Finding
             yield Finding("note", f"nothing that is there fits {uri}", do)
 
 
-def _about_token(slot: Slot) -> Iterator[Finding]:
+def _about_token(slot: Slot, remedy: str) -> Iterator[Finding]:
     if slot.error is not None:
-        do = "see that the token is fit: list it with its own tool"
+        do = remedy or "see that the token is fit: list it with its own tool"
         yield Finding("problem", f"{slot.description}: {slot.error}", do)
     elif slot.flags & _LOCKED:
         do = "set a new PIN as the token's security officer"
@@ -250,10 +253,11 @@ def part(
     found: Examined | P11HostError | OSError,
     around: Iterable[Finding],
     view: View = EVERYBODY,
+    remedy: str = "",
 ) -> Part:
     """Return what was found of a module and around it."""
     if isinstance(found, Examined):
-        return Part(f"module {name}", (*findings(name, found, view), *around), _facts(found))
+        return Part(f"module {name}", (*findings(name, found, view, remedy), *around), _facts(found))
     if isinstance(found, RefusedError):
         return Part(f"module {name}", (Finding("note", found.text), *around))
     said = problem(found.text if isinstance(found, WireError) else found)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from p11host.cards.codes import NoServiceError
 from p11host.config import Module
 from p11host.doctor.findings import Finding, problem
 from p11host.errors import P11HostError
@@ -92,13 +93,16 @@ def _pcscd(path: Path) -> Iterator[Finding]:
             probe.connect(str(path))
         yield Finding("ok", f"pcscd answers at {path}")
     except PermissionError as error:
-        do = (
-            f"let this user have it: ls -l {path}; or see polkit's rules for org.debian.pcsc-lite.access_pcsc"
-        )
-        yield Finding("problem", f"{path}: not for this user: {error.strerror}", do)
+        yield kept_from(path, error.strerror or str(error))
     except OSError as error:
-        do = "install and start pcscd: apt-get install pcscd; systemctl enable --now pcscd.socket"
-        yield Finding("warning", f"pcscd does not answer at {path}: {error.strerror or error}", do)
+        said = f"pcscd does not answer at {path}: {error.strerror or error}"
+        yield Finding("warning", said, NoServiceError.do)
+
+
+def kept_from(path: Path, why: str) -> Finding:
+    """Return that pcscd's socket is not for this user."""
+    do = f"let this user have it: ls -l {path}; or see polkit's rules for org.debian.pcsc-lite.access_pcsc"
+    return Finding("problem", f"{path}: not for this user: {why}", do)
 
 
 def _device(module: Module, path: Path) -> Iterator[Finding]:

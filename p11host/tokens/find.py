@@ -3,7 +3,7 @@
 Knows how Cryptoki's structures and a URI's attributes answer each other (RFC 7512, section 2.3).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,10 +29,14 @@ KINDS: Mapping[ObjectClass, Kind] = {each: kind for kind, each in CLASSES.items(
 
 @dataclass(frozen=True, slots=True)
 class Shim:
-    """The slots that are there, and what their modules said, if a URI needs to know that."""
+    """The slots that are there, and what their modules said, if a URI needs to know that.
+
+    `card_errors` asks what PC/SC says is wrong with readers, where slots fail.
+    """
 
     slots: Sequence[pkcs11.Slot]
     probes: Sequence[Probe] = ()
+    card_errors: Callable[[], Sequence[P11HostError]] = list
 
 
 def asks_of_modules(uri: Uri) -> bool:
@@ -79,27 +83,37 @@ def find_tokens(shim: Shim, uri: Uri, *, blank: bool | None = False) -> list[pkc
 
     NotFoundError if there is none, with what is wrong with slots that might have had it.
     """
-    found: list[pkcs11.Token] = []
-    ill = [
-        f"module {each.name}: {each.error}" for each in shim.probes if each.error and fits_module(uri, each)
+    looks = [(slot, _look(slot)) for slot in find_slots(shim, uri)]
+    found = [
+        look
+        for _, look in looks
+        if isinstance(look, pkcs11.Token) and uri.fits(token_facts(look)) and blank in (None, is_blank(look))
     ]
-    for slot in find_slots(shim, uri):
-        if (failed := slot_failure(slot)) is not None:
-            ill.append(f"slot {slot.slot_id}: {failed}")
-            continue
-        try:
-            token = slot.get_token()
-        except pkcs11.TokenNotPresent:
-            continue
-        except pkcs11.PKCS11Error as error:
-            ill.append(f"slot {slot.slot_id}: {explain(error)}")
-            continue
-        if uri.fits(token_facts(token)) and blank in (None, is_blank(token)):
-            found.append(token)
     if not found:
-        why = "; ".join(ill) or "see what there is with: p11host list --uri"
+        ill = [f"slot {slot.slot_id}: {look}" for slot, look in looks if isinstance(look, str)]
+        why = "; ".join(_reasons(shim, uri, ill)) or "see what there is with: p11host list --uri"
         raise NotFoundError(f"{shown(uri)}: names no token; {why}")
     return found
+
+
+def _look(slot: pkcs11.Slot) -> pkcs11.Token | str | None:
+    """Return a slot's token, None if it has none, or in words why that cannot be told."""
+    try:
+        return slot_failure(slot) or slot.get_token()
+    except pkcs11.TokenNotPresent:
+        return None
+    except pkcs11.PKCS11Error as error:
+        return explain(error)
+
+
+def _reasons(shim: Shim, uri: Uri, ill: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong where a token may be: with modules, with slots, with readers and cards."""
+    for probe in shim.probes:
+        if probe.error and fits_module(uri, probe):
+            yield f"module {probe.name}: {probe.error}"
+    yield from ill
+    if ill:
+        yield from map(str, shim.card_errors())
 
 
 def find_token(shim: Shim, uri: Uri, *, blank: bool | None = False) -> pkcs11.Token:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cards.vpcd import PATIENCE_S, Rack
 
-#: Connects, says so, and does what it is told: r resets the card; an end lets it go.
+#: Connects, says so, and does what it is told: r resets the card, s looks at it; an end lets it go.
 _PROGRAM = """
 import sys
 import smartcard.scard as pcsc
@@ -17,7 +17,10 @@ mode = pcsc.SCARD_SHARE_EXCLUSIVE if sys.argv[2] == "exclusive" else pcsc.SCARD_
 status, card, _ = pcsc.SCardConnect(context, sys.argv[1], mode, 3)
 print(status, flush=True)
 for line in sys.stdin:
-    print(pcsc.SCardReconnect(card, mode, 3, pcsc.SCARD_RESET_CARD)[0], flush=True)
+    if line.strip() == "r":
+        print(pcsc.SCardReconnect(card, mode, 3, pcsc.SCARD_RESET_CARD)[0], flush=True)
+    else:
+        print(pcsc.SCardStatus(card)[0], flush=True)
 pcsc.SCardDisconnect(card, pcsc.SCARD_LEAVE_CARD)
 pcsc.SCardReleaseContext(context)
 """
@@ -31,10 +34,24 @@ class Holder:
 
     def reset(self) -> None:
         """Reset the card."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("r\n")
-        self._process.stdin.flush()
+        self._order("r")
         self.expect_success()
+
+    def look(self) -> int:
+        """Look at the card; return what PC/SC answers."""
+        self._order("s")
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def _order(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
 
     def expect_success(self) -> None:
         """See that what was asked for last has been done."""
