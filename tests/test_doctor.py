@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from brokers import PATIENCE, module
@@ -18,9 +19,10 @@ from p11host import helper_path
 from p11host.config import choose, load
 from p11host.doctor import modules
 from p11host.doctor.broker import reach
+from p11host.doctor.cards import cards
 from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
 from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
-from p11host.doctor.surroundings import barred, surroundings
+from p11host.doctor.surroundings import barred, kept_from, surroundings
 from p11host.errors import P11HostError
 from p11host.tables import tables
 from p11host.throwaway import Token
@@ -143,6 +145,21 @@ class TestSurroundings:
         assert ("warning", True) == (absent.level, "pcscd" in absent.do)
         assert "ok" == present.level
         assert [] == self.found(tmp_path, module("other", tmp_path / "other.so"))
+
+    def test_pcscd_for_others(self, tmp_path: Path) -> None:
+        """A pcscd that is not for this user is one thing to do, whoever finds it."""
+        path, where = tmp_path / "p11host.toml", tmp_path / "pcscd.comm"
+        path.write_text(
+            module("card", tmp_path / "opensc-pkcs11.so", env={"PCSCLITE_CSOCK_NAME": str(where)})
+        )
+        door = MagicMock()
+        said = {"service": "SCARD_E_NO_ACCESS", "place": str(where), "modules": ["card"], "readers": []}
+        door.open.return_value.__enter__.return_value.call.return_value = said
+        found = cards(load(choose(path)).modules, door)
+
+        assert found.part is not None
+        assert (kept_from(where, "SCARD_E_NO_ACCESS"),) == found.part.findings
+        assert {"card": ""} == found.remedies
 
     def test_sandbox_off(self, tmp_path: Path) -> None:
         """A sandbox that is off is worth a warning."""

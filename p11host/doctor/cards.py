@@ -3,7 +3,6 @@
 Knows the broker's `readers`, and how a card is tried: by a connection that leaves it as it is.
 """
 
-import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from p11host.cards.atr import described
 from p11host.cards.codes import (
+    AccessError,
     CardError,
     NoPyscardError,
     NoServiceError,
@@ -103,8 +103,7 @@ def _of_holders(status: Mapping[str, Any], modules: Sequence[str]) -> Iterator[F
 def _of_service(name: str, place: Path) -> Finding:
     """Return why there are no readers. Where nobody has PC/SC that may be as it should."""
     error = error_named(name)
-    # PC/SC calls a socket that it may not use no service.
-    if isinstance(error, NoServiceError) and place.exists() and not os.access(place, os.R_OK | os.W_OK):
+    if isinstance(error, AccessError):
         return kept_from(place, error.name)
     mild = isinstance(error, NoServiceError | NoPyscardError)
     return Finding("warning" if mild else "problem", error.brief, error.do)
