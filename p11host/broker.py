@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -226,8 +226,10 @@ class Broker:
         return spawned
 
     def _spawn(self, module: Module, *, spare: bool = False, pin: int | None = None) -> Spawned:
+        check = self.cards.need_check(module) if module.token_check is None else module.token_check
+        checked = replace(module, token_check=check)
         with self._confinement.begin(module) as confined:
-            spawned = spawn(self._helper(module), module, self._nofile, confined, spare=spare, pin=pin)
+            spawned = spawn(self._helper(module), checked, self._nofile, confined, spare=spare, pin=pin)
         self._lives.begin(spawned)
         self._helpers.create_task(self._watch(spawned))
         return spawned

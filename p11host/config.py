@@ -35,8 +35,9 @@ class Module:
     `spare`: a helper is kept ready for the next application.
     Helpers run as `user` and `group`, None for the broker's own. `broken` are CK_RVs after which a helper is
     ended, at most once in `broken_pause` seconds. `event_interval` is how often a helper looks for events, in
-    milliseconds; with `event_wait` it uses the provider's own wait too. `view` says who may see it, and what
-    of it; `selection` what one application does, packed.
+    milliseconds; with `event_wait` it uses the provider's own wait too. With `token_check` sessions end when
+    their token goes, whether the provider notices or not; None: if its profile names PC/SC. `view` says who
+    may see it, and what of it; `selection` what one application does, packed.
     `origins` is where p11-kit's configuration says what this is made of, None for a module of our own.
     """
 
@@ -65,6 +66,7 @@ class Module:
     broken_pause: int = 0
     event_interval: int = 1000
     event_wait: bool = True
+    token_check: bool | None = None
     view: View = EVERYBODY
     selection: bytes = field(default=b"", compare=False)
     origins: Mapping[str, Setting] | None = None

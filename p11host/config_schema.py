@@ -141,6 +141,7 @@ class ModuleTable(Table):
         description=f"milliseconds, {_INTERVAL_LEAST} to {_INTERVAL_MOST}",
     )
     event_wait: bool = Field(default=True, alias="event-wait", description="true or false")
+    token_check: bool | None = Field(default=None, alias="token-check", description="true or false")
     user: Account | None = Field(default=None, description="the name of a user")
     group: Account | None = Field(default=None, description="the name of a group")
     enable_in: ProgramsField | None = programs("enable-in")
@@ -254,6 +255,7 @@ def module_of(name: str, table: ModuleTable, file: Path, rows: bytes = b"") -> M
         broken_pause=table.broken_pause,
         event_interval=table.event_interval,
         event_wait=table.event_wait,
+        token_check=table.token_check,
         user=table.user,
         group=table.group,
         view=View(table.enable_in, table.disable_in, table.allow, table.deny, table.tokens),

@@ -71,6 +71,7 @@ def _values(module: Module) -> dict[str, Any]:
         "broken-pause": module.broken_pause,
         "event-interval": module.event_interval,
         "event-wait": module.event_wait,
+        "token-check": module.token_check,
         "user": module.user,
         "group": module.group,
         "enable-in": None if view.enable_in is None else list(view.enable_in),

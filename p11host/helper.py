@@ -110,6 +110,8 @@ def command(
     words += ["--slate", str(SLATE), "--trace", str(TRACE), "--interval", str(module.event_interval)]
     if not module.event_wait:
         words.append("--no-wait")
+    if module.token_check:
+        words.append("--bound")
     return [*words, "--door", str(DOOR), "--module", module.name, str(module.path)]
 
 

@@ -125,13 +125,34 @@ static CK_RV use_session(struct call *call)
     return call->function->effect == EFFECT_LOGOUT ? log_out(call) : exchange(call);
 }
 
+/*
+ * The provider, or its helper, says that a session is no more, or the token of all in its slot: what is there then is not what they were opened
+ * on, so none of them is opened again, neither in a child nor with the next helper, nor is the login made again.
+ */
+static void forget_lost(const struct call *call, CK_RV rv)
+{
+    struct module *module = call->module;
+    struct session session;
+    if (call->silent || module_calls_broken(module, rv) || !sessions_get(&module->sessions, call->words[0], &session))
+        return;
+    if (session.life != call->generation)
+        return;
+    if (rv == CKR_DEVICE_REMOVED)
+        sessions_forget_slot(&module->sessions, session.slot);
+    else
+        sessions_take(&module->sessions, session.handle, &session);
+    resume_closed(module, session.slot);
+}
+
 CK_RV family_session(struct call *call)
 {
-    if (!call->module->resumes)
-        return use_session(call);
-    resume_foresee(call);
+    if (call->module->resumes)
+        resume_foresee(call);
     CK_RV rv = use_session(call);
-    resume_follow(call, rv);
+    if (rv == CKR_DEVICE_REMOVED || rv == CKR_SESSION_HANDLE_INVALID)
+        forget_lost(call, rv);
+    if (call->module->resumes)
+        resume_follow(call, rv);
     return rv;
 }
 

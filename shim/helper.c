@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bound.h"
 #include "door.h"
 #include "owners.h"
 #include "pin.h"
@@ -72,13 +73,14 @@ static struct pollfd watched[FIRST_OWNER + OWNERS];
 static void usage(void)
 {
     fputs("usage: p11host-helper [--serialize] [--shared] [--rows FD] [--profile FD [--learn FD]] [--spare] [--pin FD] [--slate FD] [--trace FD] "
-          "[--view FD] [--interval MS] [--no-wait] --door FD --module NAME PROVIDER.so\n", stderr);
+          "[--view FD] [--interval MS] [--no-wait] [--bound] --door FD --module NAME PROVIDER.so\n", stderr);
     _exit(EXIT_USAGE);
 }
 
 static void parse(int argc, char **argv)
 {
     static const struct option options[] = {
+        {"bound", no_argument, NULL, 'b'},
         {"door", required_argument, NULL, 'd'},
         {"interval", required_argument, NULL, 'i'},
         {"learn", required_argument, NULL, 'l'},
@@ -97,6 +99,7 @@ static void parse(int argc, char **argv)
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
+        case 'b': helper.provider.bound = true; break;
         case 'd': helper.door = atoi(optarg); break;
         case 'i': watch_interval((uint32_t)atoi(optarg)); break;
         case 'l': helper.learn = atoi(optarg); break;
@@ -233,7 +236,7 @@ static bool die_in(time_t seconds)
 
 static bool is_busy(void)
 {
-    return served_count() || owners_are_busy();
+    return served_count() || owners_are_busy() || bound_is_busy();
 }
 
 /* A card or HSM is left in order, if nothing is in progress and the provider does it in time. */
@@ -292,8 +295,10 @@ static void hear_broker(void)
     bool look = false;
     if (!trace_hear(helper.trace, &look))
         watched[TRACE].fd = -1;
-    if (look)
-        watch_prompt();
+    if (!look)
+        return;
+    watch_prompt();
+    bound_prompt(&helper.provider);
 }
 
 static void receive_channels(void)

@@ -280,12 +280,17 @@ static bool is_hung_up(int door)
     return poll(&p, 1, LAST_BREATH_MS) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
 }
 
-bool module_is_broken(struct module *module, CK_RV rv)
+bool module_calls_broken(const struct module *module, CK_RV rv)
 {
     unsigned i = rv == CKR_OK ? LIMIT_BROKEN : 0;
     while (i < LIMIT_BROKEN && atomic_load_explicit(&module->broken[i], memory_order_relaxed) != rv)
         i++;
-    if (i == LIMIT_BROKEN)
+    return i < LIMIT_BROKEN;
+}
+
+bool module_is_broken(struct module *module, CK_RV rv)
+{
+    if (!module_calls_broken(module, rv))
         return false;
     uint64_t now = channel_now_ms(), before = atomic_load(&module->broken_at);
     bool due = before == 0 || now - before >= module->broken_pause_ms;

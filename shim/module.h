@@ -128,7 +128,10 @@ void module_drop(struct module *module, struct channel *channel);
  */
 void module_give_up(struct module *module, struct channel *channel, CK_RV rv);
 
-/* Does the configuration say that a provider which returns this needs another helper? Not more often than it says, too. */
+/* Does the configuration say that a provider which returns this needs another helper? */
+bool module_calls_broken(const struct module *module, CK_RV rv);
+
+/* The same, and not more often than it says, too. */
 bool module_is_broken(struct module *module, CK_RV rv);
 
 #endif

@@ -13,6 +13,7 @@ struct provider {
     CK_VERSION version;        /* of the newest */
     bool serialize;            /* one call at a time: it cannot be used by threads */
     pthread_mutex_t turn;
+    bool bound;                /* its sessions are bound to tokens */
     struct share *share;       /* NULL if one process has it to itself */
     const struct view *view;   /* NULL if all its slots are shown */
 };

@@ -230,6 +230,22 @@ bool sessions_find_of(struct sessions *sessions, uint32_t life, struct session *
     return search(sessions, is_of, 0, life, ret_session);
 }
 
+size_t sessions_move(struct sessions *sessions, CK_ULONG slot, uint32_t life, uint32_t to)
+{
+    size_t moved = 0;
+    pthread_mutex_lock(&sessions->lock);
+    struct session_table *table = table_of(sessions);
+    for (size_t i = 0; table && i < table->cells; i++) {
+        struct session session = session_in(&table->cell[i]);
+        if (!is_session(session.handle) || !is_there_of(&session, slot, life))
+            continue;
+        table->cell[i].life = to;
+        moved++;
+    }
+    pthread_mutex_unlock(&sessions->lock);
+    return moved;
+}
+
 void sessions_forget_slot(struct sessions *sessions, CK_ULONG slot)
 {
     pthread_mutex_lock(&sessions->lock);

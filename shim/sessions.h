@@ -1,6 +1,6 @@
 /*
  * The sessions of one module, by their handles: in the shim those that a forked child may use too, in a helper that several
- * processes share those that are open, and whose they are.
+ * processes share those that are open, and whose they are; in one whose sessions are bound to tokens whether they may be used.
  *
  * A table is read in a child as it was in its parent at the fork, whatever the parent's threads were doing: a session is
  * written before its handle, a larger table before it takes the place of the smaller one, and a child takes no lock of its parent's.
@@ -19,7 +19,7 @@ struct session {
     CK_ULONG handle;
     CK_ULONG slot; /* the provider's */
     CK_FLAGS flags;
-    uint32_t life;   /* in the shim: the generation in which it is open; in a helper: whose it is */
+    uint32_t life;   /* in the shim: the generation in which it is open; in a helper: whose it is, or what bound.c says */
     CK_ULONG server; /* in the shim: the provider's handle in that life */
 };
 
@@ -49,6 +49,9 @@ bool sessions_find(struct sessions *sessions, CK_ULONG slot, uint32_t life, bool
 
 /* Finds one of this life. */
 bool sessions_find_of(struct sessions *sessions, uint32_t life, struct session *ret_session);
+
+/* All with this slot and this life have the life `to` from now on. How many these are. */
+size_t sessions_move(struct sessions *sessions, CK_ULONG slot, uint32_t life, uint32_t to);
 
 void sessions_forget_slot(struct sessions *sessions, CK_ULONG slot);
 

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "bound.h"
 #include "tables.h"
 
 enum {
@@ -12,14 +13,14 @@ enum {
 static CK_RV call_with(struct provider *provider, unsigned fn, CK_ULONG session)
 {
     uintptr_t words[] = {session};
-    return provider_call(provider, fn, words);
+    return bound_call(provider, fn, words);
 }
 
 /* ---- what a process does to its own ---- */
 
 static CK_RV open_session(struct provider *provider, uintptr_t *words, uint32_t owner)
 {
-    CK_RV rv = provider_call(provider, FN_C_OpenSession, words);
+    CK_RV rv = bound_call(provider, FN_C_OpenSession, words);
     const CK_ULONG *opened = (const CK_ULONG *)words[4];
     if (rv != CKR_OK || !opened)
         return rv;
@@ -64,16 +65,16 @@ static bool owns(const struct provider *provider, CK_ULONG handle, uint32_t owne
 CK_RV share_call(struct provider *provider, unsigned fn, uintptr_t *words, uint32_t owner)
 {
     if (!provider->share)
-        return provider_call(provider, fn, words);
+        return bound_call(provider, fn, words);
     if (fn == FN_C_OpenSession)
         return open_session(provider, words, owner);
     if (fn == FN_C_CloseAllSessions)
         return close_all_sessions(provider, words[0], owner);
     if (functions[fn].args[0].kind != ARG_SESSION)
-        return provider_call(provider, fn, words);
+        return bound_call(provider, fn, words);
     if (!owns(provider, words[0], owner))
         return CKR_SESSION_HANDLE_INVALID;
-    return fn == FN_C_CloseSession ? close_session(provider, words[0]) : provider_call(provider, fn, words);
+    return fn == FN_C_CloseSession ? close_session(provider, words[0]) : bound_call(provider, fn, words);
 }
 
 /* ---- who may still call ---- */
@@ -119,7 +120,7 @@ static bool is_logged_in(struct provider *provider, CK_ULONG session)
 {
     CK_SESSION_INFO info;
     uintptr_t words[] = {session, (uintptr_t)&info};
-    return provider_call(provider, FN_C_GetSessionInfo, words) == CKR_OK && info.state != CKS_RO_PUBLIC_SESSION &&
+    return bound_call(provider, FN_C_GetSessionInfo, words) == CKR_OK && info.state != CKS_RO_PUBLIC_SESSION &&
            info.state != CKS_RW_PUBLIC_SESSION;
 }
 

@@ -2,6 +2,8 @@
 #ifndef P11HOST_TOKEN_FACE_H
 #define P11HOST_TOKEN_FACE_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -23,6 +25,12 @@ static inline void token_face_of(struct token_face *ret_face, const CK_TOKEN_INF
     memcpy(ret_face->model, info->model, sizeof ret_face->model);
     memcpy(ret_face->serial, info->serialNumber, sizeof ret_face->serial);
     ret_face->flags = info->flags & TOKEN_FACE_FLAGS;
+}
+
+/* By what it is called: flags may change while sessions are open. */
+static inline bool token_face_is_same(const struct token_face *a, const struct token_face *b)
+{
+    return !memcmp(a, b, offsetof(struct token_face, flags));
 }
 
 #endif

@@ -1,13 +1,12 @@
 #include "watch.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "bound.h"
+#include "say.h"
 #include "slate.h"
 #include "thread.h"
 #include "watch_log.h"
@@ -49,18 +48,6 @@ void watch_interval(uint32_t ms)
 void watch_without_wait(void)
 {
     settings.own_wait = false;
-}
-
-void watch_say(const char *format, ...)
-{
-    char line[256];
-    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (n > 0 && (size_t)n < sizeof line && poll(&p, 1, 0) == 1 && p.revents == POLLOUT)
-        dprintf(STDERR_FILENO, "p11host: %s\n", line);
 }
 
 /* ---- under the lock ---- */
@@ -108,7 +95,7 @@ static void say_flapping(void)
 {
     unsigned at;
     while ((at = watch_log_take_flapping(&watch.log)) < watch.log.n_slots)
-        watch_say("events.flapping slot=%llu count=%llu", (unsigned long long)watch.log.slots[at].told.slot,
+        say("events.flapping slot=%llu count=%llu", (unsigned long long)watch.log.slots[at].told.slot,
                   (unsigned long long)watch.log.slots[at].held);
 }
 
@@ -120,7 +107,7 @@ static void say_late(uint64_t now)
     watch.late = watch.begun;
     uint64_t count = ++watch.late_looks, ms = (now - watch.began_at) / MS;
     if ((count & (count - 1)) == 0)
-        watch_say("events.look.late function=%s ms=%llu count=%llu", watch_look_is_in(), (unsigned long long)ms, (unsigned long long)count);
+        say("events.look.late function=%s ms=%llu count=%llu", watch_look_is_in(), (unsigned long long)ms, (unsigned long long)count);
 }
 
 static void keep(unsigned n_seen, bool by_ourselves)
@@ -146,6 +133,8 @@ static bool see(bool deep, unsigned *ret_count)
 {
     pthread_mutex_unlock(&watch.lock);
     bool good = watch_look(watch.provider, deep, watch.seen, ret_count);
+    if (good)
+        bound_saw(watch.provider, watch.seen, *ret_count, watch.began_at);
     pthread_mutex_lock(&watch.lock);
     return good;
 }

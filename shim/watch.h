@@ -59,9 +59,6 @@ bool watch_is_ending(void);
 /* Sleeps so long, or until the end. */
 void watch_nap(unsigned ms);
 
-/* A line on standard error, which the broker logs, if there is room for it at once. */
-void watch_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
 /* In watch_wait.c: a thread's work. */
 void watch_wait(struct provider *provider);
 

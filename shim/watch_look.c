@@ -96,3 +96,18 @@ bool watch_look(struct provider *provider, bool deep, struct slot_look *ret_seen
     }
     return true;
 }
+
+void watch_look_at(struct provider *provider, CK_SLOT_ID slot, struct slot_look *ret_seen)
+{
+    CK_SLOT_INFO info;
+    uintptr_t words[] = {slot, (uintptr_t)&info};
+    memset(&info, 0, sizeof info);
+    *ret_seen = (struct slot_look){.slot = slot, .state = SLOT_TOKEN};
+    CK_RV rv = provider_call(provider, FN_C_GetSlotInfo, words);
+    if (rv == CKR_SLOT_ID_INVALID)
+        ret_seen->state = SLOT_NONE;
+    else if (rv == CKR_OK && !(info.flags & CKF_TOKEN_PRESENT))
+        ret_seen->state = SLOT_EMPTY;
+    else
+        look_at_token(provider, ret_seen);
+}

@@ -4,6 +4,7 @@
  * What it says is never passed on as it is: it is a reason to look. One that is not supported, or returns at once again and again where nothing has
  * changed, is not used any more; one that never returns costs a thread.
  */
+#include "say.h"
 #include "slate.h"
 #include "tables.h"
 #include "watch.h"
@@ -34,7 +35,7 @@ static CK_RV own_wait(struct provider *provider, CK_FLAGS flags, CK_SLOT_ID *ret
 static void condemn(struct judgement *judgement, const char *why)
 {
     judgement->useless = true;
-    watch_say("events.wait.unused reason=\"%s\"", why);
+    say("events.wait.unused reason=\"%s\"", why);
 }
 
 /* What it has to say of the time before the first look is no change since. */

@@ -11,7 +11,7 @@ from functools import partial
 from p11host import log
 from p11host.cards.board import Board, service
 from p11host.cards.layer import Layer, Pyscard
-from p11host.cards.reach import DEFAULT, VARIABLE, service_of
+from p11host.cards.reach import DEFAULT, VARIABLE, needs_check, service_of
 from p11host.cards.reader import MOVES, Change, Kind, Reader, Scene
 from p11host.cards.watcher import Watcher
 from p11host.config import Module
@@ -48,6 +48,7 @@ class Cards:
         self._make = make
         self._watcher: Watcher | None = None
         self._reach: dict[str, tuple[Module, str | None]] = {}
+        self._checks: dict[str, tuple[Module, bool]] = {}
         self._prompting = False
         self._exclusive: set[str] = set()
 
@@ -77,6 +78,13 @@ class Cards:
     def reaching(self) -> list[str]:
         """Return the names of the modules that can reach PC/SC."""
         return [module.name for module in self._modules() if self._service(module) is not None]
+
+    def need_check(self, module: Module) -> bool:
+        """Tell whether a module's sessions are to be checked, looked up once for each state of its table."""
+        known = self._checks.get(module.name)
+        if known is None or known[0] != module:
+            known = self._checks[module.name] = (module, needs_check(module))
+        return known[1]
 
     def _service(self, module: Module) -> str | None:
         """Return where a module reaches PC/SC, looked up once for each state of its table."""

@@ -32,13 +32,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A provider that p11host knows, by the names its library has."""
+    """A provider that p11host knows, by the names its library has.
+
+    `notices`: its sessions end by themselves with the token that they were opened on.
+    """
 
     name: str
     title: str
     files: tuple[str, ...]
     grants: Grants
     found: tuple[Found, ...]
+    notices: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,11 @@ def choices() -> Sequence[str]:
 
 
 def _known(name: str, table: Mapping[str, Any]) -> Known:
-    grants = {key: value for key, value in table.items() if key not in ("title", "files", "found")}
+    grants = {key: value for key, value in table.items() if key not in ("title", "files", "found", "notices")}
     found = tuple(map(_found, table.get("found", ())))
-    return Known(name, table["title"], tuple(table["files"]), _grants(grants), found)
+    return Known(
+        name, table["title"], tuple(table["files"]), _grants(grants), found, table.get("notices", False)
+    )
 
 
 def _grants(table: Mapping[str, Any]) -> Grants:
