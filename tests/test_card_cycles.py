@@ -6,7 +6,6 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from brokers import PATIENCE
 from cards.piv import Piv
-from cards.place import Hearing, Place, placed
+from cards.place import Hearing, Place, limited, placed
 
 from p11host import shim_path
 
@@ -79,14 +78,8 @@ class Bench:
             stdout=subprocess.PIPE,
             text=True,
         )
-        watchdog = threading.Timer(PATIENCE * (CYCLES + 1), process.kill)
-        watchdog.start()
-        with process:
-            try:
-                yield process
-            finally:
-                watchdog.cancel()
-                process.kill()
+        with limited(process, PATIENCE * (CYCLES + 1)):
+            yield process
 
 
 def line(process: subprocess.Popen[str]) -> str:

@@ -1,15 +1,17 @@
 """C_WaitForSlotEvent: every event once, from any module, whatever its provider and the other modules do."""
 
 import ctypes
+import itertools
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Shim, helpers, in_child, start_threads
+from application import Shim, helpers, in_child, report, start_threads
 from board import Board
 from brokers import Starter
 from containment import watch
@@ -366,6 +368,40 @@ def look_until_it_goes_on(directory: str) -> list[int | str]:
         found.add(look(shim))
         time.sleep(PAUSE)
     return list(found)
+
+
+def test_a_slot_that_flaps(starter: Starter, boards: Boards, tmp_path: Path) -> None:
+    """A slot that changes a thousand times a second is told of seldom, which is said; others as ever."""
+    board, over, changes = boards["one"], threading.Event(), itertools.count(1)
+
+    def flap() -> None:
+        while not over.wait(0.001):
+            board.put(0, next(changes))
+
+    flapping = threading.Thread(target=flap)
+    host = watch(starter, boards.module("one", "good", **OFTEN))
+    with host.playing(hear_until_the_other, str(tmp_path)) as application:
+        assert "CKR_NO_EVENT" == application.report()
+        flapping.start()
+        try:
+            line = ""
+            while not line.startswith("p11host: events.flapping slot=100 count="):
+                line = str(host.event("helper.stderr", module="one")["line"])
+            while next(changes) < 1000:
+                time.sleep(PAUSE)
+            board.put(1, 1)
+            told = application.report()
+        finally:
+            over.set()
+            flapping.join()
+        assert 2 <= told < next(changes) / 4
+
+
+def hear_until_the_other(_: str) -> int:
+    """Wait for events until there is one of the second slot; return how many there were before."""
+    shim = begin()
+    report(look(shim))
+    return next(number for number in itertools.count() if wait(shim) == 2)
 
 
 def test_a_module_that_comes_late(hosting: Hosting, boards: Boards, tmp_path: Path) -> None:

@@ -63,17 +63,21 @@ class Subscriber(Closing):
 
     def _resume(self, end: float | None) -> None:
         """Find a broker again, and go on after the last number that was heard."""
-        self._channel.close()
         pause = FIRST_PAUSE
         while end is None or time.monotonic() < end:
             with contextlib.suppress(P11HostError, OSError):
-                self._channel = self._connect()
-                params = [{"subscribe": True, "since": self._last}]
-                said: State = self._channel.call("readers", params, PATIENCE)
-                self._ready += said["changes"] if said.get("complete") else [said]
+                self._ready += self._rejoined()
                 return
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _rejoined(self) -> list[State]:
+        """Return what was missed, by another channel: changes, or the whole state."""
+        self._channel.close()
+        self._channel = self._connect()
+        params = [{"subscribe": True, "since": self._last}]
+        said: State = self._channel.call("readers", params, PATIENCE)
+        return said["changes"] if said.get("complete") else [said]
 
 
 def connector(door: Door, program: str) -> Callable[[], Channel]:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from p11host.cards.subscriber import Subscriber
 
 Event = Mapping[str, Any]
-Told = queue.SimpleQueue[Event]
+Told = queue.Queue[Event]
+#: Events that wait to be printed. Who tells of more waits himself: the broker keeps them, or says how many.
+_MOST = 256
 #: Seconds until slots are waited for again, where a wait fails.
 _PAUSE = 1.0
 _PROGRAM = "p11host events"
@@ -47,7 +49,7 @@ def events(config: Path | None, *, as_json: bool) -> None:
     from p11host.cli.readers import change_data  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
 
-    told: Told = queue.SimpleQueue()
+    told: Told = queue.Queue(_MOST)
     with contextlib.ExitStack() as stack:
         stack.enter_context(broker_for(config))
         door = stack.enter_context(open_door(start=True))

@@ -56,20 +56,27 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        with process:
-            try:
-                yield process
-            finally:
-                watchdog.cancel()
-                process.kill()
+        with limited(process, PATIENCE):
+            yield process
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run the command line to its end; return its exit code and what it printed."""
         with self.running(*words) as process:
             said, errors = process.communicate()
             return process.returncode, said + errors
+
+
+@contextmanager
+def limited(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+    """End a program at the end, and earlier if it takes too long."""
+    watchdog = threading.Timer(seconds, process.kill)
+    watchdog.start()
+    with process:
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
 def line_of(process: subprocess.Popen[str]) -> Mapping[str, Any]:
@@ -126,23 +133,25 @@ class Hearing:
         """Hear no more."""
         self.subscriber.close()
 
+    def next(self, wanted: object) -> Mapping[str, Any]:
+        """Return the next change."""
+        said = self.subscriber.hear(PATIENCE)
+        assert said is not None, f"no {wanted}; {self.readers}"
+        apply(self.readers, said)
+        self.numbers.append(said["sequence"])
+        return said
+
     def until(self, kind: str, slot: int | None = None) -> Mapping[str, Any]:
         """Return the next change of that kind, in that slot."""
         while True:
-            said = self.subscriber.hear(PATIENCE)
-            assert said is not None, f"no {kind}; {self.readers}"
-            apply(self.readers, said)
-            self.numbers.append(said["sequence"])
+            said = self.next(kind)
             if said.get("change") == kind and slot in (None, slot_of(said)):
                 return said
 
     def until_full(self, *slots: int) -> None:
         """Return when there are cards in these slots, and in no other."""
         while {int(name[-2:], 16) for name, reader in self.readers.items() if reader["card"]} != {*slots}:
-            said = self.subscriber.hear(PATIENCE)
-            assert said is not None, f"no cards in {slots}; {self.readers}"
-            apply(self.readers, said)
-            self.numbers.append(said["sequence"])
+            self.next(slots)
 
 
 def slot_of(said: Mapping[str, Any]) -> int | None:
