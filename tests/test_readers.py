@@ -349,7 +349,8 @@ def test_broker_restarted(place: Place, tmp_path: Path) -> None:
         first = starter.start(config)
         with Subscriber(first.channel) as subscriber:
             begun = subscriber.begin()
-            first.end()
+            assert 0 == first.end()
+            assert "cards.stuck" not in about_cards(first)
             starter.start(config)
             said = subscriber.hear(PATIENCE)
             place.rack.slots[0].insert(Stranger())
