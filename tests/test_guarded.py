@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from brokers import PATIENCE, module
 from hand import Hand, waited
-from life import Workshop
+from life import Workshop, has_ended
 
 from p11host.start import private_broker
 from p11host.throwaway import Token
@@ -22,6 +22,8 @@ from p11host.uri import parse
 pytest_plugins = ["life_fixtures"]
 
 URI = "pkcs11:token=guarded"
+#: So long that no call of a test is ended by them.
+DEADLINES = {"short": 600_000, "long": 600_000}
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def guarded(directory: Path, provider: Path, **env: str) -> Iterator[Hand]:
     vault.mkdir()
     state = {"GUARD_STATE": str(vault / "state")} | env
     config = directory / "p11host.toml"
-    config.write_text(module("guard", provider, env=state, sandbox={"write": [str(vault)]}))
+    keys = {"env": state, "sandbox": {"write": [str(vault)]}, "deadlines": DEADLINES}
+    config.write_text(module("guard", provider, **keys))
     token = Token(directory, provider, "guarded", pin="1234")
     with private_broker(config) as broker:
         yield replace(Hand(broker.env, token, work))
@@ -153,5 +156,8 @@ def test_ctrl_c_in_a_call(tmp_path: Path, workshop: Workshop) -> None:
             assert time.monotonic() < end
             time.sleep(0.02)
         os.kill(pid, signal.SIGINT)
+        ended = has_ended(pid)
+        os.kill(pid, signal.SIGKILL)
 
+        assert ended
         assert (130, "p11host: interrupted\n") == (waited(pid), it.said())
