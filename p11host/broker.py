@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from p11host import log, narrow_helper_path
+from p11host.apart import Apart
 from p11host.applications import Application, Applications, Caller, Quota
 from p11host.cards.keeper import Cards
 from p11host.census import Counted
@@ -31,9 +32,9 @@ from p11host.listen import Listener
 from p11host.lives import Lives
 from p11host.obituary import Obituary
 from p11host.pins import Pins
-from p11host.provider import NARROW, CheckedProviders, stamp
+from p11host.provider import NARROW, CheckedProviders
 from p11host.reload import Configuration
-from p11host.sandbox.confine import Confinement, Learner
+from p11host.sandbox.confine import Confinement, Kept, Learner, state
 from p11host.spares import Spare, Spares, Stamp
 from p11host.tracers import Tracer, Tracers
 
@@ -41,6 +42,8 @@ from p11host.tracers import Tracer, Tracers
 HELPER_COST = 5
 #: Seconds after a start until the next helper is made ready.
 SPARE_DELAY = 0.0
+#: Seconds that a file system has to answer; less than a helper has to be ready.
+FILES = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,20 @@ class Settings:
     learner: Learner | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A provider's file as it is, how many bits it has, and what its module's helper may do: as of now."""
+
+    file: tuple[int, ...]
+    bits: int
+    kept: Kept
+
+    @property
+    def stamp(self) -> Stamp:
+        """What a helper is made of, besides what its module says."""
+        return self.file, self.kept
+
+
 class Broker:
     """One broker's life, from `run` to `stop`. Owns the listener."""
 
@@ -73,6 +90,7 @@ class Broker:
         self._settings = settings
         self._applications = Applications()
         self._providers = CheckedProviders()
+        self._apart = Apart(FILES)
         self._confinement = Confinement(settings.learner)
         self._nofile = raise_descriptor_limit()
         granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -120,6 +138,13 @@ class Broker:
         """Return the applications `caller` may know of: its user's own, or all for the broker's user."""
         return list(self._applications.seen_by(caller.uid, privileged=caller.uid in (0, os.geteuid())))
 
+    async def sandbox(self, module: Module) -> str:
+        """Return in a few words how a module is confined."""
+        try:
+            return await self._apart.do(module.name, partial(state, module))
+        except TimeoutError:
+            return "not known: its files do not answer"
+
     def circuit(self, caller: Caller, module: str) -> State | None:
         """Return the state of a module's circuit as `caller` may know it, None if all is well."""
         return self._lives.circuit(module, self._uid_seen_by(caller))
@@ -166,10 +191,9 @@ class Broker:
         To `resume` it may get the user's PIN.
         """
         try:
-            await self._await_turn(caller, module, patient=patient)
-            spawned = (
-                await self._resumed(caller, module) if resume else await self._helper_for(caller, module)
-            )
+            found = await self._await_turn(caller, module, patient=patient)
+            make = self._resumed if resume else self._helper_for
+            spawned = await make(caller, module, found)
         except P11HostError as error:
             self._log_refusal(module, error)
             raise
@@ -181,17 +205,37 @@ class Broker:
         self._helpers.create_task(contained("spare", self._prepare(module)))
         return spawned
 
-    async def _await_turn(self, caller: Caller, module: Module, *, patient: bool) -> None:
+    async def _await_turn(self, caller: Caller, module: Module, *, patient: bool) -> Found:
         """Return when a helper may be started: a moment after deaths, and never while a circuit is open."""
-        if self._is_new(module):
+        found = await self._look(module)
+        if self._is_new(module, found.file):
             self._lives.renewed(module.name)
         self._lives.check(caller, module)
-        if patient:
-            await asyncio.sleep(self._lives.pause(caller, module))
+        pause = self._lives.pause(caller, module) if patient else 0.0
+        if pause:
+            await asyncio.sleep(pause)
+            found = await self._look(module)
+        return found
 
-    def _is_new(self, module: Module) -> bool:
+    async def _look(self, module: Module) -> Found:
+        """Look at the files that a helper would be made of; P11HostError if none can be."""
+        try:
+            return await self._apart.do(module.name, partial(self._find, module))
+        except TimeoutError as error:
+            raise P11HostError(
+                f"{module.path}: the file system there, or where its module's files are, does not answer; "
+                "see whether it is mounted and its server runs"
+            ) from error
+
+    def _find(self, module: Module) -> Found:
+        """Do that, in a thread; of one module one at a time."""
+        if not self._providers.is_known(module.path):
+            self._providers.check(module.path)
+        kept = self._confinement.of(module)
+        return Found(self._providers.stamp(module.path), self._providers.bits(module.path), kept)
+
+    def _is_new(self, module: Module, now: tuple[int, ...]) -> bool:
         """Tell whether the file of a provider is another than at the last start, and log that."""
-        now = stamp(module.path)
         before = self._stamps.get(module.name, now)
         self._stamps[module.name] = now
         if now == before:
@@ -203,33 +247,34 @@ class Broker:
         """Return whose helpers are a caller's affair: None for all."""
         return None if caller.uid in (0, os.geteuid()) else caller.uid
 
-    async def _helper_for(self, caller: Caller, module: Module, pin: int | None = None) -> Spawned:
+    async def _helper_for(
+        self, caller: Caller, module: Module, found: Found, pin: int | None = None
+    ) -> Spawned:
         """Return a helper that waits, or else a new one; with a PIN it must be new."""
-        if not self._providers.is_known(module.path):
-            await asyncio.to_thread(self._providers.check, module.path)
         self._applications.check_room(caller, module.name)
         if not self._quota.take(caller.uid, HELPER_COST):
             raise P11HostError(f"uid {caller.uid} holds its share of descriptors; end some of its programs")
         try:
-            spare = self._spares.take(module, self._stamp(module)) if pin is None else None
-            return spare or self._spawn(module, pin=pin)
+            spare = self._spares.take(module, found.stamp) if pin is None else None
+            return spare or self._spawn(module, found, pin=pin)
         except BaseException:
             self._quota.give(caller.uid, HELPER_COST)
             raise
 
-    async def _resumed(self, caller: Caller, module: Module) -> Spawned:
+    async def _resumed(self, caller: Caller, module: Module, found: Found) -> Spawned:
         """Return a helper that has got the PIN, if the caller's user had logged in in the one before."""
         async with self._custody.lent(caller, module) as pin:
-            spawned = await self._helper_for(caller, module, pin)
+            spawned = await self._helper_for(caller, module, found, pin)
             if pin is not None and module.pin_source is not None:
                 self._custody.given(spawned, module.pin_source)
         return spawned
 
-    def _spawn(self, module: Module, *, spare: bool = False, pin: int | None = None) -> Spawned:
+    def _spawn(self, module: Module, found: Found, *, spare: bool = False, pin: int | None = None) -> Spawned:
         check = self.cards.need_check(module) if module.token_check is None else module.token_check
         checked = replace(module, token_check=check)
-        with self._confinement.begin(module) as confined:
-            spawned = spawn(self._helper(module), checked, self._nofile, confined, spare=spare, pin=pin)
+        program = narrow_helper_path() if found.bits == NARROW else self._settings.helper
+        with self._confinement.begin(found.kept) as confined:
+            spawned = spawn(program, checked, self._nofile, confined, spare=spare, pin=pin)
         self._lives.begin(spawned)
         self._helpers.create_task(self._watch(spawned))
         return spawned
@@ -237,21 +282,18 @@ class Broker:
     async def _prepare(self, module: Module) -> None:
         """Start a helper for whoever asks next. Not before what was asked for has been answered."""
         await asyncio.sleep(SPARE_DELAY)
-        wanted = self._settings.spares and module.spare and not self._spares.has(module)
-        if wanted and self._lives.is_well(module.name) and self._providers.is_known(module.path):
-            with suppress(P11HostError):  # whoever asks next is told
-                made_of = self._stamp(module)
-                spawned = self._spawn(module, spare=True)
-                self._spares.keep(Spare(module, made_of, spawned))
+        with suppress(P11HostError):  # whoever asks next is told
+            if not self._wants_spare(module):
+                return
+            found = await self._look(module)
+            if self._wants_spare(module):  # still
+                spawned = self._spawn(module, found, spare=True)
+                self._spares.keep(Spare(module, found.stamp, spawned))
                 log.debug("helper.spare", module=module.name, pid=spawned.pid)
 
-    def _stamp(self, module: Module) -> Stamp:
-        """Return what a helper of a module is made of now, besides what the module itself says."""
-        return self._providers.stamp(module.path), self._confinement.of(module)
-
-    def _helper(self, module: Module) -> Path:
-        """Return the program that can load a module's provider, which has been checked."""
-        return narrow_helper_path() if self._providers.bits(module.path) == NARROW else self._settings.helper
+    def _wants_spare(self, module: Module) -> bool:
+        wanted = self._settings.spares and module.spare and not self._spares.has(module)
+        return wanted and self._lives.is_well(module.name)
 
     def _log_refusal(self, module: Module, error: P11HostError) -> None:
         """Log a reason when it is new: applications ask for a module that fails again and again."""
@@ -263,7 +305,7 @@ class Broker:
         """Look at every provider before the first application needs it, and say at once which is none."""
         for module in self.config().enabled:
             try:
-                await asyncio.to_thread(self._providers.check, module.path)
+                await self._look(module)
             except P11HostError as error:
                 self._log_refusal(module, error)
 

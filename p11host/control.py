@@ -23,7 +23,6 @@ from p11host.counts import Counts
 from p11host.errors import P11HostError
 from p11host.helper import Spawned
 from p11host.peer import hidden, identify, selection
-from p11host.sandbox import confine
 from p11host.selectors import pack
 from p11host.tracers import Tracer
 from p11host.view import Peer
@@ -49,6 +48,9 @@ class Host(Protocol):
 
     def reload(self, caller: Caller) -> tuple[str, ...]:
         """Read the configuration anew; return what is wrong with it."""
+
+    async def sandbox(self, module: Module) -> str:
+        """Return in a few words how a module is confined."""
 
     def circuit(self, caller: Caller, module: str) -> State | None:
         """Return the state of a module's circuit, None if all is well."""
@@ -165,7 +167,7 @@ class Control:
         return {
             "pid": os.getpid(),
             "config": [str(path) for path in config.files],
-            "modules": [self._described(module) for module in modules],
+            "modules": [await self._described(module) for module in modules],
             "applications": [
                 _application(known, [module.name for module in modules])
                 for known in self._host.applications(self._caller)
@@ -201,8 +203,8 @@ class Control:
     async def _counts(self, _: Mapping[str, Any], __: Answer) -> dict[str, Any]:
         return census.told(*self._host.counted(self._caller))
 
-    def _described(self, module: Module) -> dict[str, Any]:
-        sandbox = confine.state(module)
+    async def _described(self, module: Module) -> dict[str, Any]:
+        sandbox = await self._host.sandbox(module)
         said: dict[str, Any] = {"name": module.name, "path": str(module.path), "sandbox": sandbox}
         begun, died = self._host.turnover(self._caller, module.name)
         said |= {"started": begun, "died": died}

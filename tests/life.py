@@ -48,6 +48,11 @@ class Workshop:
         target = self.directory / "".join([name, *options])
         return self._made(TESTS / "programs" / f"{name}.c", target, "-rdynamic", *options)
 
+    def library(self, name: str) -> Path:
+        """Return the library made from tests/programs/NAME.c, to be preloaded."""
+        target = self.directory / f"{name}.so"
+        return self._made(TESTS / "programs" / f"{name}.c", target, "-shared", "-fPIC")
+
     def _made(self, source: Path, target: Path, *options: str) -> Path:
         if not target.exists():
             files = ["-I", str(self.includes), "-o", str(target), str(source)]

@@ -52,17 +52,19 @@ class Confinement:
         self._learner = learner
 
     @contextmanager
-    def begin(self, module: Module) -> Iterator[Confined]:
+    def begin(self, kept: Kept) -> Iterator[Confined]:
         """Yield what a helper of a module is started with."""
-        kept = self.of(module)
-        if self._learner is None or self._learner.module != module.name:
+        if self._learner is None or self._learner.module != kept.module.name:
             yield Confined(kept.packed)
             return
         with self._learner.begin() as sock:
-            yield Confined(pack(module, kept.profile, learn=True), sock)
+            yield Confined(pack(kept.module, kept.profile, learn=True), sock)
 
     def of(self, module: Module) -> Kept:
-        """Return what a helper of a module may do now; P11HostError where that cannot be enforced."""
+        """Return what a helper of a module may do now; P11HostError where that cannot be enforced.
+
+        Looks at files, so not for an event loop.
+        """
         kept = self._kept.get(module.name)
         if kept is not None and kept.module == module and kept.stamp == _stamp(kept.profile):
             return kept
