@@ -1,6 +1,7 @@
 """A PC/SC in software: readers that tests add, take away, rename and break, behind the boundary to pyscard.
 
 Knows what p11host.cards.layer asks of it. Its waits wake as PC/SC's do: when a state is another than known.
+Beside it readers as a look shows them.
 """
 
 import threading
@@ -10,9 +11,24 @@ from dataclasses import dataclass, field
 
 from p11host.cards.codes import error_of
 from p11host.cards.layer import NOTIFICATION, Look
-from p11host.cards.reader import EMPTY, PRESENT
+from p11host.cards.reader import EMPTY, PRESENT, Reader, Scene
 
 NO_SERVICE, COMM_ERROR, CANCELLED, UNKNOWN_READER = 0x8010001D, 0x80100013, 0x80100002, 0x80100009
+
+#: What a card answers to a reset.
+ATR = b"\x3b\x00"
+
+
+def reader(state: int, atr: bytes = b"", count: int = 0, name: str = "one") -> Reader:
+    """Return a reader in that state."""
+    return Reader(name, count << 16 | state, atr)
+
+
+def scene(*names: str, full: str = "") -> Scene:
+    """Return a scene with these readers, one of which may have a card."""
+    return Scene(
+        {name: reader(PRESENT, ATR, 1, name) if name == full else reader(EMPTY, name=name) for name in names}
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The system's time may jump at any moment: nothing that waits or measures goes by it."""
 
+import ast
 import os
 import time
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from application import Shim, helpers, start_threads
 from board import Board
+from brokers import ROOT
 from life import Hosting, Workshop, jumping_clock
 from test_events import begin, wait
 
@@ -51,3 +53,24 @@ def act(path: str) -> list[Any]:
 def info(shim: Shim) -> str:
     """Ask for a slot."""
     return shim.rv("C_GetSlotInfo", 1, bytes(512))
+
+
+#: What shows a time to people, or compares it with a certificate's; by these alone the system's time is read.
+SHOWS_TIME = {"cli/calls.py", "cli/events.py", "cli/list.py", "tokens/describe.py"}
+
+
+def test_nothing_depends_on_the_clock_that_is_set() -> None:
+    """What waits or measures does so by the monotonic clock: the system's may jump."""
+    package = ROOT / "p11host"
+    reading = {str(path.relative_to(package)) for path in package.rglob("*.py") if reads_the_time(path)}
+    assert SHOWS_TIME == reading
+
+
+def reads_the_time(path: Path) -> bool:
+    """Tell whether a file asks for the system's time."""
+    used = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    return bool(used & {"time.time", "time.time_ns", "datetime.now", "time.localtime", "time.gmtime"})

@@ -179,11 +179,23 @@ def test_watch_on_a_terminal(place: Place) -> None:
         assert 0 == screen.end()
 
 
-def test_no_pcscd(tmp_path: Path) -> None:
-    """Without pcscd `readers` says in a line what to do, and the broker has one line about it in its log."""
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("pcscd", "pcscd does not run (SCARD_E_NO_SERVICE); install and start pcscd"),
+        (
+            "pyscard",
+            "pyscard is not installed (no pyscard); run: apt-get install libpcsclite-dev gcc, then pip",
+        ),
+    ],
+)
+def test_what_is_missing(tmp_path: Path, missing: str, said: str) -> None:
+    """Without pcscd, or without pyscard, `readers` says in a line what to do."""
     config = configured(tmp_path, {"PCSCLITE_CSOCK_NAME": str(tmp_path / "pcscd.comm")})
+    (tmp_path / "smartcard.py").write_text("raise ImportError\n")
     process = subprocess.run(
         [sys.executable, "-m", "p11host", "readers", "--no-ask", "--config", str(config)],
+        env=os.environ | ({"PYTHONPATH": str(tmp_path)} if missing == "pyscard" else {}),
         cwd="/",
         capture_output=True,
         text=True,
@@ -191,9 +203,7 @@ def test_no_pcscd(tmp_path: Path) -> None:
         check=False,
     )
     assert (1, "") == (process.returncode, process.stderr)
-    assert "pcscd does not run (SCARD_E_NO_SERVICE); install and start pcscd" in " ".join(
-        process.stdout.split()
-    )
+    assert said in " ".join(process.stdout.split())
 
 
 def test_no_rights(tmp_path: Path) -> None:
