@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from p11host.codes import ckr
 from p11host.config import Choice, Config, Module, read
 from p11host.config_lines import Location, locate
 from p11host.pins import PinSource
@@ -67,7 +68,7 @@ def _values(module: Module) -> dict[str, Any]:
         "sandbox": _sandbox(module.sandbox),
         "resume": module.resume,
         "pin-source": None if module.pin_source is None else _source(module.pin_source),
-        "broken": [hex(rv) for rv in module.broken],
+        "broken": [ckr(rv) for rv in module.broken],
         "broken-pause": module.broken_pause,
         "event-interval": module.event_interval,
         "event-wait": module.event_wait,

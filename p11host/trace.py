@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 
+from p11host.codes import ckr
 from p11host.limits import limits
 from p11host.tables import Arg, Field, Function, tables
 
@@ -135,7 +136,7 @@ def _call(name: str, place: int, begun: Told | None, left: Told | None) -> Call:
 
 def _rv(values: Sequence[Any]) -> str:
     number = values[0] if values else None
-    return _named("ckr", number) if isinstance(number, int) else "?"
+    return ckr(number) if isinstance(number, int) else "?"
 
 
 def _arguments(function: Function, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:

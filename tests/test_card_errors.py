@@ -20,6 +20,7 @@ from cards.place import OPENSC, Hearing, Place, configured, placed
 from p11host import helper_path, shim_path
 from p11host.cards import codes
 from p11host.cards.codes import error_of
+from p11host.cli.readers import change_data, change_line
 
 READER, OTHER = "Virtual PCD 00 00", "Virtual PCD 00 01"
 SHARING, MISMATCH, NO_SERVICE = "SCARD_E_SHARING_VIOLATION", "SCARD_E_PROTO_MISMATCH", "SCARD_E_NO_SERVICE"
@@ -159,6 +160,15 @@ def test_doctor(place: Place, hearing: Hearing) -> None:
     assert f"({MISMATCH})" in found[OTHER]["text"]
     assert f"[{holder.pid}]" in found["who"]["text"]
     assert ["cards, module opensc"] == [each.partition(": ")[0] for each in todo if "scdaemon" in each]
+
+
+def test_change_in_words() -> None:
+    """A change that keeps others from a card is told with PC/SC's name, in words and as data."""
+    reader = {"name": READER.encode(), "card": True, "use": "exclusive", "error": SHARING, "count": 1}
+    change = {"sequence": 1, "change": "used", "reader": reader}
+
+    assert f"{READER}  card    used: exclusive  ({SHARING})" == change_line(change)
+    assert (SHARING, "exclusive") == tuple(change_data(change)["reader"][key] for key in ("error", "use"))
 
 
 # ---- reset, removed ----

@@ -215,7 +215,7 @@ def test_show(places: Path) -> None:
     """Each value is shown with the file and the line it comes from, secrets only if asked for."""
     mine = write(places / "user/p11host/p11host.toml", "a", more="[broker]\nidle = 3\n")
     with mine.open("a") as file:
-        file.write('reserved = "password"\n[module.a.env]\nKEY = "secret"\n')
+        file.write('broken = ["CKR_DEVICE_ERROR"]\nreserved = "password"\n[module.a.env]\nKEY = "secret"\n')
     (places / "packages/z.module").write_text("module: /usr/lib/z.so\ncritical: yes\n")
     (places / "p11kit/modules/z.module").write_text("priority: 4\n")
     run = Shell(lambda: os.environ)
@@ -233,6 +233,7 @@ def test_show(places: Path) -> None:
     assert f"# {mine}:4\npath = " in text
     assert not {"password", "secret"} & set(text.replace('"', " ").split())
     assert "note: " in text
+    assert ["CKR_DEVICE_ERROR"] == found["module.a"]["broken"]["value"]
     assert '"secret"' in run("config", "show", "--secrets", "a").output
 
 

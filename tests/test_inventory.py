@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from asn1crypto import algos, keys, x509
 from brokers import Broker, Starter, module
-from life import Hosting
+from life import Hosting, Workshop
 
 from p11host.enroll import derive_name
 from p11host.errors import P11HostError
@@ -119,6 +119,19 @@ def test_objects_of_unknown_classes(hosting: Hosting, mirror: Path) -> None:
 
     tokens = [slot["token"] for slot in json.loads(listed)["modules"][0]["slots"] if slot["token"]]
     assert any("unknown here" in (token["error"] or "") for token in tokens)
+
+
+def test_a_search_that_fails(hosting: Hosting, workshop: Workshop) -> None:
+    """A helper that dies in a search is an error in a line, and nothing of python-pkcs11's own."""
+    hostile = workshop.provider("hostile")
+    host = hosting(module("bad", hostile, env={"HOSTILE": "segv call C_FindObjectsInit"}))
+    command = Path(sys.executable).with_name("p11host")
+    listed = host.run(command, "list")
+    shown = host.run(command, "show", "pkcs11:type=cert", status=1)
+
+    assert "\n    error: CKR_DEVICE_REMOVED: " in listed
+    assert "Traceback" not in listed
+    assert 1 == len(shown.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from life import Host, Hosting
 from rack import Racks
 
 import p11host
+from p11host.cards.slots import Slots
 from p11host.inventory import owners
 from p11host.probe import Probe
 from p11host.slot_errors import VARIABLE, module_of, slot_error
@@ -22,8 +24,8 @@ from p11host.throwaway import Token
 
 pytest_plugins = ["life_fixtures"]
 
-#: A token, a slot that fails as a whole, and one whose token fails.
-SLOTS = ("7 good 1 first", "8 !! 2 second", "9 ! 3 third")
+#: A token, a slot that fails as a whole, one whose token fails, and one with an error that has no name.
+SLOTS = ("7 good 1 first", "8 !! 0x30 second", "9 ! 3 third", "10 !! 0x80001234 fourth")
 ALONE = {"P11HOST_MODULE": "ill"}
 ERROR, NONE, OK = "CKR_DEVICE_ERROR", "CKR_TOKEN_NOT_PRESENT", "CKR_OK"
 COMMAND = Path(sys.executable).with_name("p11host")
@@ -41,11 +43,12 @@ def host(hosting: Hosting, racks: Racks, token: Token) -> Host:
 
 def test_among_several_modules(host: Host) -> None:
     """Such a slot is there with its error for a description, and no token; a token's own error is told."""
-    first, second, third, *others = host.play(look)
+    first, second, third, fourth, *others = host.play(look)
 
     assert [OK, "first", "rack", True, OK] == first
     assert [OK, f"ill: {ERROR}", "p11host", False, NONE] == second
     assert [OK, "third", "rack", True, ERROR] == third
+    assert [OK, "ill: CK_RV 0x80001234", "p11host", False, NONE] == fourth
     assert {OK} == {each[0] for each in others}
 
 
@@ -123,10 +126,11 @@ def test_list(host: Host, token: Token) -> None:
 
     assert [None, None] == [ill["error"], soft["error"]]
     assert token.label in [slot["token"]["label"] for slot in soft["slots"] if slot["token"]]
-    assert ["first", "", "third"] == [slot["description"] for slot in slots]
+    assert ["first", "", "third", ""] == [slot["description"] for slot in slots]
     assert (None, None) == (slots[0]["error"], slots[1]["token"])
     assert slots[1]["error"].startswith(f"{ERROR}: ")
     assert slots[2]["error"].startswith(f"{ERROR}: ")
+    assert slots[3]["error"] == "CK_RV 0x80001234"
     assert f"\n  slot 2  error: {ERROR}: " in alone
     assert "\n    token 'good'" in alone
 
@@ -140,6 +144,20 @@ def test_by_uri(host: Host) -> None:
     assert found.startswith("pkcs11:token=good;")
     for said in (missed, listed):
         assert f"slot 2: {ERROR}: " in said
+
+
+def test_events(host: Host) -> None:
+    """Whoever waits for events hears of the slot by its module and the error."""
+    slots = host.play(see_slots)
+
+    assert [None, ERROR, ERROR, "CK_RV 0x80001234"] == [slot["error"] for slot in slots[:4]]
+    assert [None, "ill", None, "ill"] == [slot["module"] for slot in slots[:4]]
+
+
+def see_slots() -> list[dict[str, Any]]:
+    """Return all slots as `p11host events` sees them."""
+    with Slots(p11host.shim_path()) as slots:
+        return [asdict(slots.slot(number)) for number in slots.numbers()]
 
 
 # ---- whose it is ----

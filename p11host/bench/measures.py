@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgpack
 
+from p11host.codes import ckr
 from p11host.errors import P11HostError
 
 Unit = Literal["ns", "calls/s"]
@@ -162,5 +163,5 @@ def _sample(said: Mapping[str, Any], title: str) -> Sample:
     if said.get("rv") == CKR_MECHANISM_INVALID:
         return Sample(None, why="not carried")
     if "failed" in said:
-        raise P11HostError(f"{title}: {said['failed']} returned {said['rv']:#x}")
+        raise P11HostError(f"{title}: {said['failed']} returned {ckr(said['rv'])}")
     return Sample(said.get("median", said.get("rate")), said.get("p99"))

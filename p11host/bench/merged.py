@@ -16,6 +16,7 @@ from rich.progress import Progress
 from p11host import shim_path
 from p11host.bench.measures import Sample, Target, run_tool
 from p11host.bench.report import DIRECT, OURS, PEER
+from p11host.codes import ckr
 from p11host.errors import P11HostError
 from p11host.start import private_broker
 
@@ -93,7 +94,7 @@ def _sample(tool: Path, case: Case, plan: Plan, way: Reached | str) -> Sample:
     words = [*way.before, str(tool), *command]
     said = run_tool(Path(words[0]), words[1:], target.env)
     if "failed" in said:
-        raise P11HostError(f"{case.title}: {said['failed']} returned {said['rv']:#x}")
+        raise P11HostError(f"{case.title}: {said['failed']} returned {ckr(said['rv'])}")
     return Sample(said["median"], said["p99"])
 
 

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from p11host.bench import memory, ways
 from p11host.bench.measures import Target, run_tool
 from p11host.bench.report import DIRECT, PEER
+from p11host.codes import ckr
 from p11host.errors import P11HostError
 from p11host.throwaway import make_token
 
@@ -102,7 +103,7 @@ def _measure(tool: Path, target: Target, plan: Plan, how: str) -> Sample:
 
 def _understood(said: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
     if "failed" in said:
-        raise P11HostError(f"{target.module}: {said['failed']} returned {said['rv']:#x}")
+        raise P11HostError(f"{target.module}: {said['failed']} returned {ckr(said['rv'])}")
     return said
 
 

@@ -12,22 +12,27 @@ from typing import Self
 from p11host.codes import ckr
 from p11host.errors import P11HostError
 from p11host.limits import limits
+from p11host.slot_errors import module_of, slot_error
 
 _OK, _NO_TOKEN = 0, 0xE0
-_DESCRIPTION, _LABEL, _SERIAL = slice(0, 64), slice(0, 32), slice(80, 96)
+_DESCRIPTION, _MAKER, _LABEL, _SERIAL = slice(0, 64), slice(64, 96), slice(0, 32), slice(80, 96)
 #: More than either struct has.
 _ROOM = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A slot as it is now: label and serial number of its token, if it has one, or why it is not told."""
+    """A slot as it is now: label and serial number of its token, if it has one, or why it is not told.
+
+    `module` is whose it is, where that is all that is known besides an error.
+    """
 
     number: int
     description: str
     token: str | None = None
     serial: str | None = None
     error: str | None = None
+    module: str | None = None
 
 
 class WaitError(P11HostError):
@@ -81,6 +86,8 @@ class Slots:
         if rv != _OK:
             return Slot(number, "", error=f"C_GetSlotInfo: {ckr(rv)}")
         description = _text(info[_DESCRIPTION])
+        if failed := slot_error(_text(info[_MAKER]), description):
+            return Slot(number, "", error=failed, module=module_of(description))
         rv, info = self._info("C_GetTokenInfo", number)
         if rv == _NO_TOKEN:
             return Slot(number, description)

@@ -104,7 +104,8 @@ def _tell_slots(slots: "Slots", owners: Owners, told: Told) -> None:
             continue
         last = ""
         said = asdict(slot)
-        told.put(_now() | {"source": "slot", "slot": said.pop("number"), "module": owners.of(slot)} | said)
+        module = said.pop("module") or owners.of(slot)
+        told.put(_now() | {"source": "slot", "slot": said.pop("number"), "module": module} | said)
 
 
 def _tell_readers(subscriber: "Subscriber", told: Told) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11host import shim_path
+from p11host.cli.hush import hush
 from p11host.cli.interrupt import ending_soon
 from p11host.cli.options import config_option, json_option
 from p11host.cli.reach import UriType, broker_for
@@ -50,6 +51,7 @@ def list_(uri: Uri | None, config: Path | None, *, as_uris: bool, login: bool, a
     """
     wanted = uri or Uri()
     refused: list[LoginError] = []
+    hush()
     with ending_soon(), broker_for(config):
         taken = _take(shim_path(), wanted, refused, login=login or _has_pin(wanted))
     modules = [replace(each, file=facts(Path(each.path))) for each in _narrowed(taken, wanted)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p11host.cli.hush import hush
 from p11host.cli.interrupt import ending_soon
 from p11host.errors import EXIT_USAGE, P11HostError
 from p11host.uri import Uri, parse
@@ -78,6 +79,7 @@ def reaching(config: Path | None, uri: Uri) -> Iterator["Shim"]:
     from p11host.tokens.find import Shim, asks_of_modules, refuse_path  # noqa: PLC0415
 
     refuse_path(uri)
+    hush()
     with ending_soon(), broker_for(config), telling():
         # Within the door, so that an impatient broker does not end before the shim has one of its own.
         with open_door(start=True) as door, door.open("p11host") as channel:
