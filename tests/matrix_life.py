@@ -210,12 +210,19 @@ def until(is_so: Callable[[], bool], otherwise: str) -> None:
         time.sleep(PAUSE)
 
 
+def tasks(pid: int) -> list[Path]:
+    """Return the state of each thread of a process; it may end meanwhile."""
+    with suppress(OSError):
+        return list(Path(f"/proc/{pid}/task").glob("*/stat"))
+    return []
+
+
 def has_acted(pid: int, descriptor: int, behaviour: str) -> bool:
     """Tell whether a helper's provider has done what it was to do between calls."""
     if select.select([descriptor], [], [], 0)[0]:
         return True
     names, states = set(), set()
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+    for stat in tasks(pid):
         with suppress(OSError):
             name, _, rest = stat.read_text().partition("(")[2].rpartition(") ")
             names.add(name)

@@ -24,7 +24,7 @@ PATIENCE_S = 800
 ALL = os.environ.get("P11HOST_SCHEDULES") == "all"
 #: Kinds of points, as tests/programs/points.h numbers them: the rarer, the smaller.
 CHANGE, ATOMIC, ACCESS = 1, 2, 3
-PLACES = ("initialize", "finalize", "child", "sign", "digest", "slots", "session")
+PLACES = ("initialize", "finalize", "child", "sign", "digest", "slots", "session", "events")
 #: Those that pass so many points that each seventh has to do.
 LONG = ("initialize", "child")
 #: A child may come back between the last look at whose call it is and the instruction that the peer sees.
@@ -35,8 +35,8 @@ ELSEWHERE = {
         attach_report bell_shut bell_sleep bell_wake keep late_may_ask module_drop module_give_up
         module_revive module_start
     """,
-    "a wait for events, of which a child has its own: test_events.py": """
-        begin_life events_wait module_try seen_take seen_unmark
+    "an event that comes, or a helper that has gone, while somebody waits: test_storm.py, test_events.py": """
+        module_try seen_take
     """,
     "handles over 47 bits": "handle_to_server large_put",
     "C_Logout of an heir": "module_leave search",

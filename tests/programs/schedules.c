@@ -313,6 +313,14 @@ static void act_session(void)
         expect(list->C_CloseSession(session), "C_CloseSession");
 }
 
+/* The first wait of a life: nothing has happened since. */
+static void act_events(void)
+{
+    CK_SLOT_ID event;
+    CK_RV rv = list->C_WaitForSlotEvent(CKF_DONT_BLOCK, &event, NULL);
+    expect(rv == CKR_NO_EVENT ? CKR_OK : rv, "C_WaitForSlotEvent");
+}
+
 /* Whether a session that was the parent's is this process's too depends on the module. */
 static void act_first(void)
 {
@@ -349,6 +357,7 @@ static const struct place places[] = {
     {"initialize", nothing, act_initialize, end_life, .may_be_uninitialised = true, .is_the_first = true},
     {"broker", nothing, act_initialize, end_broker, .may_be_uninitialised = true, .is_the_first = true},
     {"finalize", begin_life, act_finalize, nothing, .may_be_uninitialised = true},
+    {"events", begin_life, act_events, end_life, .may_be_uninitialised = true},
     {"child", nothing, act_first, nothing, .in_a_child = true},
     {"sign", nothing, act_sign, nothing, .in_a_child = false},
     {"digest", nothing, act_digest, nothing, .in_a_child = false},
