@@ -17,7 +17,7 @@ from p11host import helper_path
 from p11host.client import Channel, Door
 from p11host.config import choose, load
 from p11host.helper import Confined, spawn
-from p11host.wire import Request, Response, encode
+from p11host.wire import Request, Response, WireError, encode
 
 pytest_plugins = ["life_fixtures"]
 
@@ -173,6 +173,38 @@ def test_wait_ends_with_the_next_request(hosting: Hosting, readers: Path, board:
         answers = pipelined(channel, [number, LONG], [number, 0])
 
         assert [[], []] == [changes(answer) for answer in answers]
+
+
+#: What is no request, and what is one that can be understood.
+WRONG: list[list[Any]] = [
+    *([], [1], [{}, {}], ["wait"], [{1: 2}], [{"x" * 65: 1}]),
+    *([{"wait": "x"}], [{"wait": None}], [{"wait": [1] * 3}], [{"wait": -2}]),
+]
+ODD: list[list[Any]] = [
+    *([{}], [{"after": "x"}], [{"after": [[[{}]]]}], [{"after": -5}], [{"x": {"y": [None] * 9}}]),
+    *([{"wait": 0, "after": None}], [{"after": (1 << 64) - 1, "wait": (1 << 64) - 1}]),
+]
+
+
+def test_lies_told_to_a_watch(hosting: Hosting, readers: Path, board: Board) -> None:
+    """What is no request ends its channel; what is odd gets the state; who asks beside them is answered."""
+    with ExitStack() as stack:
+        host = hosting(board.module("readers", readers))
+        broker = stack.enter_context(Door.of_broker(Path(host.env["P11HOST_SOCKET"])))
+        (attached,) = stack.enter_context(broker.open()).attach()
+        assert attached.door is not None
+        door = stack.enter_context(Door.of_helper(attached.door))
+        good = stack.enter_context(door.open())
+        number = ask(good)["number"]
+        for params in WRONG:
+            with door.open() as bad, pytest.raises(WireError, match=r"fit the tables|over a limit"):
+                bad.call("watch", params, LONG / 1000)
+        for params in ODD:
+            with door.open() as odd:
+                assert "state" == odd.call("watch", params, LONG / 1000)["kind"]
+
+        board.put(0, 4)
+        assert [[0, token(4)]] == changes(ask(good, number, LONG))
 
 
 def pipelined(channel: Channel, *requests: list[int]) -> list[dict[str, Any]]:
