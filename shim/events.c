@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "ear.h"
 #include "root.h"
@@ -130,7 +129,8 @@ struct wait {
     struct state *state;
     struct events *events;
     struct owner owner; /* whose call it is: a child that comes back into it leaves all alone */
-    bool quick;
+    bool quick, listens;
+    int cancel;               /* may the caller's thread be cancelled? */
     uint64_t round, until_ms; /* of a quick one */
 };
 
@@ -144,9 +144,27 @@ static bool has_event(const struct wait *wait)
     return atomic_load(&wait->events->seen.pending) != 0;
 }
 
-static void nap(void)
+/* The thread is cancelled: it leaves as if it had returned. */
+static void abandon(void *argument)
 {
-    nanosleep(&(struct timespec){.tv_nsec = NAP_MS * 1000000L}, NULL);
+    const struct wait *wait = argument;
+    if (owner_is_another(&wait->owner))
+        return;
+    if (wait->listens)
+        pthread_mutex_unlock(&wait->events->lock);
+    state_leave(wait->state);
+}
+
+/* Here alone can it be. True if there is something to hear. */
+static bool sleep_on(struct wait *wait, struct pollfd *polled, unsigned count, uint64_t ms)
+{
+    volatile bool any;
+    pthread_cleanup_push(abandon, wait);
+    pthread_setcancelstate(wait->cancel, NULL);
+    any = poll(polled, count, (int)ms) > 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    pthread_cleanup_pop(0);
+    return any;
 }
 
 static uint64_t sooner(uint64_t a, uint64_t b)
@@ -176,9 +194,9 @@ static void poll_ears(struct wait *wait)
     uint64_t until = gather(wait, polled), now = channel_now_ms();
     if (is_over(wait)) /* what was opened meanwhile C_Finalize may not have found */
         return;
-    int n = poll(polled, wait->state->n_modules, until > now ? (int)(until - now) : 0);
+    bool any = sleep_on(wait, polled, wait->state->n_modules, until > now ? until - now : 0);
     for (unsigned i = 0; i < wait->state->n_modules && !is_over(wait); i++)
-        ear_hear(&wait->events->ears[i], &wait->state->modules[i], &wait->events->seen, n > 0 && polled[i].revents);
+        ear_hear(&wait->events->ears[i], &wait->state->modules[i], &wait->events->seen, any && polled[i].revents);
 }
 
 /* All at once are asked; a quick one asks each once. */
@@ -219,16 +237,17 @@ static void wait_long(struct wait *wait)
 /* One thread listens at a time; what another one waits for it hears as well. */
 static void listen_for_events(struct wait *wait)
 {
-    bool listens = pthread_mutex_trylock(&wait->events->lock) == 0;
-    if (!listens && !wait->quick)
-        nap();
-    if (!listens)
+    wait->listens = pthread_mutex_trylock(&wait->events->lock) == 0;
+    if (!wait->listens && !wait->quick)
+        sleep_on(wait, NULL, 0, NAP_MS);
+    if (!wait->listens)
         return;
     if (wait->quick)
         look_once(wait);
     else
         wait_long(wait);
     pthread_mutex_unlock(&wait->events->lock);
+    wait->listens = false;
 }
 
 static CK_RV conclude(const struct call *call, const struct wait *wait)
@@ -236,6 +255,18 @@ static CK_RV conclude(const struct call *call, const struct wait *wait)
     if (owner_is_another(&wait->owner))
         return call->function->gone;
     return is_over(wait) ? CKR_CRYPTOKI_NOT_INITIALIZED : CKR_NO_EVENT;
+}
+
+static CK_RV take_event(const struct call *call, struct wait *wait, CK_SLOT_ID *slot)
+{
+    bool listened = false;
+    while (!is_over(wait) && !seen_take(&wait->events->seen, slot)) {
+        if (wait->quick && listened)
+            return conclude(call, wait);
+        listen_for_events(wait);
+        listened = true;
+    }
+    return is_over(wait) ? conclude(call, wait) : CKR_OK;
 }
 
 CK_RV events_wait(const struct call *call)
@@ -247,12 +278,8 @@ CK_RV events_wait(const struct call *call)
     if (!wait.events)
         return CKR_HOST_MEMORY;
     wait.quick = call->words[0] & CKF_DONT_BLOCK;
-    bool listened = false;
-    while (!is_over(&wait) && !seen_take(&wait.events->seen, slot)) {
-        if (wait.quick && listened)
-            return conclude(call, &wait);
-        listen_for_events(&wait);
-        listened = true;
-    }
-    return is_over(&wait) ? conclude(call, &wait) : CKR_OK;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &wait.cancel);
+    CK_RV rv = take_event(call, &wait, slot);
+    pthread_setcancelstate(wait.cancel, NULL);
+    return rv;
 }

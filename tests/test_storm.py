@@ -86,14 +86,22 @@ def test_races(provider: Provider, fork: str, workshop: Workshop, tmp_path: Path
 
 @pytest.mark.timeout(max(300, CHILDREN))
 def test_races_of_waits(workshop: Workshop, tmp_path: Path) -> None:
-    """Threads that wait for slot events race with no call, fork or end; nothing is left."""
+    """Threads that wait for slot events race with no call, fork or end, and nothing is left."""
     rounds = str(max(4, CHILDREN // 20))
     program = workshop.program("waits", "-fsanitize=thread", "-g")
     board = Board(tmp_path / "board", 4)
     with hosted(tmp_path, board.module("one", workshop.provider("readers"), "good", **OFTEN)) as host:
-        words: list[str | Path] = [program, Shims(workshop).with_sanitizer(), board.path, rounds]
-        waits = host.run(*still_addresses(), *words, env=SANITIZED)
-        assert int(waits) > 0
+        words: list[str | Path] = [program, Shims(workshop).with_sanitizer(), board.path, rounds, "sanitized"]
+        assert int(host.run(*still_addresses(), *words, env=SANITIZED)) > 0
+
+
+@pytest.mark.timeout(max(300, CHILDREN))
+def test_waits_that_are_cancelled(workshop: Workshop, tmp_path: Path) -> None:
+    """A thread that is cancelled while it waits hinders no other, and leaves nothing."""
+    rounds = str(max(4, CHILDREN // 20))
+    board = Board(tmp_path / "board", 4)
+    with hosted(tmp_path, board.module("one", workshop.provider("readers"), "good", **OFTEN)) as host:
+        assert int(host.run(workshop.program("waits"), shim_path(), board.path, rounds)) > 0
 
 
 def still_addresses() -> list[str]:

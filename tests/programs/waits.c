@@ -1,12 +1,14 @@
 /*
- * waits MODULE BOARD ROUNDS: several threads wait for slot events while slots change and others call; a child is forked in the middle of their
- * waits; C_Finalize ends them. That so many times. Prints how many waits there were.
+ * waits MODULE BOARD ROUNDS [sanitized]: several threads wait for slot events while slots change and others call; a child is forked in the middle of their
+ * waits, and one is cancelled; C_Finalize ends the others. That so many times. Prints how many waits there were. With `sanitized`
+ * none is cancelled: the thread sanitizer would miss what that thread does on its way out.
  *
  * Each change must be heard, by somebody. After each round there are as many descriptors and threads as after the first; in a child no more.
  */
 #include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +125,14 @@ static void initialize(void)
     check(list->C_WaitForSlotEvent(CKF_DONT_BLOCK, &slot, NULL) == CKR_NO_EVENT, "what was there is no event");
 }
 
+/* Whatever it was doing, it leaves nothing to others that wait. */
+static void cancel(pthread_t thread)
+{
+    void *result;
+    check(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0, "pthread_cancel");
+    check(result == PTHREAD_CANCELED, "a thread that waits can be cancelled");
+}
+
 /* It hears what changes from now on, and nothing of what its parent waits for. */
 static _Noreturn void live_as_child(unsigned slot, int descriptors)
 {
@@ -150,7 +160,7 @@ static void fork_a_child(unsigned slot, int descriptors)
     await_hearing(slot);
 }
 
-static void live_once(int descriptors)
+static void live_once(int descriptors, bool cancels)
 {
     pthread_t threads[THREADS];
     alarm(PATIENCE_S);
@@ -159,11 +169,13 @@ static void live_once(int descriptors)
     for (unsigned i = 0; i < CHANGES; i++) {
         if (i == CHANGES / 2)
             fork_a_child(0, descriptors);
+        if (cancels && i == CHANGES / 2 + 1)
+            cancel(threads[0]);
         change(i % SLOTS);
         await_hearing(i % SLOTS);
     }
     check(list->C_Finalize(NULL) == CKR_OK, "C_Finalize");
-    for (int i = 0; i < THREADS; i++)
+    for (int i = cancels; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     for (unsigned i = 0; i < SLOTS; i++)
         changed[i] = atomic_load(&heard[i]);
@@ -171,14 +183,15 @@ static void live_once(int descriptors)
 
 int main(int argc, char **argv)
 {
-    check(argc == 4, "usage");
+    check(argc == 4 || argc == 5, "usage");
+    bool cancels = argc == 4;
     list = load(argv[1]);
     board = board_open(argv[2]);
     check(board != NULL, "the board");
-    live_once(0);
+    live_once(0, cancels);
     int descriptors = count_in("/proc/self/fd"), threads = count_in("/proc/self/task");
     for (int i = 1; i < atoi(argv[3]); i++) {
-        live_once(descriptors);
+        live_once(descriptors, cancels);
         expect_left(descriptors, threads);
     }
     printf("%lu\n", atomic_load(&waits));
