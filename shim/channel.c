@@ -78,7 +78,8 @@ static long channel_receive(void *context, void *bytes, size_t max)
     channel->between = false;
     if (owner_is_another(&channel->owner))
         return -EOWNERDEAD;
-    bell_await(&channel->bell, channel->asked);
+    if (!channel->looked)
+        bell_await(&channel->bell, channel->asked);
     long n = bell_take(&channel->bell, bytes, max);
     if (n != 0)
         return take_answer(channel, n);
@@ -151,6 +152,17 @@ void channel_begin(struct channel *channel, uint64_t asked)
         bell_answered(&channel->bell);
     channel->asked = asked;
     channel->between = true;
+    channel->looked = false;
+}
+
+bool channel_look(struct channel *channel, bool waits)
+{
+    if (channel->in.pos != channel->in.end || owner_is_another(&channel->owner))
+        return true;
+    if (waits)
+        bell_await(&channel->bell, channel->asked);
+    channel->looked = true;
+    return bell_shut(&channel->bell);
 }
 
 /* Takes `sent` bytes off the front of the pieces. */

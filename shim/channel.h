@@ -37,6 +37,7 @@ struct channel {
     uint64_t asked; /* see channel_begin */
     bool ahead;    /* what was posted through the socket may not have been read */
     bool between;  /* waiting for the first byte of a message */
+    bool looked;   /* and that has been looked for */
     struct writer out;
     struct reader in;
     uint8_t buffer[READER_BUFFER];
@@ -66,6 +67,12 @@ void channel_belongs_to(struct channel *channel, const struct owner *owner);
 
 /* Begins to read the next message: the answer to `asked` bytes, 0 if it answers nothing. */
 void channel_begin(struct channel *channel, uint64_t asked);
+
+/*
+ * For who waits no longer than it likes: looks for the first byte as any reader does before it sleeps, or only whether it is there. True if
+ * there is something to read; else it will come through the socket, which can be polled.
+ */
+bool channel_look(struct channel *channel, bool waits);
 
 /*
  * Sends what the writer holds and forgets it. 0; -EPIPE when the peer is gone, -ETIMEDOUT, -EMSGSIZE or

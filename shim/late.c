@@ -14,14 +14,9 @@ static void give_more_time(struct module *module)
     atomic_store_explicit(&module->list_ms, ms < INT32_MAX / 2 ? 2 * ms : INT32_MAX, memory_order_relaxed);
 }
 
-/* Once the tray is shut all comes through the socket. */
 bool late_comes(struct channel *channel, uint64_t by)
 {
-    if (channel->in.pos != channel->in.end || owner_is_another(&channel->owner))
-        return true;
-    if (channel_now_ms() < by)
-        bell_await(&channel->bell, channel->asked);
-    return bell_shut(&channel->bell) || module_has_come(channel, by);
+    return channel_look(channel, channel_now_ms() < by) || module_has_come(channel, by);
 }
 
 static void keep(struct module *module, struct channel *channel)

@@ -377,6 +377,19 @@ static void expect_no_bell(int fd)
     close(fd);
 }
 
+static void a_child_shuts_nothing_of_its_parents(void)
+{
+    struct bell ours, theirs;
+    struct owner owner = {.life = 1, .page = &life};
+    hang_owned(&ours, &theirs, &owner);
+    atomic_store(&ours.ours->state, TRAY_OPEN);
+    atomic_store(&life, 0);
+    expect(bell_shut(&ours));
+    expect_number(TRAY_OPEN, atomic_load(&ours.ours->state));
+    bell_finish(&theirs);
+    bell_finish(&ours);
+}
+
 /* A file that can shrink would kill whoever looks at it. */
 static void a_bell_that_could_be_pulled_away_is_not_hung(void)
 {
@@ -404,6 +417,49 @@ static void a_bell_cannot_be_pulled_away(void)
     close(fd);
 }
 
+/* ---- who looks, and then waits elsewhere ---- */
+
+static void expect_message(uint64_t number)
+{
+    expect_number(number, read_uint(&near_end->in));
+    expect_number(0, near_end->in.error);
+}
+
+static void say(uint64_t number)
+{
+    write_uint(&far_end->out, number);
+    expect_number(0, channel_send(far_end));
+}
+
+static void who_has_looked_is_told_by_the_socket(void)
+{
+    uint8_t byte;
+    for (unsigned waits = 0; waits < 2; waits++) {
+        begin();
+        hang_bells();
+        channel_begin(near_end, 0);
+        expect(!channel_look(near_end, waits));
+        say(7);
+        expect_number(1, recv(near_end->from, &byte, 1, MSG_DONTWAIT | MSG_PEEK));
+        expect(channel_look(near_end, waits));
+        expect_message(7);
+        end();
+    }
+}
+
+static void what_was_laid_is_found(void)
+{
+    begin();
+    hang_bells();
+    atomic_store(&near_end->bell.ours->state, TRAY_OPEN);
+    say(8);
+    expect_number(TRAY_LAID, atomic_load(&near_end->bell.ours->state));
+    channel_begin(near_end, 0);
+    expect(channel_look(near_end, false));
+    expect_message(8);
+    end();
+}
+
 /* Something that is different everywhere. */
 __attribute__((constructor)) static void fill(void)
 {
@@ -422,6 +478,9 @@ static const struct test tests[] = {
     TEST(a_tray_is_never_longer_than_it_is, "whatever a peer writes to the page, no more is taken than there is room for"),
     TEST(a_child_takes_nothing_of_its_parents, "a child that comes back into its parent's call leaves the answer on the tray"),
     TEST(a_child_lays_nothing_for_its_parent, "a child that comes back into its parent's call asks nothing"),
+    TEST(a_child_shuts_nothing_of_its_parents, "a child that comes back into its parent's call leaves the tray open"),
+    TEST(who_has_looked_is_told_by_the_socket, "to who has looked in vain all comes through the socket"),
+    TEST(what_was_laid_is_found, "who looks finds what was laid, and reads it"),
     TEST(a_bell_that_could_be_pulled_away_is_not_hung, "only memory that cannot shrink is looked at"),
     TEST(a_bell_cannot_be_pulled_away, "our own bell cannot shrink either"),
 };
