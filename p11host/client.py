@@ -49,7 +49,10 @@ _GROUPS = (64, 65536)
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A module as `attach` and `open` describe it. `door` is its helper's, for the caller to close."""
+    """A module as `attach` and `open` describe it. `door` is its helper's, for the caller to close.
+
+    `short`, `long` and `list` are deadlines in milliseconds; 0 is none.
+    """
 
     name: str
     door: int | None
@@ -57,6 +60,7 @@ class Attached:
     fork: str
     short: int
     long: int
+    list: int
 
 
 class Door(Closing):
@@ -261,8 +265,8 @@ def _modules_of(result: Value, descriptors: list[int]) -> list[Attached]:
 
 
 def _attached(module: dict[str, Value], door: int | None) -> Attached:
-    error = module.get("error")
-    return Attached(module["name"], door, error, module["fork"], module["short"], module["long"])
+    error, wait = module.get("error"), module.get("list", deadlines().list)
+    return Attached(module["name"], door, error, module["fork"], module["short"], module["long"], wait)
 
 
 def _check_owner(sock: socket.socket, path: Path) -> None:

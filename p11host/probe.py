@@ -68,10 +68,10 @@ def _library(channel: Channel, module: Attached) -> Library:
 
 def _slots(channel: Channel, module: Attached) -> Sequence[str | None]:
     most = limits().module_slots
-    count, _ = _call(channel, module, "C_GetSlotList", [False, [False, 0]])
+    count, _ = _list(channel, module, [False, [False, 0]])
     if not 0 <= count <= most:
         raise WireError("failed", too_many(count))
-    _, listed = _call(channel, module, "C_GetSlotList", [False, [True, most]])
+    _, listed = _list(channel, module, [False, [True, most]])
     numbers = dict.fromkeys(listed)  # an application sees none twice
     return [_description(channel, module, number) for number in numbers]
 
@@ -91,9 +91,22 @@ def too_many(count: int) -> str:
     )
 
 
-def _call(channel: Channel, module: Attached, function: str, params: Sequence[Value]) -> Value:
+def _list(channel: Channel, module: Attached, params: Sequence[Value]) -> Value:
+    """Return the slots, for which a module is waited for no longer than any list waits."""
+    most = min((ms for ms in (module.short, module.list) if ms), default=0)
+    try:
+        return _call(channel, module, "C_GetSlotList", params, most)
+    except TimeoutError:
+        text = f"C_GetSlotList: no answer in {most / 1000:g} s; its slots come when it has answered"
+        raise WireError("failed", text) from None
+
+
+def _call(
+    channel: Channel, module: Attached, function: str, params: Sequence[Value], most: int | None = None
+) -> Value:
     """Return the one output of a function, or raise WireError with the name of its CK_RV."""
-    rv, *outputs = channel.call(function, params, timeout=module.short / 1000 or None)
+    milliseconds = module.short if most is None else most
+    rv, *outputs = channel.call(function, params, timeout=milliseconds / 1000 or None)
     if rv != _CKR_OK:
         raise WireError("failed", f"{function}: {ckr(rv)}")
     return outputs[0]

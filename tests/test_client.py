@@ -187,11 +187,12 @@ class TestAttach:
 
     def test_pairs(self, peer: Callable[[Answer], Peer]) -> None:
         """A door goes to the module that has one, in order."""
-        without = {"name": "two", "door": False, "error": "no", "fork": "strict", "short": 0, "long": 0}
+        said = {"error": "no", "fork": "strict", "short": 0, "long": 0, "list": 3}
+        without = {"name": "two", "door": False} | said
         answer = Result({"modules": [MODULE, without, MODULE]}, 2)
         one, two, three = peer(answer).channel.attach(PATIENCE)
 
-        assert Attached("two", None, "no", "strict", 0, 0) == two
+        assert Attached("two", None, "no", "strict", 0, 0, 3) == two
         assert one.door is not None
         assert three.door is not None
         assert ("one", "reinit", 1, 2) == (one.name, one.fork, one.short, one.long)

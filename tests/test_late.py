@@ -1,7 +1,9 @@
 """A module that takes long over C_GetSlotList: a list of many does without it, and has it again later."""
 
 import ctypes
+import json
 import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -199,6 +201,21 @@ def list_in_threads(file: str) -> dict[str, Any]:
     Path(file).unlink()
     await_table(shim, 2)
     return found | {"later": in_threads([partial(await_table, shim, 2)] * 4)}
+
+
+def test_list_command(hosting: Hosting, racks: Racks, late: Rack) -> None:
+    """`p11host list` shows the others, and says why one has no slots."""
+    file = hold(late)
+    late.fill(LATE, f"holds any {file}")
+    host = hosting(*both(late, racks))
+
+    told = host.run(sys.executable, "-P", "-m", "p11host", "list", "--json")
+    found = {module["name"]: module for module in json.loads(told)["modules"]}
+
+    assert ["Good"] == [slot["description"] for slot in found["good"]["slots"]]
+    assert [] == found["late"]["slots"]
+    assert "C_GetSlotList: no answer in 0.3 s; its slots come when it has answered" == found["late"]["error"]
+    assert file.exists(), "it hung to the end"
 
 
 # ---- ends ----
