@@ -40,6 +40,7 @@ ELSEWHERE = {
     """,
     "a thread that is cancelled while it waits: test_storm.py": "sleep_on",
     "handles over 47 bits": "handle_to_server large_put",
+    "a helper's own list of sessions": "sessions_move",
     "C_Logout of an heir": "module_leave search",
     "mechanisms with late outputs, messages": """
         operations_find_or_map operations_forget operations_recall operations_release operations_remember
