@@ -2,14 +2,16 @@
 
 import ctypes
 import json
+import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pkcs11
 import pytest
-from application import Shim
+from application import Shim, in_child
 from brokers import module
 from cryptoki import struct
 from life import Host, Hosting
@@ -24,8 +26,12 @@ from p11host.throwaway import Token
 
 pytest_plugins = ["life_fixtures"]
 
-#: A token, a slot that fails as a whole, one whose token fails, and one with an error that has no name.
-SLOTS = ("7 good 1 first", "8 !! 0x30 second", "9 ! 3 third", "10 !! 0x80001234 fourth")
+#: A token; a slot that fails as a whole; one whose token fails; one with an error that has no name; one as
+#: OpenSC has it for a moment of a card in exclusive use.
+SLOTS = (
+    *("7 good 1 first", "8 !! 0x30 second", "9 ! 3 third"),
+    *("10 !! 0x80001234 fourth", "11 !- 5 fifth"),
+)
 ALONE = {"P11HOST_MODULE": "ill"}
 ERROR, NONE, OK = "CKR_DEVICE_ERROR", "CKR_TOKEN_NOT_PRESENT", "CKR_OK"
 COMMAND = Path(sys.executable).with_name("p11host")
@@ -43,21 +49,23 @@ def host(hosting: Hosting, racks: Racks, token: Token) -> Host:
 
 def test_among_several_modules(host: Host) -> None:
     """Such a slot is there with its error for a description, and no token; a token's own error is told."""
-    first, second, third, fourth, *others = host.play(look)
+    first, second, third, fourth, fifth, *others = host.play(look)
 
     assert [OK, "first", "rack", True, OK] == first
     assert [OK, f"ill: {ERROR}", "p11host", False, NONE] == second
     assert [OK, "third", "rack", True, ERROR] == third
     assert [OK, "ill: CK_RV 0x80001234", "p11host", False, NONE] == fourth
+    assert [OK, "fifth", "rack", False, NONE] == fifth
     assert {OK} == {each[0] for each in others}
 
 
 def test_alone(host: Host) -> None:
     """A module alone speaks for itself, unless the program's environment wants to see all slots."""
     exact = host.play(look, env=ALONE)
-    wanted = host.play(look, env=ALONE | {VARIABLE: "1"})
+    wanted, in_a_child = host.play(look_twice, env=ALONE | {VARIABLE: "1"})
 
-    assert [ERROR, ERROR] == [exact[1][0], exact[1][-1]]
+    assert wanted == in_a_child
+    assert [ERROR, ERROR, ERROR] == [exact[1][0], exact[1][-1], exact[4][-1]]
     assert [OK, f"ill: {ERROR}", "p11host", False, NONE] == wanted[1]
     assert [exact[0], exact[2]] == [wanted[0], wanted[2]]
 
@@ -71,6 +79,18 @@ def look() -> list[list[Any]]:
     """Look at every slot: its description, who made it, whether it has a token, and that."""
     shim = Shim()
     shim.must("C_Initialize", None)
+    return look_again(shim)
+
+
+def look_twice() -> list[list[list[Any]]]:
+    """Look at every slot, and in a child whose environment is another."""
+    found = look()
+    del os.environ[VARIABLE]
+    return [found, in_child(partial(look_again, Shim()))]
+
+
+def look_again(shim: Shim) -> list[list[Any]]:
+    """Look at every slot, without C_Initialize."""
     return [describe(shim, slot) for slot in shim.slots(with_token=False)]
 
 
@@ -126,7 +146,7 @@ def test_list(host: Host, token: Token) -> None:
 
     assert [None, None] == [ill["error"], soft["error"]]
     assert token.label in [slot["token"]["label"] for slot in soft["slots"] if slot["token"]]
-    assert ["first", "", "third", ""] == [slot["description"] for slot in slots]
+    assert ["first", "", "third", "", "fifth"] == [slot["description"] for slot in slots]
     assert (None, None) == (slots[0]["error"], slots[1]["token"])
     assert slots[1]["error"].startswith(f"{ERROR}: ")
     assert slots[2]["error"].startswith(f"{ERROR}: ")

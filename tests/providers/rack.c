@@ -1,7 +1,7 @@
 /*
  * A provider for tests whose slots are what the file named by RACK says at each call, a line each:
  *
- *     ID LABEL [SERIAL [DESCRIPTION]]   a slot; LABEL "-": without a token; "!": C_GetTokenInfo fails; "!!": C_GetSlotInfo too, with SERIAL
+ *     ID LABEL [SERIAL [DESCRIPTION]]   a slot; LABEL "-": without a token; "!": C_GetTokenInfo fails; "!!": C_GetSlotInfo too, with SERIAL; "!-": is said to have no token, and C_GetTokenInfo fails
  *     many N                            N slots more, numbered from 0, each with a token "many"
  *     claims N                          whatever there is, C_GetSlotList says that there are N
  *     sleep MS                          C_GetSlotList takes so long
@@ -158,7 +158,7 @@ static CK_RV get_slot_info(CK_SLOT_ID id, CK_SLOT_INFO *info)
     memset(info, 0, sizeof *info);
     pad(info->slotDescription, sizeof info->slotDescription, slot->description);
     pad(info->manufacturerID, sizeof info->manufacturerID, "rack");
-    info->flags = CKF_REMOVABLE_DEVICE | (strcmp(slot->label, "-") ? CKF_TOKEN_PRESENT : 0);
+    info->flags = CKF_REMOVABLE_DEVICE | (strcmp(slot->label, "-") && strcmp(slot->label, "!-") ? CKF_TOKEN_PRESENT : 0);
     return CKR_OK;
 }
 
