@@ -40,6 +40,11 @@ class PrivateBroker:
         return {"P11HOST_SOCKET": str(self.socket), "P11HOST_NO_START": "1"}
 
 
+def socket_places() -> Sequence[Path]:
+    """Return where a broker that serves this user may listen, the first that does being it."""
+    return [socket_path()] if os.environ.get("P11HOST_SOCKET") else [socket_path(), SYSTEM_SOCKET]
+
+
 def open_door(*, start: bool) -> Door:
     """Return a door to the broker that serves this user: its own, the system's, or one started on demand.
 
@@ -47,7 +52,7 @@ def open_door(*, start: bool) -> Door:
     cannot be.
     """
     path = socket_path()
-    for place in [path] if os.environ.get("P11HOST_SOCKET") else [path, SYSTEM_SOCKET]:
+    for place in socket_places():
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return _connect(place)
     if not start or os.environ.get("P11HOST_NO_START"):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,21 @@ class TestAttach:
         assert [one.hello.pid, two.hello.pid] == [each["pid"] for each in helpers]
         assert [str(broker.config)] == status["config"]
         assert ["one", "two"] == [each["name"] for each in status["modules"]]
+
+
+    def test_status_counts_deaths(self, broker: Broker) -> None:
+        """Of each module it is told how many helpers there were, and how many of them ended out of order."""
+        with broker.channel() as channel:
+            ended, died = (channel.open_module("two", PATIENCE) for _ in range(2))
+            with through(died) as one:
+                os.kill(one.hello.pid or 0, signal.SIGKILL)
+                broker.wait_event("helper.ended", pid=one.hello.pid, signal="SIGKILL")
+            with through(ended) as one:
+                pid = one.hello.pid
+            broker.wait_event("helper.ended", pid=pid, status=0)
+            status = broker.status()
+
+        assert [(0, 0), (2, 1)] == [(each["started"], each["died"]) for each in status["modules"]]
 
 
 class TestConfiguration:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,18 @@ from p11host.config import choose, load
 from p11host.doctor import modules
 from p11host.doctor.broker import reach
 from p11host.doctor.cards import cards
-from p11host.doctor.findings import Finding, Part, is_well, problem, remedies
+from p11host.doctor.configuration import compared
+from p11host.doctor.findings import Finding, Part, is_well, ok, problem, remedies
+from p11host.doctor.machine import machine
 from p11host.doctor.mechanisms import UNDEFINED, UNKNOWN, shortcomings
 from p11host.doctor.surroundings import barred, kept_from, surroundings
 from p11host.errors import P11HostError
+from p11host.sandbox.kernel import Support
+from p11host.start import private_broker
 from p11host.tables import tables
 from p11host.throwaway import Token
 from p11host.together import together
+from p11host.trust import owner_name
 from p11host.uri import Uri
 from p11host.view import View
 from p11host.wire import RefusedError, RemoteError
@@ -271,6 +277,78 @@ class TestModule:
         assert "only NULL is carried there" in short["CKM_X3DH_INITIALIZE"]
 
 
+class TestBroker:
+    """Its socket, its circuits, and whether it is the one that is meant."""
+
+    @pytest.fixture
+    def socket_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """Return the socket of a broker, which is found there and nowhere else."""
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.delenv("P11HOST_SOCKET", raising=False)
+        config = tmp_path / "p11host.toml"
+        config.write_text(module("one", Library().write(tmp_path / "one.so")))
+        with private_broker(config) as broker:
+            monkeypatch.setenv("P11HOST_SOCKET", str(broker.socket))
+            yield broker.socket
+
+    @staticmethod
+    def about_socket() -> Finding:
+        """Return what is told of the socket."""
+        reached = reach()
+        assert reached.door is not None
+        reached.door.close()
+        return reached.part.findings[1]
+
+    def test_socket(self, socket_file: Path) -> None:
+        """Whose it is and who may use it is told; who could put another in its place is a problem."""
+        me = owner_name(os.geteuid())
+
+        assert ok(f"{socket_file}: owner {me}, mode 0600") == self.about_socket()
+        socket_file.parent.chmod(0o777)
+        found = self.about_socket()
+        assert ("problem", f"run: chmod o-w {socket_file.parent}") == (found.level, found.do)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a socket to another user")
+    def test_socket_for_everybody(self, socket_file: Path) -> None:
+        """Everybody may use root's; one of another user that everybody may use is worth a warning."""
+        socket_file.chmod(0o666)
+        assert ok(f"{socket_file}: owner root, mode 0666") == self.about_socket()
+        os.chown(socket_file, 65534, -1)
+        found = self.about_socket()
+
+        assert ("warning", f"run: chmod 0600 {socket_file}") == (found.level, found.do)
+        assert found.text.endswith("mode 0666: everybody may ask for helpers")
+
+    def test_circuits(self) -> None:
+        """A module that rests after crashes is a problem; one that died and is tried again is none."""
+        circuits = [
+            {"open": True, "deaths": 5, "last": "SIGSEGV in dlopen", "retry": 4000},
+            {"open": False, "deaths": 1, "last": "SIGSEGV", "retry": 0},
+        ]
+        modules = [{"name": f"m{n}", "circuit": circuit} for n, circuit in enumerate(circuits)]
+        door = MagicMock()
+        channel = door.open.return_value.__enter__.return_value
+        channel.call.return_value = {"pid": 7, "config": [], "modules": modules}
+        (found,) = [each for each in reach(lambda: door).part.findings if each.level == "problem"]
+
+        assert "module m0 rests: 5 helpers died at once, the last by SIGSEGV in dlopen" == found.text
+        assert found.do.endswith("p11host restart m0")
+
+    def test_another_broker(self, tmp_path: Path) -> None:
+        """A broker with other modules than those configured is told; what rules hide is no difference."""
+        path = tmp_path / "p11host.toml"
+        rule = 'allow = [{ uid = "root" }]\n'
+        path.write_text(module("one", Path("/one.so")) + module("ruled", Path("/two.so")) + rule)
+        config = load(choose(path))
+
+        def differences(*names: str) -> list[str]:
+            modules = [{"name": name} for name in names]
+            return [each.level for each in compared(config, {"modules": modules, "config": ["/other"]})]
+
+        assert [] == differences("one", "ruled") == differences("one")
+        assert ["warning"] == differences("ruled") == differences("one", "ruled", "more")
+
+
 class TestRest:
     """Findings, remedies, and waiting for several at once."""
 
@@ -283,6 +361,21 @@ class TestRest:
         assert ["x, y: do this", "x: later"] == list(remedies([*parts, Part("y", (problem("c; do this"),))]))
         assert not is_well(parts)
         assert is_well([Part("x", (warning,))])
+
+    @pytest.mark.parametrize(
+        ("kernel", "level", "said"),
+        [
+            (Support(0, seccomp=False), "warning", "the kernel has no Landlock: providers are confined less"),
+            (Support(0, seccomp=False), "warning", "the kernel has no seccomp: providers are confined less"),
+            (Support(3, seccomp=True), "note", "this Landlock does not confine TCP"),
+        ],
+    )
+    def test_kernel(self, kernel: Support, level: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the kernel lacks of the sandbox is told."""
+        monkeypatch.setattr("p11host.doctor.machine.support", lambda: kernel)
+        found = machine().findings
+
+        assert (level, True) in [(each.level, each.text.startswith(said)) for each in found]
 
     def test_no_broker(self) -> None:
         """A broker that cannot be reached is a problem, and no more."""

@@ -5,12 +5,13 @@ import os
 import re
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from application import Shim, helpers, report
 from brokers import module
-from cryptoki import struct
+from cryptoki import constant, struct
 from life import Host, Hosting
 
 from p11host import shim_path
@@ -61,6 +62,45 @@ def dumpable() -> int:
     info = struct("CK_TOKEN_INFO")()
     shim.must("C_GetTokenInfo", shim.slots()[0], ctypes.byref(info))
     return int(info.ulMaxSessionCount)
+
+
+@needs_root
+@pytest.mark.parametrize("length", [8, 250])
+def test_keeps_no_pin(plain: Host, length: int) -> None:
+    """After a login the PIN is nowhere in the helper's memory, nor in what it shares with the application."""
+    with plain.playing(log_in, length) as application:
+        pid, told = application.report()
+        memory = memory_of(pid)
+    pin = bytes.fromhex(told)
+    pieces = [pin[at : at + 8] for at in range(0, length - 7, 8)]
+
+    assert any(b"C_GetFunctionList" in part for part in memory)
+    assert [] == [piece for piece in pieces if any(piece in part for part in memory)]
+
+
+def log_in(length: int) -> None:
+    """Log in with a PIN that nobody else has, make a call after that, tell both, and wait to be ended."""
+    shim = Shim()
+    session = shim.begin()
+    pin = os.urandom(length)
+    shim.rv("C_Login", session, constant("CKU_USER"), pin, len(pin))
+    shim.use(session)
+    report([next(iter(helpers().values())), pin.hex()])
+    signal.pause()
+
+
+def memory_of(pid: int) -> list[bytes]:
+    """Return what is in the memory that a process may write or has mapped from others."""
+    parts = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, mode, *_ = line.split()
+            start, end = (int(each, 16) for each in span.split("-"))
+            if mode[0] == "r" and end - start < 1 << 30:
+                with suppress(OSError):
+                    memory.seek(start)
+                    parts.append(memory.read(end - start))
+    return parts
 
 
 @needs_root

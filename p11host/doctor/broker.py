@@ -13,8 +13,7 @@ from typing import Any
 from p11host.client import Door
 from p11host.doctor.findings import Finding, Part, ok, problem
 from p11host.errors import BrokerError, P11HostError
-from p11host.paths import SYSTEM_SOCKET, socket_path
-from p11host.start import open_door
+from p11host.start import open_door, socket_places
 from p11host.trust import distrust, owner_name
 
 #: Seconds in which a broker says hello, and what it does.
@@ -66,7 +65,7 @@ def _open() -> tuple[bool, Door]:
 def _about_socket() -> Iterator[Finding]:
     """Yield whose the socket is, and who else might put another in its place."""
     try:
-        path = next(path for path in (socket_path(), SYSTEM_SOCKET) if path.exists())
+        path = next(path for path in socket_places() if path.exists())
         found = path.stat()
         fault = distrust(path.parent)
     except (StopIteration, P11HostError, OSError):
