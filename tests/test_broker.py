@@ -156,7 +156,6 @@ class TestAttach:
         assert [str(broker.config)] == status["config"]
         assert ["one", "two"] == [each["name"] for each in status["modules"]]
 
-
     def test_status_counts_deaths(self, broker: Broker) -> None:
         """Of each module it is told how many helpers there were, and how many of them ended out of order."""
         with broker.channel() as channel:

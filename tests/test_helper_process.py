@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from application import Shim, helpers, report
 from brokers import module
-from cryptoki import constant, struct
+from cryptoki import ULONG, constant, struct
 from life import Host, Hosting
 
 from p11host import shim_path
@@ -65,27 +65,35 @@ def dumpable() -> int:
 
 
 @needs_root
-@pytest.mark.parametrize("length", [8, 250])
-def test_keeps_no_pin(plain: Host, length: int) -> None:
-    """After a login the PIN is nowhere in the helper's memory, nor in what it shares with the application."""
-    with plain.playing(log_in, length) as application:
+@pytest.mark.parametrize(
+    ("call", "length"),
+    [("C_Login", 8), ("C_Login", 250), ("C_CreateObject", 3_000), ("C_CreateObject", 30_000)],
+)
+def test_keeps_no_secret(plain: Host, call: str, length: int) -> None:
+    """After a call a PIN or a key's value is nowhere in the helper's memory, nor in what both ends share."""
+    with plain.playing(tell_secret, call, length) as application:
         pid, told = application.report()
         memory = memory_of(pid)
-    pin = bytes.fromhex(told)
-    pieces = [pin[at : at + 8] for at in range(0, length - 7, 8)]
+    secret = bytes.fromhex(told)
+    pieces = [secret[at : at + 8] for at in range(0, length - 7, max(8, length // 32))]
 
     assert any(b"C_GetFunctionList" in part for part in memory)
     assert [] == [piece for piece in pieces if any(piece in part for part in memory)]
 
 
-def log_in(length: int) -> None:
-    """Log in with a PIN that nobody else has, make a call after that, tell both, and wait to be ended."""
+def tell_secret(call: str, length: int) -> None:
+    """Tell the provider a secret, make a small call after that, report the secret, and wait to be ended."""
     shim = Shim()
     session = shim.begin()
-    pin = os.urandom(length)
-    shim.rv("C_Login", session, constant("CKU_USER"), pin, len(pin))
+    secret = os.urandom(length)
+    if call == "C_Login":
+        shim.must(call, session, constant("CKU_USER"), secret, length)
+    else:
+        room = ctypes.create_string_buffer(secret, length)
+        value = struct("CK_ATTRIBUTE")(constant("CKA_VALUE"), ctypes.addressof(room), length)
+        shim.must(call, session, ctypes.byref(value), 1, ctypes.byref(ULONG()))
     shim.use(session)
-    report([next(iter(helpers().values())), pin.hex()])
+    report([next(iter(helpers().values())), secret.hex()])
     signal.pause()
 
 
