@@ -7,8 +7,11 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from application import report
@@ -137,3 +140,38 @@ def test_doctor_waits_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert isinstance(found, HungError)
     assert doctor.trial("one", os.devnull) is None
+
+
+STATE: dict[str, Any] = {
+    "service": "ok",
+    "readers": [],
+    "modules": ["one"],
+    "place": "/nowhere/pcscd.comm",
+}
+MAD = {"name": b"mad", "card": False, "flapping": True}
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "text", "do"),
+    [
+        ({"service": "unknown"}, "problem", "PC/SC does not answer", "systemctl restart pcscd"),
+        ({"service": "SCARD_E_NO_SERVICE"}, "warning", "pcscd does not run", "install and start pcscd"),
+        ({"service": "no pyscard"}, "warning", "pyscard is not installed", "pip install pyscard"),
+        ({"service": "SCARD_F_INTERNAL_ERROR"}, "problem", "SCARD_F_INTERNAL_ERROR", "journalctl -u pcscd"),
+        ({}, "warning", "PC/SC answers and has no reader", "apt-get install libccid"),
+        ({"readers": [MAD]}, "warning", "mad: changes too often", "plug it in again"),
+    ],
+)
+def test_doctor_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, said: Mapping[str, Any], level: str, text: str, do: str
+) -> None:
+    """For each of the usual troubles there is a finding of its weight, and what to do."""
+    answers = {"readers": STATE | dict(said), "status": {"pid": os.getpid(), "applications": []}}
+    channel = SimpleNamespace(call=lambda method, *_: answers[method])
+    door: Any = SimpleNamespace(open=lambda *_: nullcontext(channel))
+    monkeypatch.setattr(doctor, "service_of", lambda _: Path("/nowhere/pcscd.comm"))
+    part = doctor.cards([cast("Any", None)], door).part
+
+    assert part is not None
+    found = part.findings[-1]
+    assert (level, True, True) == (found.level, text in found.text, do in (found.do or ""))
