@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pkcs11
 import pytest
@@ -19,10 +20,12 @@ from rack import Racks
 
 import p11host
 from p11host.cards.slots import Slots
-from p11host.inventory import owners
+from p11host.cards.trouble import explain_slots
+from p11host.inventory import Module, Slot, owners
 from p11host.probe import Probe
 from p11host.slot_errors import VARIABLE, module_of, slot_error
 from p11host.throwaway import Token
+from p11host.wire import RemoteError
 
 pytest_plugins = ["life_fixtures"]
 
@@ -178,6 +181,17 @@ def see_slots() -> list[dict[str, Any]]:
     """Return all slots as `p11host events` sees them."""
     with Slots(p11host.shim_path()) as slots:
         return [asdict(slots.slot(number)) for number in slots.numbers()]
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), RemoteError("unknown", "no method readers")])
+def test_nobody_says_why(error: Exception) -> None:
+    """Where a broker cannot tell of readers a slot that fails is shown as it is, and the others."""
+    channel = MagicMock()
+    channel.call.side_effect = error
+    modules = [Module("ill", "", None, None, (Slot(1, "", "", None, ERROR), Slot(2, "one", "", None, None)))]
+
+    assert modules == explain_slots(modules, channel)
+    channel.call.assert_called_once()
 
 
 # ---- whose it is ----

@@ -10,6 +10,7 @@ from p11host.cards.codes import CardError, error_named
 from p11host.cards.serving import is_of
 from p11host.cards.subscriber import State, name_of
 from p11host.client import Channel
+from p11host.errors import P11HostError
 from p11host.inventory import Module, Slot
 
 #: Seconds in which the broker answers.
@@ -30,10 +31,16 @@ def errors_in(said: State) -> Iterator[CardError]:
 
 
 def explain_slots(modules: Sequence[Module], channel: Channel) -> list[Module]:
-    """Return modules with what PC/SC says of their slots that fail. It is asked only if there are such."""
+    """Return modules with what PC/SC says of their slots that fail. It is asked only if there are such.
+
+    Where nobody can say that, they are as they were.
+    """
     if not any(slot.error for module in modules for slot in module.slots):
         return list(modules)
-    said: State = channel.call("readers", [{}], PATIENCE)
+    try:
+        said: State = channel.call("readers", [{}], PATIENCE)
+    except (P11HostError, OSError):
+        return list(modules)
     # Without PC/SC a module that uses it has no slots: these fail for another reason.
     found = [error for error in errors_in(said) if error.where]
     return [_explained(module, found) if module.name in said["modules"] else module for module in modules]

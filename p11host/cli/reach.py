@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from p11host.errors import EXIT_USAGE, P11HostError
 from p11host.uri import Uri, parse
 
 if TYPE_CHECKING:
+    from p11host.cards.codes import CardError
     from p11host.tokens.find import Shim
 
 
@@ -72,7 +73,7 @@ def broker_for(config: Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def reaching(config: Path | None, uri: Uri) -> Iterator["Shim"]:
     """Yield the slots of all modules; what modules refuse meanwhile becomes an error in a line."""
-    from p11host import card_errors, lib  # noqa: PLC0415
+    from p11host import lib  # noqa: PLC0415
     from p11host.probe import probe  # noqa: PLC0415
     from p11host.start import open_door  # noqa: PLC0415
     from p11host.tokens.failure import telling  # noqa: PLC0415 (python-pkcs11: 80 ms)
@@ -84,8 +85,18 @@ def reaching(config: Path | None, uri: Uri) -> Iterator["Shim"]:
         # Within the door, so that an impatient broker does not end before the shim has one of its own.
         with open_door(start=True) as door, door.open("p11host") as channel:
             probes = [probe(each) for each in channel.attach()] if asks_of_modules(uri) else []
-            shim = Shim(lib().get_slots(), probes, lambda: [each for each in card_errors() if each.where])
+            shim = Shim(lib().get_slots(), probes, _reader_errors)
         yield shim
+
+
+def _reader_errors() -> "Sequence[CardError]":
+    """Return what PC/SC says is wrong with readers, none where nobody can say that."""
+    from p11host import card_errors  # noqa: PLC0415
+
+    try:
+        return [error for error in card_errors() if error.where]
+    except (P11HostError, OSError):
+        return []
 
 
 def tell(facts: Mapping[str, Any], text: str, *, as_json: bool) -> None:
