@@ -3,6 +3,7 @@
 #include "code.h"
 #include "log.h"
 #include "resume.h"
+#include "seen.h"
 
 static bool is(const struct call *call, unsigned fn)
 {
@@ -27,6 +28,27 @@ static CK_ULONG server_of(const struct call *call, CK_ULONG client)
     return server;
 }
 
+/* What the token is called that is in the call's slot, as a number; 0 if that cannot be told. Its flags may change. */
+static uint64_t face_of_token(const struct call *call)
+{
+    CK_TOKEN_INFO info;
+    struct token_face face;
+    uintptr_t words[] = {0, (uintptr_t)&info};
+    if (also(call, FN_C_GetTokenInfo, words) != CKR_OK)
+        return 0;
+    token_face_of(&face, &info);
+    face.flags = 0;
+    return seen_face(&face);
+}
+
+/* Of one that was opened now. Where others are open it counts as theirs: if it is not, none of them is opened again. */
+static uint64_t face_of_new(const struct call *call)
+{
+    struct session other;
+    bool found = sessions_find(&call->module->sessions, call->slot, call->generation, false, &other);
+    return found ? other.face : face_of_token(call);
+}
+
 static CK_RV open_session(struct call *call)
 {
     CK_ULONG *client = (CK_ULONG *)call->words[4];
@@ -35,11 +57,12 @@ static CK_RV open_session(struct call *call)
         return rv;
     struct session session = {
         .handle = *client, .slot = call->slot, .flags = call->words[1], .life = call->generation, .server = server_of(call, *client),
+        .face = face_of_new(call),
     };
     call->session = session.server;
     if (sessions_put(&call->module->sessions, &session)) {
         if (call->module->resumes)
-            resume_login(call);
+            resume_login(call, session.face);
         return CKR_OK;
     }
     uintptr_t words[] = {*client};
@@ -190,18 +213,30 @@ static CK_RV settle(struct call *call, CK_ULONG client, CK_ULONG own)
     return call->session ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
 }
 
+/* What was meant for one token does not begin on another. */
+static CK_RV forget_exchanged(const struct call *call, const struct session *session)
+{
+    struct session forgotten;
+    log_event("session.lost module=%s reason=\"another token\"", call->module->name);
+    sessions_take(&call->module->sessions, session->handle, &forgotten);
+    return CKR_SESSION_HANDLE_INVALID;
+}
+
 /* The first use here of a session that an ancestor opened: one of the same kind takes its place. */
 static CK_RV reopen(struct call *call, const struct session *session)
 {
     CK_ULONG own = 0;
     uintptr_t words[] = {0, session->flags, 0, 0, (uintptr_t)&own};
     call->slot = session->slot;
+    uint64_t face = session->face ? face_of_token(call) : 0;
+    if (face && face != session->face)
+        return forget_exchanged(call, session);
     CK_RV rv = also(call, FN_C_OpenSession, words);
     rv = rv == CKR_OK ? settle(call, session->handle, own) : meaning_of(call, rv);
     if (rv == CKR_OK)
         operations_forget(atomic_load(&call->state->operations), session->handle, ALL_OPERATIONS);
     if (rv == CKR_OK && call->module->resumes)
-        resume_login(call);
+        resume_login(call, session->face);
     return rv;
 }
 

@@ -182,6 +182,7 @@ bool module_inherit(struct module *module, const struct module *parent, _Atomic 
     objects_inherit(&module->objects, &parent->objects);
     atomic_store(&module->user_slot, atomic_load(&parent->user_slot));
     module->user_life = atomic_load(&parent->generation);
+    module->user_face = parent->user_face;
     atomic_store(&module->is_heir, true);
     begin_generation(module, atomic_load(&parent->generation), generation_next());
     return true;

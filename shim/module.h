@@ -56,6 +56,7 @@ struct module {
     struct objects objects;   /* if it resumes */
     pthread_mutex_t user_lock; /* one thread logs the user in again */
     uint32_t user_life;        /* the generation in which that was tried */
+    uint64_t user_face;        /* of the token where the user has logged in, 0 if that cannot be told */
     _Atomic uint32_t user_lost; /* the generation in which it failed */
     _Atomic(CK_ULONG) user_slot; /* where the user has logged in: see resume.c */
     _Atomic(struct channel *) idle[IDLE_CHANNELS];

@@ -53,6 +53,7 @@ static void write_cell(struct object *cell, const struct object *object)
 {
     atomic_store(&cell->client, 0);
     cell->slot = object->slot;
+    cell->face = object->face;
     cell->life = object->life;
     cell->server = object->server;
     cell->findable = object->findable;
@@ -90,7 +91,7 @@ bool objects_get(struct objects *objects, CK_ULONG client, struct object *ret_ob
     struct object *cell = find(objects, client);
     if (cell) {
         cell->age = ++objects->clock;
-        *ret_object = (struct object){.client = client, .slot = cell->slot, .life = cell->life, .server = cell->server,
+        *ret_object = (struct object){.client = client, .slot = cell->slot, .face = cell->face, .life = cell->life, .server = cell->server,
                                       .findable = cell->findable, .traits = cell->traits};
     }
     pthread_mutex_unlock(&objects->lock);

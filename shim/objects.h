@@ -27,6 +27,7 @@ struct traits {
 struct object {
     _Atomic(CK_ULONG) client; /* the handle, as the application has it; 0 is none, and one that is being written: a child may read it */
     CK_ULONG slot;   /* the provider's */
+    uint64_t face;   /* of the token there (seen.h), 0 if that cannot be told */
     uint32_t life;   /* the generation in which it is `server` */
     CK_ULONG server;
     bool findable;   /* it is the token's, and has traits to find it by */

@@ -79,6 +79,7 @@ static void get_to_know(const struct call *call, CK_ULONG client, CK_ULONG serve
     if (!sessions_get(&call->module->sessions, call->words[0], &session))
         return;
     object.slot = session.slot;
+    object.face = session.face;
     if (look_at(call, &object))
         objects_put(&call->module->objects, &object);
 }
@@ -156,8 +157,21 @@ static void lose(struct call *call, CK_RV rv, CK_ULONG count)
         call->lost_object = count ? "several objects are like the one before the restart" : "the object is not there after the restart";
 }
 
+/* The session of the call was opened on another token: what is called the same there is not the object. */
+static bool is_elsewhere(const struct call *call, const struct object *object)
+{
+    struct session session;
+    bool known = sessions_get(&call->module->sessions, call->words[0], &session) && session.slot == object->slot;
+    return known && session.face && object->face && session.face != object->face;
+}
+
 static bool find_again(struct call *call, struct object *object)
 {
+    if (is_elsewhere(call, object)) {
+        call->lost_rv = CKR_OBJECT_HANDLE_INVALID;
+        call->lost_object = "it was on another token";
+        return false;
+    }
     CK_ULONG found[ONE_TOO_MANY], count = 0;
     CK_RV rv = search_in_slot(call, object, found, &count);
     if (rv == CKR_OK && count == 1 && handle_to_server(&call->module->large, call->generation, found[0], &object->server)) {
@@ -201,11 +215,12 @@ void resume_foresee(const struct call *call)
 enum { NOWHERE = 0 };
 #define MANY_SLOTS CK_UNAVAILABLE_INFORMATION
 
-static void logged_in(struct module *module, CK_ULONG slot, uint32_t generation)
+static void logged_in(struct module *module, const struct session *session, uint32_t generation)
 {
-    CK_ULONG none = NOWHERE;
+    CK_ULONG none = NOWHERE, slot = session->slot;
     pthread_mutex_lock(&module->user_lock);
     module->user_life = generation;
+    module->user_face = session->face;
     atomic_store(&module->user_lost, 0);
     pthread_mutex_unlock(&module->user_lock);
     if (!atomic_compare_exchange_strong(&module->user_slot, &none, slot + 1) && none != slot + 1)
@@ -226,7 +241,7 @@ void resume_follow(const struct call *call, CK_RV rv)
     if (rv != CKR_OK || !(login || f->effect == EFFECT_LOGOUT) || !sessions_get(&call->module->sessions, call->words[0], &session))
         return;
     if (login)
-        logged_in(call->module, session.slot, call->generation);
+        logged_in(call->module, &session, call->generation);
     else
         logged_out(call->module, session.slot);
 }
@@ -255,8 +270,14 @@ static void log_in(const struct call *call)
         atomic_store(&call->module->user_lost, call->generation);
 }
 
+/* Under the lock. */
+static bool is_another_token(const struct module *module, uint64_t face)
+{
+    return face && module->user_face && face != module->user_face;
+}
+
 /* Whoever comes meanwhile waits: its call may need the login. */
-void resume_login(const struct call *call)
+void resume_login(const struct call *call, uint64_t face)
 {
     struct module *module = call->module;
     if (atomic_load(&module->user_slot) != call->slot + 1)
@@ -264,7 +285,10 @@ void resume_login(const struct call *call)
     pthread_mutex_lock(&module->user_lock);
     if (atomic_load(&module->generation) == call->generation && module->user_life != call->generation) {
         module->user_life = call->generation;
-        log_in(call);
+        if (is_another_token(module, face))
+            logged_out(module, call->slot);
+        else
+            log_in(call);
     }
     pthread_mutex_unlock(&module->user_lock);
 }

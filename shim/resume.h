@@ -22,7 +22,10 @@ bool resume_wants_login(const struct module *module);
 /* A session of this slot has been closed, or all of them. */
 void resume_closed(struct module *module, CK_ULONG slot);
 
-/* A session has been opened, and is the call's: if the user had logged in in its slot, that is done again, once in a generation. */
-void resume_login(const struct call *call);
+/*
+ * A session has been opened on the token with this face, and is the call's: if the user had logged in in its slot, that is done again, once in a
+ * generation; but not to another token.
+ */
+void resume_login(const struct call *call, uint64_t face);
 
 #endif

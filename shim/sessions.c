@@ -13,6 +13,7 @@ struct cell {
     CK_FLAGS flags;
     uint32_t life;
     CK_ULONG server;
+    uint64_t face;
 };
 
 struct session_table {
@@ -73,6 +74,7 @@ static struct session session_in(struct cell *cell)
 {
     return (struct session){
         .handle = atomic_load(&cell->handle), .slot = cell->slot, .flags = cell->flags, .life = cell->life, .server = cell->server,
+        .face = cell->face,
     };
 }
 
@@ -85,6 +87,7 @@ static void insert(struct session_table *table, const struct session *session)
     cell->flags = session->flags;
     cell->life = session->life;
     cell->server = session->server;
+    cell->face = session->face;
     atomic_store(&cell->handle, session->handle);
     table->used += fresh;
     table->live += fresh;

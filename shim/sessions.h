@@ -21,6 +21,7 @@ struct session {
     CK_FLAGS flags;
     uint32_t life;   /* in the shim: the generation in which it is open; in a helper: whose it is, or what bound.c says */
     CK_ULONG server; /* in the shim: the provider's handle in that life */
+    uint64_t face;   /* in the shim: of the token that it was opened on (seen.h), 0 if that cannot be told */
 };
 
 struct session_table;

@@ -4,18 +4,21 @@ import ctypes
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Shim, helpers, in_child
+from application import Shim, helpers, in_child, report
 from board import FIRST_SLOT, Board
 from brokers import PATIENCE, Starter, module
+from cards.piv import Piv
+from cards.place import Hearing, placed
 from containment import watch
 from cryptoki import ULONG, constant, struct
-from life import Hosting, Workshop, has_ended
+from life import Host, Hosting, Workshop, has_ended
 
 from p11host import helper_path
 from p11host.cards.reach import needs_check
@@ -165,7 +168,8 @@ def swap_in_a_child(directory: str) -> list[Any]:
     return [*said, random(shim, shim.open_session(slots[0]))]
 
 
-def test_not_resumed(hosting: Hosting, blind: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_not_resumed(hosting: Hosting, blind: Path, tmp_path: Path, when: str) -> None:
     """A session whose token went is not opened again with the next helper, and no other gets the PIN."""
     pin = tmp_path / "pin"
     pin.write_bytes(PIN)
@@ -173,23 +177,84 @@ def test_not_resumed(hosting: Hosting, blind: Path, tmp_path: Path) -> None:
     module = Blind(tmp_path)
     module.board.put(0, 11)
     keys: dict[str, Any] = {"resume": True, "pin-source": f"file:{pin}"}
-    assert [GONE, OVER, 22] == hosting(module.table(blind, **keys)).play(swap_and_crash, str(tmp_path))
+    said = hosting(module.table(blind, **keys)).play(swap_and_crash, str(tmp_path), when == "before")
+
+    assert [GONE if when == "before" else 11, 22, OVER, 11 if when == "before" else OVER] == said
     assert "C_Login" not in module.heard(22)
 
 
-def swap_and_crash(directory: str) -> list[str | int]:
-    """Log in, let the token go, and be told; then let the helper die, and go on."""
+def swap_and_crash(directory: str, before: bool) -> list[str | int]:  # noqa: FBT001 (comes as JSON)
+    """Log in, let the token go, before the helper dies and so that it is noticed or after that; go on."""
     board, (shim, slots) = Blind(Path(directory)).board, begin()
     session = shim.open_session(slots[0])
     assert login(shim, session) == OK
     look(shim)
-    board.put(0, 22)
+    board.put(0, 22 if before else 11)
     look(shim)
-    told = random(shim, session)
+    said = [random(shim, session)]
+    end_helper()
+    board.put(0, 22)
+    new = shim.open_session(slots[0])
+    assert not shim.is_logged_in(new)
+    said += [random(shim, new), random(shim, session)]
+    end_helper()
+    board.put(0, 11)
+    return [*said, random(shim, shim.open_session(slots[0])) if before else random(shim, session)]
+
+
+def end_helper() -> None:
+    """Kill our helper, and wait until it is gone."""
     pid = helpers()["blind"]
     os.kill(pid, signal.SIGKILL)
     assert has_ended(pid)
-    return [told, random(shim, session), random(shim, shim.open_session(slots[0]))]
+
+
+def test_a_key_of_another_token(hosting: Hosting, blind: Path, tmp_path: Path) -> None:
+    """What is called as a key of the token before is not found again: nothing is signed by another."""
+    module = Blind(tmp_path)
+    module.board.put(0, 11)
+    said = hosting(module.table(blind, resume=True)).play(sign_with_two, str(tmp_path))
+
+    assert [OK, OK, "CKR_OBJECT_HANDLE_INVALID"] == said
+    assert (2, 0) == tuple(module.heard(each).count("C_SignInit") for each in (11, 22))
+
+
+def sign_with_two(directory: str) -> list[str]:
+    """Sign with a key in three lives of the helper: the token of the third is another."""
+    board, (shim, slots) = Blind(Path(directory)).board, begin()
+    session, key, count = shim.open_session(slots[0]), ULONG(), ULONG()
+    shim.must("C_FindObjectsInit", session, None, 0)
+    shim.must("C_FindObjects", session, ctypes.byref(key), 1, ctypes.byref(count))
+    shim.must("C_FindObjectsFinal", session)
+    mechanism = struct("CK_MECHANISM")(mechanism=constant("CKM_RSA_PKCS"))
+    said = []
+    for token in (11, 11, 22):
+        board.put(0, token)
+        session = shim.open_session(slots[0])
+        said.append(shim.rv("C_SignInit", session, ctypes.byref(mechanism), key))
+        end_helper()
+    return said
+
+
+def test_inherited_and_not_used_before(hosting: Hosting, blind: Path, tmp_path: Path) -> None:
+    """A child does not begin on another token with what it has inherited, though nobody was told."""
+    module = Blind(tmp_path)
+    module.board.put(0, 11)
+    host = hosting(module.table(blind, fork="inherit", check=False))
+    assert [11, OVER, 22] == host.play(swap_before_use, str(tmp_path))
+    assert 2 == len(module.heard(11))  # the parent's session, used once
+
+
+def swap_before_use(directory: str) -> list[Any]:
+    """Open a session, and let the token go before a child uses it."""
+    board, (shim, slots) = Blind(Path(directory)).board, begin()
+    session = shim.open_session(slots[0])
+    before = random(shim, session)
+    board.put(0, 22)
+    return [
+        before,
+        *in_child(lambda: [random(shim, session), random(shim, shim.open_session(slots[0]))]),
+    ]
 
 
 # ---- without a watch: the broker hears of a card ----
@@ -334,6 +399,33 @@ def test_unless_it_is_configured(blind: Path, tmp_path: Path) -> None:
         module.board.put(0, 22)
         helper.move()
         assert 22 == helper.random(session)
+
+
+def test_pcsc_tells(blind: Path, tmp_path: Path) -> None:
+    """When PC/SC tells of a card, helpers look: the session ends, though nobody asks for events."""
+    module = Blind(tmp_path)
+    module.board.put(0, 11)
+    with placed(tmp_path, "Virtual PCD", module.table(blind)) as place, Hearing(place) as hearing:
+        with Host(place.broker.env).playing(use_until_it_ends) as application:
+            assert application.report() == 11
+            module.board.put(0, 22)
+            place.rack.slots[0].insert(Piv(keys={}))
+            hearing.until_full(0)
+
+            assert [GONE, 22] == application.report()
+        assert "C_CloseSession" in module.heard(22)
+
+
+def use_until_it_ends() -> list[str | int]:
+    """Use a session until it is over, and then a new one."""
+    shim, slots = begin()
+    session = shim.open_session(slots[0])
+    report(said := random(shim, session))
+    end = time.monotonic() + PATIENCE
+    while isinstance(said, int) and time.monotonic() < end:
+        said = random(shim, session)
+        time.sleep(0.01)
+    return [said, random(shim, shim.open_session(slots[0]))]
 
 
 @pytest.mark.parametrize(

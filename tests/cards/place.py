@@ -102,16 +102,18 @@ def configured(directory: Path, env: Mapping[str, str]) -> Path:
 
 
 @contextmanager
-def placed(directory: Path, name: str | bytes) -> Iterator[Place]:
-    """Run both, with readers of that name."""
-    with rack(directory, name) as made, served(made) as place:
+def placed(directory: Path, name: str | bytes, *modules: str) -> Iterator[Place]:
+    """Run both, with readers of that name and other modules besides."""
+    with rack(directory, name) as made, served(made, *modules) as place:
         yield place
 
 
 @contextmanager
-def served(made: Rack) -> Iterator[Place]:
-    """Run a broker whose OpenSC reaches that pcscd."""
-    with private_broker(configured(made.directory, made.env)) as broker:
+def served(made: Rack, *modules: str) -> Iterator[Place]:
+    """Run a broker whose OpenSC reaches that pcscd, with other modules besides."""
+    config = configured(made.directory, made.env)
+    config.write_text(config.read_text() + "".join(modules))
+    with private_broker(config) as broker:
         yield Place(made, broker, made.env | {"OPENSC_CONF": str(made.directory / "opensc.conf")})
 
 

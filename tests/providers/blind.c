@@ -6,7 +6,7 @@
  *     BLIND_STUBBORN=1     C_CloseSession fails
  *
  * A new session gets the smallest number that is free. C_GenerateRandom gives the token's serial number. The user's login is the slot's, as long as
- * a session is open there.
+ * a session is open there. Each token has one key: two tokens' keys are called the same and have the same handle.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "cryptoki.h"
 #include "frame.h"
 
-enum { FIRST_SLOT = 100, SESSIONS = 64 };
+enum { FIRST_SLOT = 100, SESSIONS = 64, KEY = 7 };
 
 static struct board *board;
 static FILE *written;
@@ -192,6 +192,65 @@ static CK_RV generate_random(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG 
     return end_call(slot);
 }
 
+/* ---- the key ---- */
+
+static CK_RV find_objects_init(CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    (void)template, (void)count;
+    return end_call(begin_call("C_FindObjectsInit", session));
+}
+
+/* A search is over when it has found the key. */
+static CK_RV find_objects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG most, CK_ULONG *count)
+{
+    CK_SLOT_ID slot = begin_call("C_FindObjects", session);
+    *count = slot && most ? 1 : 0;
+    if (*count)
+        *objects = KEY;
+    return end_call(slot);
+}
+
+static CK_RV find_objects_final(CK_SESSION_HANDLE session)
+{
+    return end_call(begin_call("C_FindObjectsFinal", session));
+}
+
+static void give(CK_ATTRIBUTE *attribute)
+{
+    static CK_BBOOL token = CK_TRUE;
+    static CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+    static CK_KEY_TYPE type = CKK_RSA;
+    static CK_BYTE id = 1;
+    struct {
+        CK_ATTRIBUTE_TYPE type;
+        void *value;
+        CK_ULONG len;
+    } const all[] = {{CKA_TOKEN, &token, sizeof token}, {CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_ID, &id, 1}};
+    CK_ULONG room = attribute->ulValueLen;
+    attribute->ulValueLen = CK_UNAVAILABLE_INFORMATION;
+    for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].type == attribute->type && room >= all[i].len) {
+            memcpy(attribute->pValue, all[i].value, all[i].len);
+            attribute->ulValueLen = all[i].len;
+        }
+}
+
+static CK_RV get_attribute_value(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_SLOT_ID slot = begin_call("C_GetAttributeValue", session);
+    for (CK_ULONG i = 0; i < count; i++)
+        give(&template[i]);
+    CK_RV rv = end_call(slot);
+    return rv != CKR_OK ? rv : object == KEY ? CKR_ATTRIBUTE_TYPE_INVALID : CKR_OBJECT_HANDLE_INVALID;
+}
+
+static CK_RV sign_init(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
+    (void)mechanism;
+    CK_RV rv = end_call(begin_call("C_SignInit", session));
+    return rv != CKR_OK ? rv : key == KEY ? CKR_OK : CKR_KEY_HANDLE_INVALID;
+}
+
 static void fill(CK_FUNCTION_LIST *list)
 {
     list->C_Initialize = initialize;
@@ -204,4 +263,9 @@ static void fill(CK_FUNCTION_LIST *list)
     list->C_GetSessionInfo = get_session_info;
     list->C_Login = login;
     list->C_GenerateRandom = generate_random;
+    list->C_FindObjectsInit = find_objects_init;
+    list->C_FindObjects = find_objects;
+    list->C_FindObjectsFinal = find_objects_final;
+    list->C_GetAttributeValue = get_attribute_value;
+    list->C_SignInit = sign_init;
 }
