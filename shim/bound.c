@@ -51,13 +51,14 @@ static void look(struct provider *provider, struct bound_slot *slot)
 
 /* ---- opening ---- */
 
-/* Those that got a number that is not free yet. */
-static void close_surplus(struct provider *provider)
+/* Those that got a number that is not free yet: `server` is the number of the one before. */
+static void close_surplus(struct provider *provider, CK_ULONG last)
 {
     struct session session;
-    while (sessions_find_of(&bound_sessions, BOUND_SURPLUS, &session)) {
-        sessions_settle(&bound_sessions, session.handle, BOUND_CLOSED, 0);
-        close_with_provider(provider, session.handle);
+    while (last && sessions_get(&bound_sessions, last, &session)) {
+        sessions_settle(&bound_sessions, last, BOUND_CLOSED, 0);
+        close_with_provider(provider, last);
+        last = session.server;
     }
 }
 
@@ -66,13 +67,18 @@ static CK_RV open_with_free_number(struct provider *provider, uintptr_t *words)
 {
     const CK_ULONG *opened = (const CK_ULONG *)words[4];
     struct session old;
+    CK_ULONG last = 0;
     CK_RV rv = provider_call(provider, FN_C_OpenSession, words);
     while (rv == CKR_OK && opened && sessions_get(&bound_sessions, *opened, &old) && old.life != BOUND_OPEN) {
-        if (old.life == BOUND_SURPLUS)
-            return CKR_DEVICE_ERROR; /* it goes round */
-        sessions_settle(&bound_sessions, *opened, BOUND_SURPLUS, 0);
+        if (old.life == BOUND_SURPLUS) {
+            rv = CKR_DEVICE_ERROR; /* it goes round */
+            break;
+        }
+        sessions_settle(&bound_sessions, *opened, BOUND_SURPLUS, last);
+        last = *opened;
         rv = provider_call(provider, FN_C_OpenSession, words);
     }
+    close_surplus(provider, last);
     return rv;
 }
 
@@ -82,30 +88,33 @@ static bool is_number(const CK_ULONG *handle)
     return handle && *handle != CK_INVALID_HANDLE && *handle != CK_UNAVAILABLE_INFORMATION;
 }
 
-static CK_RV open_in(struct provider *provider, struct bound_slot *slot, uintptr_t *words)
+static CK_RV open_in(struct provider *provider, struct bound_slot *slot, uintptr_t *words, uint64_t losses)
 {
     const CK_ULONG *opened = (const CK_ULONG *)words[4];
-    uint64_t losses = bound_slot_losses(slot);
     CK_RV rv = open_with_free_number(provider, words);
-    close_surplus(provider);
     if (rv != CKR_OK || !is_number(opened) || bound_slot_put(slot, *opened, losses))
         return rv;
     close_with_provider(provider, *opened);
     return CKR_HOST_MEMORY;
 }
 
-/* What is left of an earlier token goes, and is not what the session will be opened on. */
-static void prepare_to_open(struct provider *provider, struct bound_slot *slot)
+/* What is left of an earlier token goes, and is not what the session will be opened on. After how many losses that was so. */
+static uint64_t prepare_to_open(struct provider *provider, struct bound_slot *slot)
 {
-    if (bound_slot_is_doubtful(slot))
-        look(provider, slot);
-    if (bound_slot_has_unclosed(slot)) {
-        pthread_rwlock_wrlock(&slot->gate);
-        close_lost(provider, slot);
-        pthread_rwlock_unlock(&slot->gate);
-    }
-    if (bound_slot_is_unused(slot))
-        look(provider, slot);
+    uint64_t losses;
+    do {
+        losses = bound_slot_losses(slot);
+        if (bound_slot_is_doubtful(slot))
+            look(provider, slot);
+        if (bound_slot_has_unclosed(slot)) {
+            pthread_rwlock_wrlock(&slot->gate);
+            close_lost(provider, slot);
+            pthread_rwlock_unlock(&slot->gate);
+        }
+        if (bound_slot_is_unused(slot))
+            look(provider, slot);
+    } while (losses != bound_slot_losses(slot));
+    return losses;
 }
 
 static CK_RV open_session(struct provider *provider, uintptr_t *words)
@@ -113,9 +122,9 @@ static CK_RV open_session(struct provider *provider, uintptr_t *words)
     struct bound_slot *slot = bound_slot_find_or_add((CK_SLOT_ID)words[0]);
     if (!slot)
         return provider_call(provider, FN_C_OpenSession, words);
-    prepare_to_open(provider, slot);
+    uint64_t losses = prepare_to_open(provider, slot);
     pthread_rwlock_rdlock(&slot->gate);
-    CK_RV rv = open_in(provider, slot, words);
+    CK_RV rv = open_in(provider, slot, words, losses);
     pthread_rwlock_unlock(&slot->gate);
     return rv;
 }
@@ -143,51 +152,47 @@ static CK_RV close_all_sessions(struct provider *provider, uintptr_t *words)
 }
 
 /* The first who asks is told what has happened, others what has come of it. */
-static CK_RV refuse(struct bound_slot *slot, unsigned fn, CK_ULONG handle)
+static CK_RV refuse(struct provider *provider, struct bound_slot *slot, unsigned fn, CK_ULONG handle)
 {
     uint64_t losses;
+    close_lost_at_once(provider, slot);
     bound_slot_take(slot, handle, BOUND_CLOSED, &losses);
     bool told = bound_slot_tell(slot) || fn == FN_C_CloseSession;
     return told ? CKR_SESSION_HANDLE_INVALID : functions[fn].gone;
 }
 
-static CK_RV call_with_care(struct provider *provider, unsigned fn, uintptr_t *words)
+/* What the provider says of a session, or of a token, it may know better than any look; but only the former is for good. */
+static CK_RV call_and_hear(struct provider *provider, unsigned fn, uintptr_t *words, CK_ULONG opened)
+{
+    CK_RV rv = provider_call(provider, fn, words);
+    if (rv == CKR_SESSION_HANDLE_INVALID)
+        bound_slot_told(words[0], opened);
+    else if (rv == CKR_DEVICE_REMOVED)
+        bound_slot_warn(words[0]);
+    return rv;
+}
+
+/* What became of the session is read last: who has lost it has ended the doubt. */
+static CK_RV call_with_care(struct provider *provider, unsigned fn, uintptr_t *words, CK_ULONG opened)
 {
     struct session session;
     struct bound_slot *slot = bound_slot_of(words[0], &session);
     if (!slot)
-        return provider_call(provider, fn, words);
-    if (bound_slot_is_doubtful(slot)) {
+        return call_and_hear(provider, fn, words, opened);
+    if (bound_slot_is_doubtful(slot))
         look(provider, slot);
-        if (!sessions_get(&bound_sessions, words[0], &session))
-            return CKR_SESSION_HANDLE_INVALID;
-    }
+    if (!sessions_get(&bound_sessions, words[0], &session))
+        return CKR_SESSION_HANDLE_INVALID;
     if (session.life != BOUND_OPEN)
-        return refuse(slot, fn, words[0]);
-    return fn == FN_C_CloseSession ? close_session(provider, slot, words[0]) : provider_call(provider, fn, words);
-}
-
-/* What the provider says of a session, or of a token, it may know better than any look; but only the former is for good. */
-static void hear(CK_ULONG handle, CK_RV rv)
-{
-    uint64_t losses;
-    struct session session;
-    struct bound_slot *slot = bound_slot_of(handle, &session);
-    if (!slot || session.life != BOUND_OPEN)
-        return;
-    if (rv == CKR_DEVICE_REMOVED)
-        bound_slot_warn(slot);
-    else
-        bound_slot_take(slot, handle, BOUND_OPEN, &losses);
+        return refuse(provider, slot, fn, words[0]);
+    return fn == FN_C_CloseSession ? close_session(provider, slot, words[0]) : call_and_hear(provider, fn, words, opened);
 }
 
 static CK_RV call_with_session(struct provider *provider, unsigned fn, uintptr_t *words)
 {
+    CK_ULONG opened = atomic_load_explicit(&bound_opened, memory_order_relaxed);
     bool carefully = fn == FN_C_CloseSession || atomic_load_explicit(&bound_alert, memory_order_relaxed);
-    CK_RV rv = carefully ? call_with_care(provider, fn, words) : provider_call(provider, fn, words);
-    if (rv == CKR_SESSION_HANDLE_INVALID || rv == CKR_DEVICE_REMOVED)
-        hear(words[0], rv);
-    return rv;
+    return carefully ? call_with_care(provider, fn, words, opened) : call_and_hear(provider, fn, words, opened);
 }
 
 CK_RV bound_check_call(struct provider *provider, unsigned fn, uintptr_t *words)

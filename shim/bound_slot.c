@@ -4,6 +4,7 @@
 
 struct sessions bound_sessions;
 _Atomic bool bound_alert;
+_Atomic CK_ULONG bound_opened;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bound_slot slots[LIMIT_MODULE_SLOTS];
@@ -87,6 +88,16 @@ static void forget_reused(CK_ULONG handle)
         find(old.slot)->open--;
 }
 
+static void forget(struct bound_slot *slot, CK_ULONG handle, uint32_t life)
+{
+    struct session session;
+    sessions_take(&bound_sessions, handle, &session);
+    slot->open -= life == BOUND_OPEN;
+    slot->doubtful = slot->doubtful && slot->open;
+    slot->refusing = slot->refusing && sessions_find(&bound_sessions, slot->id, BOUND_OPEN, true, &session);
+    reckon();
+}
+
 /* ---- slots ---- */
 
 struct bound_slot *bound_slot_find_or_add(CK_SLOT_ID id)
@@ -123,6 +134,7 @@ bool bound_slot_put(struct bound_slot *slot, CK_ULONG handle, uint64_t losses)
 {
     struct session session = {.handle = handle, .slot = slot->id, .life = BOUND_OPEN};
     pthread_mutex_lock(&lock);
+    session.server = atomic_fetch_add(&bound_opened, 1) + 1;
     if (losses != slot->losses) {
         session.life = BOUND_LOST;
         slot->refusing = slot->unclosed = true;
@@ -139,15 +151,24 @@ bool bound_slot_take(struct bound_slot *slot, CK_ULONG handle, uint32_t life, ui
 {
     struct session session;
     pthread_mutex_lock(&lock);
-    bool found = sessions_get(&bound_sessions, handle, &session) && session.life == life &&
-                 sessions_take(&bound_sessions, handle, &session);
-    slot->open -= found && life == BOUND_OPEN;
-    slot->doubtful = slot->doubtful && slot->open;
-    slot->refusing = slot->refusing && sessions_find(&bound_sessions, slot->id, BOUND_OPEN, true, &session);
+    bool found = sessions_get(&bound_sessions, handle, &session) && session.life == life;
+    if (found)
+        forget(slot, handle, life);
     *ret_losses = slot->losses;
-    reckon();
     pthread_mutex_unlock(&lock);
     return found;
+}
+
+void bound_slot_told(CK_ULONG handle, CK_ULONG opened)
+{
+    struct session session;
+    pthread_mutex_lock(&lock);
+    bool found = sessions_get(&bound_sessions, handle, &session);
+    if (found && session.life == BOUND_CLOSED)
+        forget(find(session.slot), handle, session.life);
+    if (found && session.life == BOUND_OPEN && session.server <= opened)
+        forget(find(session.slot), handle, session.life);
+    pthread_mutex_unlock(&lock);
 }
 
 void bound_slot_forget_all(CK_SLOT_ID id)
@@ -214,12 +235,17 @@ bool bound_slot_is_doubtful(struct bound_slot *slot)
     return doubtful;
 }
 
-void bound_slot_warn(struct bound_slot *slot)
+void bound_slot_warn(CK_ULONG handle)
 {
+    struct session session;
     pthread_mutex_lock(&lock);
-    slot->warned = true;
-    doubt(slot);
-    reckon();
+    bool open = sessions_get(&bound_sessions, handle, &session) && session.life == BOUND_OPEN;
+    struct bound_slot *slot = open ? find(session.slot) : NULL;
+    if (slot) {
+        slot->warned = true;
+        doubt(slot);
+        reckon();
+    }
     pthread_mutex_unlock(&lock);
 }
 

@@ -40,6 +40,9 @@ extern struct sessions bound_sessions;
 /* Some slot is doubtful or refusing. */
 extern _Atomic bool bound_alert;
 
+/* How many sessions have been opened. The `server` of one that is OPEN is how many there were with it. */
+extern _Atomic CK_ULONG bound_opened;
+
 /* NULL if there is no room for one more. */
 struct bound_slot *bound_slot_find_or_add(CK_SLOT_ID id);
 
@@ -56,6 +59,9 @@ bool bound_slot_put(struct bound_slot *slot, CK_ULONG handle, uint64_t losses);
 
 /* Forgets one with that life. False if there is none. */
 bool bound_slot_take(struct bound_slot *slot, CK_ULONG handle, uint32_t life, uint64_t *ret_losses);
+
+/* The provider has said that there is no such session, in a call that began when so many had been opened: a later one is not meant. */
+void bound_slot_told(CK_ULONG handle, CK_ULONG opened);
 
 /* All have been closed. */
 void bound_slot_forget_all(CK_SLOT_ID id);
@@ -75,8 +81,8 @@ bool bound_slot_tell(struct bound_slot *slot);
 bool bound_slot_is_unused(struct bound_slot *slot);
 bool bound_slot_is_doubtful(struct bound_slot *slot);
 
-/* There is a reason to look: the provider says that the token was removed. */
-void bound_slot_warn(struct bound_slot *slot);
+/* There is a reason to look: the provider says that the token of a session was removed. */
+void bound_slot_warn(CK_ULONG handle);
 
 /* There is one for all slots with sessions. Are there any? */
 bool bound_slot_doubt_all(void);
