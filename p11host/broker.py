@@ -74,6 +74,11 @@ class Found:
         """What a helper is made of, besides what its module says."""
         return self.file, self.kept
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all of it is on disks: a file system without one, as the network's, has no major number."""
+        return all(os.major(file[0]) for file in (self.file, *self.kept.stamp) if file)
+
 
 class Broker:
     """One broker's life, from `run` to `stop`. Owns the listener."""
@@ -91,6 +96,7 @@ class Broker:
         self._applications = Applications()
         self._providers = CheckedProviders()
         self._apart = Apart(FILES)
+        self._found: dict[str, Found] = {}
         self._confinement = Confinement(settings.learner)
         self._nofile = raise_descriptor_limit()
         granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -219,13 +225,20 @@ class Broker:
 
     async def _look(self, module: Module) -> Found:
         """Look at the files that a helper would be made of; P11HostError if none can be."""
+        before = self._found.get(module.name)
+        on_disk = before is not None and before.is_local and before.kept.module == module
+        # What has changed is read, which may take a while.
+        if on_disk and self._providers.is_known(module.path):
+            return self._find(module)
         try:
-            return await self._apart.do(module.name, partial(self._find, module))
+            found = await self._apart.do(module.name, partial(self._find, module))
         except TimeoutError as error:
             raise P11HostError(
                 f"{module.path}: the file system there, or where its module's files are, does not answer; "
                 "see whether it is mounted and its server runs"
             ) from error
+        self._found[module.name] = found
+        return found
 
     def _find(self, module: Module) -> Found:
         """Do that, in a thread; of one module one at a time."""

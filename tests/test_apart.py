@@ -2,16 +2,22 @@
 
 import asyncio
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from brokers import PATIENCE, Broker, Starter, module, through
 from life import Workshop
 
 from p11host.apart import Apart
+from p11host.broker import Found
+from p11host.sandbox.confine import Kept
 
 pytest_plugins = ["broker_fixtures", "life_fixtures"]
 
@@ -116,18 +122,36 @@ def names(broker: Broker) -> dict[str, bool]:
     return found
 
 
+@pytest.fixture
+def far() -> Iterator[Path]:
+    """Return a directory on a file system without a disk, as the network's are."""
+    with tempfile.TemporaryDirectory(prefix="p11host-test-", dir="/dev/shm") as name:
+        yield Path(name)
+
+
 def test_a_provider_that_cannot_be_looked_at(
-    starter: Starter, provider: Path, tmp_path: Path, stall: Path
+    starter: Starter, provider: Path, tmp_path: Path, far: Path, stall: Path
 ) -> None:
-    """A module on a file system that does not answer is told so; others are served, and the broker ends."""
-    far, stalled = tmp_path / "far", tmp_path / "stalled"
-    far.mkdir()
-    os.link(provider, far / "provider.so")
-    stalled.touch()
+    """A module whose file system has ceased to answer is told so; others are served, and the broker ends."""
+    stalled = tmp_path / "stalled"
+    shutil.copy(provider, far / "provider.so")
     environ = {"LD_PRELOAD": str(stall), "STALL_BELOW": str(far), "STALL_WHILE": str(stalled)}
     modules = module("far", far / "provider.so") + module("near", provider)
     broker = starter.start(modules, environ=environ)
 
+    assert {"far": True, "near": True} == names(broker)
+    stalled.touch()
     assert {"far": False, "near": True} == names(broker) == names(broker)
     assert ["far", "near"] == [each["name"] for each in broker.status()["modules"]]
     assert 0 == broker.end()
+
+
+def test_looked_at_directly() -> None:
+    """What lies on a disk of this machine needs no thread once it was seen; a directory in memory does."""
+    kept = Kept(MagicMock(), MagicMock(), (), b"")
+    disk, memory = ((os.makedev(number, 1),) for number in (8, 0))
+
+    assert Found(disk, 64, kept).is_local
+    assert Found(disk, 64, replace(kept, stamp=(disk, ()))).is_local
+    assert not Found(memory, 64, kept).is_local
+    assert not Found(disk, 64, replace(kept, stamp=(disk, memory))).is_local
