@@ -6,11 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+import pytest
+
+from p11host.cli import cli
 from p11host.tables import tables
 from p11host.throwaway import Token
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 COVERAGE = README.parent / "docs" / "coverage.md"
+PAGES = sorted(
+    [*README.parent.glob("*.md"), *README.parent.glob("docs/*.md"), *README.parent.glob("specs/*.md")]
+)
 PATIENCE = 30
 #: A parameter of the standard's older text that is in no header, and so not counted.
 UNPUBLISHED = "CK_GCM_PARAMS_LEGACY"
@@ -54,6 +61,39 @@ def test_what_is_carried() -> None:
         len(standard),
         len(standard),
     ] == [int(figure) for figure in said.groups()]
+
+
+def test_commands() -> None:
+    """The table of commands has every command there is, and no other."""
+    table = README.read_text().partition("\n## Commands\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"(?m)^\| (`.*?) \| ", table.replace("\\|", "/"))
+    named = {
+        words.removeprefix("p11host ").split()[0] for cell in cells for words in re.findall("`(.+?)`", cell)
+    }
+
+    assert set(cli.list_commands(click.Context(cli))) == named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Every file of ours that a page names is there, and so is every heading that a link leads to."""
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    quoted = re.findall(r"`((?:docs|conf|specs|tests|shim|scripts)/[\w./-]+\.\w+)`", text)
+    absent = [name for name in quoted if not (README.parent / name).exists()]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            absent.append(link)
+
+    assert [] == absent
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings, as links have them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", page.read_text())
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def rows(section: str) -> list[str]:
