@@ -281,7 +281,7 @@ CK_RV exchange(struct call *call)
 
 CK_RV exchange_enter_life(struct call *call)
 {
-    CK_RV rv = module_revive(call->module);
+    CK_RV rv = call->hasty ? module_revive_for_list(call->module) : module_revive(call->module);
     if (atomic_load(&call->state->ending))
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     call->silent = rv != CKR_OK;

@@ -219,9 +219,9 @@ static void start_modules(const struct call *call, bool counting, bool ret_ready
 {
     struct module *modules = call->state->modules;
     for (unsigned i = 0; i < call->state->n_modules; i++)
-        ret_ready[i] = module_start(&modules[i]) && (counting || !module_is_late(&modules[i]));
+        ret_ready[i] = module_start(&modules[i]) && (counting || !module_is_late_for_list(&modules[i]));
     for (unsigned i = 0; i < call->state->n_modules; i++)
-        ret_ready[i] = ret_ready[i] && module_revive(&modules[i]) == CKR_OK;
+        ret_ready[i] = ret_ready[i] && module_revive_for_list(&modules[i]) == CKR_OK;
 }
 
 /* Whatever a provider says, it is our C_Finalize that ends everything. */

@@ -10,6 +10,7 @@
 #include "descriptors.h"
 #include "door.h"
 #include "log.h"
+#include "module_settings.h"
 #include "resume.h"
 #include "root.h"
 
@@ -17,15 +18,6 @@ enum {
     LAST_BREATH_MS = 50,
     HELLO_MS = 1000, /* for the rest of a hello that has begun to come */
 };
-
-static void set_patience(struct module *module, const struct offer *offer)
-{
-    module->start_ms = (uint32_t)offer->start_ms;
-    atomic_store(&module->list_ms, (uint32_t)offer->list_ms);
-    module->patience[PATIENCE_SHORT] = (uint32_t)offer->short_ms;
-    module->patience[PATIENCE_LONG] = (uint32_t)offer->long_ms;
-    module->patience[PATIENCE_FOREVER] = 0;
-}
 
 static void set_door(struct module *module, int door)
 {
@@ -39,37 +31,6 @@ static void set_door(struct module *module, int door)
         descriptor_remember_shared(door);
     else
         descriptor_remember(door);
-}
-
-static bool is_same(const struct rows *a, const struct rows *b)
-{
-    return a->len == b->len && !memcmp(a->packed, b->packed, a->len);
-}
-
-/* The configuration seldom changes: what it says again is found again. */
-static void set_rows(struct module *module, struct rows *rows)
-{
-    struct rows *known = rows ? module->kept : NULL;
-    while (known && !is_same(known, rows))
-        known = known->older;
-    if (known) {
-        rows_free(rows);
-        rows = known;
-    } else if (rows) {
-        rows->older = module->kept;
-        module->kept = rows;
-    }
-    atomic_store(&module->rows, rows);
-}
-
-static void free_rows(struct module *module)
-{
-    atomic_store(&module->rows, NULL);
-    while (module->kept) {
-        struct rows *rows = module->kept;
-        module->kept = rows->older;
-        rows_free(rows);
-    }
 }
 
 static void close_door(struct module *module)
@@ -86,11 +47,7 @@ static void take_offer(struct module *module, const struct offer *offer)
     module->inherited = offer->inherited;
     module->helper = offer->helper;
     module->resumes = offer->resumes;
-    for (unsigned i = 0; i < LIMIT_BROKEN; i++)
-        atomic_store_explicit(&module->broken[i], offer->broken[i], memory_order_relaxed);
-    module->broken_pause_ms = offer->broken_pause_ms;
-    set_patience(module, offer);
-    set_rows(module, offer->rows);
+    module_take_settings(module, offer);
     set_door(module, offer->door);
     if (offer->door < 0 && !module->absent)
         log_event("module.absent module=%s reason=\"%s\"", module->name, offer->error);
@@ -131,7 +88,7 @@ void module_finish(struct module *module)
     drop_greeting(module);
     close_door(module);
     large_handles_finish(&module->large);
-    free_rows(module);
+    module_free_rows(module);
     sessions_finish(&module->sessions);
     objects_finish(&module->objects);
     atomic_store(&module->user_slot, 0);
@@ -196,10 +153,10 @@ void module_greet(struct module *module)
     module->ready_by = channel_now_ms() + module->start_ms;
 }
 
-CK_RV module_await(struct module *module)
+static CK_RV await_until(struct module *module, uint64_t by)
 {
     struct channel *greeting = module->greeting;
-    if (greeting && !module_has_come(greeting, module->ready_by)) {
+    if (greeting && !module_has_come(greeting, by)) {
         log_event("module.late module=%s", module->name);
         return CKR_FUNCTION_FAILED;
     }
@@ -214,6 +171,18 @@ CK_RV module_await(struct module *module)
     begin_generation(module, greeting->generation, greeting->generation);
     module_give(module, greeting);
     return CKR_OK;
+}
+
+CK_RV module_await(struct module *module)
+{
+    return await_until(module, module->ready_by);
+}
+
+/* No list waits longer for a helper than for slots. */
+static uint64_t listed_by(const struct module *module)
+{
+    uint32_t list = atomic_load(&module->list_ms);
+    return list != 0 && list < module->start_ms ? module->ready_by - (module->start_ms - list) : module->ready_by;
 }
 
 static CK_RV reopen(struct module *module)
@@ -240,6 +209,14 @@ bool module_is_late(struct module *module)
     return late;
 }
 
+bool module_is_late_for_list(struct module *module)
+{
+    pthread_mutex_lock(&module->lock);
+    bool late = module->greeting && channel_now_ms() >= listed_by(module);
+    pthread_mutex_unlock(&module->lock);
+    return late;
+}
+
 void module_report_late(struct module *module)
 {
     if (pthread_mutex_trylock(&module->lock) != 0)
@@ -260,7 +237,7 @@ bool module_start(struct module *module)
     return begun;
 }
 
-CK_RV module_revive(struct module *module)
+static CK_RV revive(struct module *module, bool for_list)
 {
     CK_RV rv = CKR_OK;
     if (atomic_load(&module->generation))
@@ -268,10 +245,20 @@ CK_RV module_revive(struct module *module)
     pthread_mutex_lock(&module->lock);
     if (!atomic_load(&module->generation)) {
         rv = module->greeting ? CKR_OK : reopen(module);
-        rv = rv == CKR_OK ? module_await(module) : rv;
+        rv = rv == CKR_OK ? await_until(module, for_list ? listed_by(module) : module->ready_by) : rv;
     }
     pthread_mutex_unlock(&module->lock);
     return rv;
+}
+
+CK_RV module_revive(struct module *module)
+{
+    return revive(module, false);
+}
+
+CK_RV module_revive_for_list(struct module *module)
+{
+    return revive(module, true);
 }
 
 /* Of a process that is killed the kernel closes channels and door one after the other, in no order we know of. */
@@ -279,23 +266,6 @@ static bool is_hung_up(int door)
 {
     struct pollfd p = {.fd = door, .events = POLLRDHUP};
     return poll(&p, 1, LAST_BREATH_MS) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
-}
-
-bool module_calls_broken(const struct module *module, CK_RV rv)
-{
-    unsigned i = rv == CKR_OK ? LIMIT_BROKEN : 0;
-    while (i < LIMIT_BROKEN && atomic_load_explicit(&module->broken[i], memory_order_relaxed) != rv)
-        i++;
-    return i < LIMIT_BROKEN;
-}
-
-bool module_is_broken(struct module *module, CK_RV rv)
-{
-    if (!module_calls_broken(module, rv))
-        return false;
-    uint64_t now = channel_now_ms(), before = atomic_load(&module->broken_at);
-    bool due = before == 0 || now - before >= module->broken_pause_ms;
-    return due && atomic_compare_exchange_strong(&module->broken_at, &before, now);
 }
 
 /* Before the generation ends: a child that finds none takes what sessions there are for good. */

@@ -100,6 +100,10 @@ bool module_start(struct module *module);
 /* Has the module a helper? If not, asks the broker for a new one: a new generation. CKR_OK if it has one then. */
 CK_RV module_revive(struct module *module);
 
+/* For a list of many modules' slots, which waits for none as long as a call to one would. */
+bool module_is_late_for_list(struct module *module);
+CK_RV module_revive_for_list(struct module *module);
+
 /*
  * A channel of that generation, idle or new; for that its helper has so many milliseconds, 0 for as long as it has to start. NULL
  * when that life is over, if the helper was too slow (then it is), or no channel can be opened.

@@ -179,11 +179,10 @@ def fifo(tmp_path: Path) -> Path:
     return path
 
 
-def slow(odd: Path, fifo: Path, start: int = SOON) -> str:
+def slow(odd: Path, fifo: Path, start: int = SOON, listed: int = LATE) -> str:
     """Return a module whose provider is ready when somebody opens the fifo."""
-    return module(
-        "slow", odd, sandbox="off", spare=False, env={"ODD_WAITS": str(fifo)}, deadlines={"start": start}
-    )
+    deadlines = {"start": start, "list": listed}
+    return module("slow", odd, sandbox="off", spare=False, env={"ODD_WAITS": str(fifo)}, deadlines=deadlines)
 
 
 def test_a_slow_one_holds_nobody_up(starter: Starter, odd: Path, fifo: Path) -> None:
@@ -261,6 +260,36 @@ def test_a_new_life_may_be_slow_too(starter: Starter, odd: Path, fifo: Path) -> 
     assert [1] == found["slots meanwhile"]
     assert [1, 2] == found["slots"]
     assert "CKR_OK" == found["its session"]
+
+
+def test_a_list_waits_less_for_a_new_life(starter: Starter, odd: Path, fifo: Path) -> None:
+    """After a crash a list waits for the next helper as long as for slots; other calls have all its time."""
+    host = watch(starter, module("fast", odd), slow(odd, fifo, 10 * LATE, SOON))
+
+    found = host.play(list_before_it_is_ready, str(fifo))
+
+    assert [[1], [1], [1]] == found["slots meanwhile"]
+    assert "CKR_OK" == found["C_OpenSession"]
+    assert [1, 2] == found["slots"]
+
+
+def list_before_it_is_ready(fifo: str) -> dict[str, Any]:
+    """Have the slow provider's helper die; list slots before the next one is ready, then use its slot."""
+    shim = Shim()
+    opener = threading.Thread(target=make_ready, args=(fifo,))
+    opener.start()
+    shim.must("C_Initialize", None)
+    opener.join()
+    await_slots(shim, 2)
+    pid = helpers()["slow"]
+    os.kill(pid, signal.SIGKILL)
+    assert has_ended(pid)
+    found: dict[str, Any] = {"slots meanwhile": [counted_slots(shim) for _ in range(3)]}
+    opener = threading.Thread(target=make_ready, args=(fifo,))
+    opener.start()
+    found["C_OpenSession"] = shim.rv("C_OpenSession", 2, 4, None, None, ctypes.byref(ULONG()))
+    opener.join()
+    return found | {"slots": await_slots(shim, 2)}
 
 
 def restart_slowly(fifo: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ LAST_INSTRUCTION = {"pass", "rouse", "is_anothers", "receive", "control_receive"
 ELSEWHERE = {
     "a helper that is late, hangs or has ended": """
         attach_report bell_shut bell_sleep bell_wake keep late_may_ask module_drop module_give_up
-        module_revive module_start
+        module_is_late_for_list module_start revive
     """,
     "an event that comes, or a helper that has gone, while somebody waits: test_storm.py, test_events.py": """
         module_try seen_take

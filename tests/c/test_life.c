@@ -48,6 +48,25 @@ static void a_late_helper_is_not_waited_for_twice(void)
     helper_dies(&late);
 }
 
+static void a_list_waits_less_for_a_helper(void)
+{
+    static struct helper late;
+    static struct module slow;
+    int ends[2];
+    make_pair(SOCK_SEQPACKET, ends);
+    rig_module_init(&slow, ends[0], LONG_MS);
+    atomic_store(&slow.list_ms, TICK_MS);
+    module_greet(&slow);
+    expect_number(CKR_FUNCTION_FAILED, module_revive_for_list(&slow));
+    expect(module_is_late_for_list(&slow));
+    expect(!module_is_late(&slow));
+    helper_start_at(&late, rig_serve, ends[1]);
+    expect_number(CKR_OK, module_revive(&slow));
+    expect(!module_is_late_for_list(&slow));
+    module_finish(&slow);
+    helper_dies(&late);
+}
+
 /* Nobody will wait for it any more, and it may stand still. */
 static void a_late_helper_is_reported_at_the_end(void)
 {
@@ -157,6 +176,7 @@ static void a_channel_of_another_life_is_not_used(void)
 static const struct test tests[] = {
     TEST(a_provider_that_failed_says_why, "what the provider's C_Initialize answered is what the application hears"),
     TEST(a_late_helper_is_not_waited_for_twice, "a helper that is slow to say hello is waited for once, and used when it has"),
+    TEST(a_list_waits_less_for_a_helper, "a list leaves a helper that is slow to start to those who need it"),
     TEST(a_late_helper_is_reported_at_the_end, "a helper that is late when the application ends is the broker's to end"),
     TEST(a_helper_that_never_comes_is_dropped, "a helper that ends instead makes room for another"),
     TEST(a_module_without_a_door_is_no_helper, "a module that the broker could not start is absent"),
