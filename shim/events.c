@@ -52,8 +52,9 @@ static void tell(const struct call *call, struct events *events, CK_ULONG id, en
     CK_ULONG server;
     struct state *all = call->state;
     const struct module *module = slot_to_server(id, &number, &server) ? state_module_by_number(all, number) : NULL;
+    uint64_t before = seen_before(&events->seen, id);
     if (module && ear_may_tell(&events->ears[module - all->modules], module))
-        seen_tell(&events->seen, id, state, face);
+        seen_tell(&events->seen, id, before, state, face);
 }
 
 struct slot_set {

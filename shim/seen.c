@@ -62,17 +62,20 @@ static void change(struct seen *seen, _Atomic uint64_t *word, uint64_t was, enum
     atomic_fetch_add(&seen->pending, added);
 }
 
-void seen_tell(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face)
+uint64_t seen_before(const struct seen *seen, CK_ULONG slot)
+{
+    CK_ULONG place = slot - FIRST_SLOT_ID;
+    return place < LIMIT_SLOTS ? atomic_load(&seen->slots[place]) : 0;
+}
+
+void seen_tell(struct seen *seen, CK_ULONG slot, uint64_t before, enum seen_state state, uint64_t face)
 {
     _Atomic uint64_t *word = cell(seen, slot);
-    if (!word)
+    if (!word || (state == SEEN_UNTOLD && state_of(before) != SEEN_NOTHING))
         return;
-    uint64_t was = atomic_load(word);
-    if (state == SEEN_UNTOLD && state_of(was) != SEEN_NOTHING)
-        return;
-    if (state == SEEN_TOKEN && state_of(was) == SEEN_TOKEN && !face)
-        face = face_of(was);
-    change(seen, word, was, state, face, 0, false);
+    if (state == SEEN_TOKEN && state_of(before) == SEEN_TOKEN && !face)
+        face = face_of(before);
+    atomic_compare_exchange_strong(word, &before, word_of(state, face, count_of(before), false));
 }
 
 void seen_event(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face)

@@ -28,8 +28,12 @@ enum seen_state { SEEN_NOTHING, SEEN_UNTOLD, SEEN_EMPTY, SEEN_TOKEN };
 /* A number for a token, never 0: that stands for one of which no more is known. */
 uint64_t seen_face(const struct token_face *face);
 
-/* A call has told it. Ids are the application's. */
-void seen_tell(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face);
+/*
+ * A call has told it. Ids are the application's. `before` is the slot as it was when nothing but calls told of it yet: what has been learnt since is
+ * newer than what the call says.
+ */
+uint64_t seen_before(const struct seen *seen, CK_ULONG slot);
+void seen_tell(struct seen *seen, CK_ULONG slot, uint64_t before, enum seen_state state, uint64_t face);
 
 /* An event says what is in the slot now. */
 void seen_event(struct seen *seen, CK_ULONG slot, enum seen_state state, uint64_t face);

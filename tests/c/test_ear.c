@@ -263,7 +263,7 @@ static void what_was_told_before_is_compared(void)
     static const struct step steps[] = {STATE(10, 2, {0, 100, 5}, {0, 101, 7})};
     begin(steps, 1);
     expect(ear_may_tell(&ear, rig_module()));
-    seen_tell(&seen, first_slot, SEEN_EMPTY, 0);
+    seen_tell(&seen, first_slot, seen_before(&seen, first_slot), SEEN_EMPTY, 0);
     hear(1);
     expect_number(100, next());
     expect_number(0, next());

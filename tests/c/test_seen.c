@@ -24,6 +24,11 @@ static void begin(void)
     n_slots = SLOTS;
 }
 
+static void tell(CK_ULONG slot, enum seen_state state, uint64_t face)
+{
+    seen_tell(&seen, slot, seen_before(&seen, slot), state, face);
+}
+
 /* The next event's slot, 0 if there is none. */
 static CK_ULONG take(void)
 {
@@ -31,7 +36,7 @@ static CK_ULONG take(void)
     return seen_take(&seen, &slot) ? slot : 0;
 }
 
-static unsigned take_all(void)
+static unsigned count_all(void)
 {
     unsigned n = 0;
     while (take())
@@ -42,9 +47,9 @@ static unsigned take_all(void)
 static void what_calls_tell_is_no_event(void)
 {
     begin();
-    seen_tell(&seen, 1, SEEN_TOKEN, 7);
-    seen_tell(&seen, 1, SEEN_EMPTY, 0);
-    seen_tell(&seen, 2, SEEN_UNTOLD, 0);
+    tell(1, SEEN_TOKEN, 7);
+    tell(1, SEEN_EMPTY, 0);
+    tell(2, SEEN_UNTOLD, 0);
     expect_number(0, take());
 }
 
@@ -67,11 +72,11 @@ static void what_differs_is_an_event(void)
         test_case("comparison %zu", i);
         begin();
         if (comparisons[i].before != SEEN_NOTHING)
-            seen_tell(&seen, 3, comparisons[i].before, comparisons[i].face_before);
+            tell(3, comparisons[i].before, comparisons[i].face_before);
         seen_compare(&seen, 3, comparisons[i].now, comparisons[i].face_now, comparisons[i].knew_all);
-        expect_number(comparisons[i].events, take_all());
+        expect_number(comparisons[i].events, count_all());
         seen_compare(&seen, 3, comparisons[i].now, comparisons[i].face_now, true);
-        expect_number(0, take_all());
+        expect_number(0, count_all());
     }
 }
 
@@ -79,11 +84,25 @@ static void what_differs_is_an_event(void)
 static void a_face_is_kept(void)
 {
     begin();
-    seen_tell(&seen, 1, SEEN_TOKEN, 7);
-    seen_tell(&seen, 1, SEEN_TOKEN, 0);
-    seen_tell(&seen, 1, SEEN_UNTOLD, 0);
+    tell(1, SEEN_TOKEN, 7);
+    tell(1, SEEN_TOKEN, 0);
+    tell(1, SEEN_UNTOLD, 0);
     seen_compare(&seen, 1, SEEN_TOKEN, 8, true);
-    expect_number(2, take_all());
+    expect_number(2, count_all());
+}
+
+/* The call was made before somebody began to wait, and has come back only now. */
+static void what_calls_told_late_is_old(void)
+{
+    begin();
+    tell(1, SEEN_EMPTY, 0);
+    uint64_t before = seen_before(&seen, 1);
+    seen_unmark(&seen, 1);
+    seen_compare(&seen, 1, SEEN_TOKEN, 7, true);
+    expect_number(1, count_all());
+    seen_tell(&seen, 1, before, SEEN_EMPTY, 0);
+    seen_lose(&seen, 1);
+    expect_number(1, count_all());
 }
 
 static void what_no_snapshot_has_is_gone(void)
@@ -108,7 +127,7 @@ static void what_no_snapshot_has_is_gone(void)
 static void the_same_state_is_an_event(void)
 {
     begin();
-    seen_tell(&seen, 2, SEEN_TOKEN, 7);
+    tell(2, SEEN_TOKEN, 7);
     seen_event(&seen, 2, SEEN_TOKEN, 7);
     seen_event(&seen, 2, SEEN_TOKEN, 7);
     expect_number(2, take());
@@ -137,10 +156,10 @@ static void many_are_as_many_as_have_room(void)
         seen_event(&seen, 1, i % 2 ? SEEN_EMPTY : SEEN_TOKEN, 7);
     expect_number(LIMIT_UNHEARD, atomic_load(&seen.pending));
     seen_compare(&seen, 1, SEEN_EMPTY, 0, true);
-    expect_number(LIMIT_UNHEARD, take_all());
+    expect_number(LIMIT_UNHEARD, count_all());
     expect_number(0, atomic_load(&seen.pending));
     seen_event(&seen, 1, SEEN_TOKEN, 7);
-    expect_number(1, take_all());
+    expect_number(1, count_all());
 }
 
 static void slots_that_there_cannot_be(void)
@@ -148,7 +167,7 @@ static void slots_that_there_cannot_be(void)
     static const CK_ULONG wrong[] = {0, LIMIT_SLOTS + FIRST_SLOT_ID, CK_UNAVAILABLE_INFORMATION};
     begin();
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        seen_tell(&seen, wrong[i], SEEN_TOKEN, 7);
+        tell(wrong[i], SEEN_TOKEN, 7);
         seen_event(&seen, wrong[i], SEEN_TOKEN, 7);
         seen_compare(&seen, wrong[i], SEEN_TOKEN, 7, true);
         seen_unmark(&seen, wrong[i]);
@@ -221,6 +240,7 @@ static const struct test tests[] = {
     TEST(what_calls_tell_is_no_event, "What a call says of a slot is known, and is no event."),
     TEST(what_differs_is_an_event, "What differs from what is known is an event, another token two, and each but once."),
     TEST(a_face_is_kept, "A call that says less than is known takes nothing back."),
+    TEST(what_calls_told_late_is_old, "A call that comes back late takes nothing back of what has been learnt since."),
     TEST(what_no_snapshot_has_is_gone, "A token whose slot a snapshot lacks is gone; an empty slot was empty."),
     TEST(the_same_state_is_an_event, "The same token pulled and pushed is an event each time."),
     TEST(slots_come_in_turn, "No slot's events keep another's waiting."),
