@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -229,14 +230,17 @@ def change_beside(directory: str, how: str) -> list[int | str]:
     shim.slots(with_token=False)
     assert look(shim) == "CKR_NO_EVENT"
     all_boards["bad"].stick(stuck=True)
+    bad = helpers()["bad"]
     if how == "stopped":
-        os.kill(helpers()["bad"], signal.SIGSTOP)
+        os.kill(bad, signal.SIGSTOP)
     found = [look(shim)]
     for slot, token in [(0, 1), (0, 0), (1, 1)]:
         all_boards["good"].put(slot, token)
         found.append(wait(shim))
     ended = start_threads([partial(wait, shim)])
     shim.must("C_Finalize", None)
+    with suppress(ProcessLookupError):  # one that is stopped cannot end by itself
+        os.kill(bad, signal.SIGCONT)
     return [*found, *ended()]
 
 
