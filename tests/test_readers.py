@@ -272,7 +272,7 @@ def test_events(place: Place) -> None:
         ended = interrupted(process)
 
     assert ("opensc", "key 9A") == (found["slot"]["module"], found["slot"]["token"])
-    assert "Virtual PCD 00 00" == found["slot"]["description"] == found["reader"]["reader"]["name"]
+    assert NAME == found["slot"]["description"] == found["reader"]["reader"]["name"]
     assert (0, "") == ended
 
 

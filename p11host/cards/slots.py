@@ -61,11 +61,11 @@ class Slots:
         """Finalise, which ends a wait in another thread."""
         self._call("C_Finalize", None)
 
-    def numbers(self) -> list[int]:
-        """Return the slots that there are."""
+    def numbers(self, *, with_token: bool = False) -> list[int]:
+        """Return the slots that there are, or those with a token: `wait` then begins with what there is."""
         room = (ctypes.c_ulong * limits().module_slots)()
         count = ctypes.c_ulong(len(room))
-        rv = self._call("C_GetSlotList", ctypes.c_byte(0), room, ctypes.byref(count))
+        rv = self._call("C_GetSlotList", ctypes.c_byte(with_token), room, ctypes.byref(count))
         return room[: count.value] if rv == _OK else []
 
     def wait(self) -> Slot:

@@ -57,6 +57,7 @@ def events(config: Path | None, *, as_json: bool) -> None:
         modules = [module["name"] for module in channel.call("status", [{}])["modules"]]
         owners = Owners(stack.enter_context(Serving(channel, modules)))
         slots = stack.enter_context(Slots(shim_path()))
+        slots.numbers(with_token=True)  # what changes from now on is an event
         if channel.call("readers", [{}])["modules"]:
             subscriber = stack.enter_context(Subscriber(connector(door, _PROGRAM)))
             told.put(_now() | {"source": "readers"} | change_data(subscriber.begin()))
