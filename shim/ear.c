@@ -42,7 +42,7 @@ static void begin_life(struct ear *ear, const struct module *module, struct seen
 static void forget_channel(struct ear *ear)
 {
     ear->channel = NULL;
-    ear->greeted = ear->quick = false;
+    ear->greeted = ear->quick = ear->hangs = false;
     ear->asked = 0;
 }
 
@@ -65,6 +65,13 @@ static uint32_t patience(const struct module *module)
 {
     uint32_t ms = module->patience[PATIENCE_SHORT];
     return ms ? ms : DEADLINE_SHORT;
+}
+
+/* How long a look may take: it may have to wait for any call of the application's. */
+static uint32_t patience_with_looks(const struct module *module)
+{
+    uint32_t ms = module->patience[PATIENCE_LONG];
+    return ms ? ms : DEADLINE_LONG;
 }
 
 static void open_channel(struct ear *ear, struct module *module, uint32_t generation)
@@ -97,7 +104,8 @@ static void write_question(struct ear *ear, uint32_t wait_ms)
 
 static void ask(struct ear *ear, struct module *module, uint64_t round)
 {
-    uint32_t wait_ms = round ? 0 : DEADLINE_WATCH;
+    uint32_t most = patience_with_looks(module);
+    uint32_t wait_ms = round ? 0 : most < DEADLINE_WATCH ? most : DEADLINE_WATCH;
     write_question(ear, wait_ms);
     ear->asked_ms = channel_now_ms();
     ear->due_ms = ear->asked_ms + wait_ms + patience(module);
@@ -264,6 +272,8 @@ static void read_news(struct ear *ear, struct reader *r, const struct module *mo
             state = true;
         } else if (!strcmp(key, "events")) {
             events = read_events(ear, r, module, seen);
+        } else if (!strcmp(key, "looking")) {
+            ear->hangs = read_uint(r) >= patience_with_looks(module);
         } else {
             read_skip(r);
         }
@@ -320,6 +330,8 @@ static void hear_answer(struct ear *ear, struct module *module, struct seen *see
         ear->quick = ear->quick && ear->asked;
     } while (ear->channel->in.pos != ear->channel->in.end);
     ear->pause_ms = 0;
+    if (ear->hangs)
+        give_up(ear, module);
 }
 
 static void hear_hello(struct ear *ear, struct module *module, struct seen *seen)

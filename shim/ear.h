@@ -15,6 +15,7 @@ struct ear {
     struct channel *channel; /* NULL if there is none */
     bool greeted;            /* the helper has said hello on it */
     bool deaf;               /* this helper knows no events */
+    bool hangs;              /* it will know no more: its provider does not come back from a look */
     unsigned asked;          /* requests that have not been answered */
     bool quick;              /* one of them does not wait: */
     uint64_t round;          /* the last such, by its round */

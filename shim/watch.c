@@ -99,13 +99,21 @@ static void say_flapping(void)
                   (unsigned long long)watch.log.slots[at].held);
 }
 
+/* How long the look under way has taken, in milliseconds; 0 if there is none, or that is not long. */
+static uint64_t late_by(uint64_t now)
+{
+    uint64_t ms = watch.looking ? (now - watch.began_at) / MS : 0;
+    return ms < DEADLINE_LOOK_LATE ? 0 : ms;
+}
+
 /* Once, and again when the count has doubled. Who asks says it: a look that stands still cannot. */
 static void say_late(uint64_t now)
 {
-    if (!watch.looking || watch.late == watch.begun || now - watch.began_at < DEADLINE_LOOK_LATE * MS)
+    uint64_t ms = late_by(now);
+    if (!ms || watch.late == watch.begun)
         return;
     watch.late = watch.begun;
-    uint64_t count = ++watch.late_looks, ms = (now - watch.began_at) / MS;
+    uint64_t count = ++watch.late_looks;
     if ((count & (count - 1)) == 0)
         say("events.look.late function=%s ms=%llu count=%llu", watch_look_is_in(), (unsigned long long)ms, (unsigned long long)count);
 }
@@ -293,7 +301,7 @@ bool watch_has_news(const uint64_t *after)
 void watch_write_news(struct writer *w, const uint64_t *after)
 {
     pthread_mutex_lock(&watch.lock);
-    write_news(w, watch.has_log ? &watch.log : NULL, after);
+    write_news(w, watch.has_log ? &watch.log : NULL, after, late_by(slate_clock()));
     pthread_mutex_unlock(&watch.lock);
 }
 

@@ -68,9 +68,13 @@ static void write_events(struct writer *w, const struct watch_log *log, uint64_t
     }
 }
 
-void write_news(struct writer *w, const struct watch_log *log, const uint64_t *after)
+void write_news(struct writer *w, const struct watch_log *log, const uint64_t *after, uint64_t looking_ms)
 {
-    write_map(w, log ? 3 : 1);
+    write_map(w, (log ? 3u : 1u) + (looking_ms ? 1u : 0u));
+    if (looking_ms) {
+        write_text(w, "looking");
+        write_uint(w, looking_ms);
+    }
     if (log && after && watch_log_has(log, *after)) {
         write_events(w, log, *after);
     } else if (log) {

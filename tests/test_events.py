@@ -363,6 +363,29 @@ def test_says_what_a_look_stands_still_in(starter: Starter, boards: Boards, tmp_
         assert ["CKR_NO_EVENT"] == application.report()
 
 
+def test_a_look_that_never_ends(starter: Starter, boards: Boards, tmp_path: Path) -> None:
+    """A provider that does not come back from a look hangs, though nobody else calls it: the next helper tells."""
+    boards["one"].put(0, 1)
+    deadlines = {"long": AT_ONCE}
+    host = watch(starter, boards.module("one", deadlines=deadlines, spare=False, **OFTEN))
+
+    assert [1, 1] == host.play(wait_for_a_look, str(tmp_path))
+    assert "C_GetSlotList" == host.event("helper.hung", module="one")["watch"]
+
+
+def wait_for_a_look(directory: str) -> list[int | str]:
+    """Wait while the slots stand still until there is another helper; then for the token to go and come."""
+    board, shim = Boards(Path(directory), Path())["one"], begin()
+    pid = helpers()["one"]
+    assert look(shim) == "CKR_NO_EVENT"
+    board.stick(stuck=True)
+    waiting = start_threads([partial(wait, shim)])
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(PAUSE)
+    board.stick(stuck=False)
+    return [waiting()[0], wait(shim)]
+
+
 def look_until_it_goes_on(directory: str) -> list[int | str]:
     """Look at slots that stand still until they do not."""
     board, shim = Boards(Path(directory), Path())["one"], begin()
