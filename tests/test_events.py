@@ -364,7 +364,7 @@ def test_says_what_a_look_stands_still_in(starter: Starter, boards: Boards, tmp_
 
 
 def test_a_look_that_never_ends(starter: Starter, boards: Boards, tmp_path: Path) -> None:
-    """A provider that does not come back from a look hangs, though nobody else calls it: the next helper tells."""
+    """A provider that does not come back from a look hangs, though nobody else calls it; the next tells."""
     boards["one"].put(0, 1)
     deadlines = {"long": AT_ONCE}
     host = watch(starter, boards.module("one", deadlines=deadlines, spare=False, **OFTEN))
