@@ -62,6 +62,24 @@ def test_watch() -> None:
         until(lambda: cards(scenes) == {"two": ATR})
 
 
+def test_a_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody has thought of is told, and readers are watched again after it."""
+    pcsc, faults = FakePcsc(), iter([ValueError("odd"), ValueError("odd")])
+    names = pcsc.names
+
+    def fail(context: int) -> list[str]:
+        for fault in faults:
+            raise fault
+        return names(context)
+
+    pcsc.names = fail  # type: ignore[method-assign]
+    pcsc.add("one")
+    with watching(pcsc) as scenes:
+        until(lambda: cards(scenes) == {"one": b""})
+
+    assert ["cards.fault", "cards.fault"] == [record.getMessage() for record in caplog.records]
+
+
 @pytest.mark.parametrize("blind", [False, True])
 def test_reader_between_list_and_wait(blind: bool, request: pytest.FixtureRequest) -> None:  # noqa: FBT001
     """A reader that comes after the list and before the wait is found, by an old pcsc-lite too."""

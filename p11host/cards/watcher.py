@@ -17,6 +17,8 @@ from p11host.cards.reader import CHANGED, UNAWARE, Reader, Scene
 
 #: Seconds until PC/SC is tried again, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+#: Seconds until a thread that met a fault of ours goes on, at most.
+LONGEST_REST = 60.0
 #: Seconds of a wait, at first and at most. PC/SC before pcsc-lite 2.3 does not tell of a reader that came
 #: between the list and the wait: it is found by the next list, soon after something changed.
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
@@ -64,11 +66,17 @@ class Watcher:
             return
 
     def _run(self) -> None:
-        try:
-            self._serve()
-        # A fault of ours must be heard of: nobody waits for this thread.
-        except Exception as error:  # noqa: BLE001
-            log.error("cards.fault", error=repr(error))
+        pause = FIRST_PAUSE
+        while not self._stop.is_set():
+            try:
+                self._serve()
+            # A fault of ours must be heard of: nobody waits for this thread. The next look begins anew.
+            except Exception as error:  # noqa: BLE001
+                log.error("cards.fault", error=repr(error))
+            else:
+                return
+            self._stop.wait(pause)
+            pause = min(pause * 2, LONGEST_REST)
 
     def _serve(self) -> None:
         try:
