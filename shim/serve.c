@@ -212,6 +212,17 @@ static bool perform(struct request *request, const struct function *function)
     return true;
 }
 
+static CK_RV log_in_noted(const struct request *request, CK_ULONG session)
+{
+    struct slate_mark *mark = request->channel->mark;
+    if (mark)
+        slate_enter(mark, FN_C_Login);
+    CK_RV rv = pin_log_in(request->provider, session, request->channel->opener);
+    if (mark)
+        slate_leave(mark);
+    return rv;
+}
+
 /* Who had logged in in an earlier life is logged in again with the broker's PIN. */
 static bool log_in_again(struct request *request)
 {
@@ -222,7 +233,7 @@ static bool log_in_again(struct request *request)
     CK_ULONG session = read_number(r);
     if (r->error)
         return false;
-    CK_RV rv = pin_log_in(request->provider, session, request->channel->opener);
+    CK_RV rv = log_in_noted(request, session);
     write_head(w, request->id);
     write_nil(w);
     write_array(w, 1);

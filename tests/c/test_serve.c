@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include "fd_count.h"
+#include "pin.h"
 #include "serve.h"
+#include "slate.h"
 #include "tables.h"
 #include "test.h"
 
@@ -16,6 +18,8 @@ static const CK_UTF8CHAR pin[] = "a PIN that must not be found anywhere";
 
 static const CK_UTF8CHAR *seen_pin; /* where the provider was given it */
 static CK_ULONG seen_pin_len;
+static struct slate_mark *mark; /* of the next channel; NULL: it has none */
+static int seen_mark;
 
 static CK_RV random_bytes(CK_SESSION_HANDLE session, CK_BYTE *bytes, CK_ULONG len)
 {
@@ -28,6 +32,7 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *gi
     (void)session, (void)user;
     seen_pin = given;
     seen_pin_len = len;
+    seen_mark = mark ? slate_function(mark) : -1;
     return len == sizeof pin - 1 && memcmp(given, pin, len) == 0 ? CKR_OK : CKR_PIN_INCORRECT;
 }
 
@@ -87,6 +92,8 @@ static void begin(struct service *s)
     s->helper = channel_new(ends[0], ends[0]);
     s->caller = channel_new(ends[1], ends[1]);
     expect(s->helper && s->caller);
+    s->helper->mark = mark;
+    s->helper->tallies = mark ? slate->tallies[0] : NULL;
     expect_number(0, pthread_create(&s->thread, NULL, run, s));
 }
 
@@ -495,6 +502,37 @@ static void a_PIN_that_came_in_pieces_is_wiped(void)
     }
 }
 
+/* ---- the broker's PIN ---- */
+
+static void give_pin(void)
+{
+    int ends[2];
+    expect_number(0, pipe(ends));
+    expect_number(sizeof pin - 1, write(ends[1], pin, sizeof pin - 1));
+    close(ends[1]);
+    pin_read(ends[0]);
+    close(ends[0]);
+}
+
+static void logging_in_again_leaves_a_mark(void)
+{
+    struct service s;
+    expect(slate_make());
+    give_pin();
+    mark = &slate->marks[0];
+    begin(&s);
+    write_call(&s.caller->out, 1, "login", 1);
+    write_uint(&s.caller->out, 1);
+    expect_number(0, channel_send(s.caller));
+    struct reader *r = expect_answer(&s, 1);
+    expect_number(1, read_array(r));
+    expect_number(CKR_OK, read_uint(r));
+    end(&s);
+    expect_number(FN_C_Login, seen_mark);
+    expect_number(-1, slate_function(&slate->marks[0]));
+    mark = NULL;
+}
+
 /* ---- threads ---- */
 
 enum { CHANNELS = 8, CALLS = 200 };
@@ -535,6 +573,7 @@ static const struct test tests[] = {
     TEST(a_caller_that_does_not_wait_is_no_signal, "answering nobody is no SIGPIPE"),
     TEST(a_PIN_is_wiped, "a PIN is nowhere to be found after its call"),
     TEST(a_PIN_that_came_in_pieces_is_wiped, "nor when the next request came with it"),
+    TEST(logging_in_again_leaves_a_mark, "a helper that logs in by itself notes where it is, as with any call"),
     TEST(channels_do_not_disturb_each_other, "many channels are served at the same time"),
 };
 
