@@ -207,6 +207,7 @@ def change_each(directory: str, names: list[str]) -> list[list[int | str]]:
     """Change a slot of each module and wait; then one of all, and wait for all."""
     all_boards, shim = Boards(Path(directory), Path()), begin()
     shim.slots(with_token=False)
+    assert look(shim) == "CKR_NO_EVENT"  # by now each watch has begun
     found: list[list[int | str]] = []
     for name in names:
         all_boards[name].put(0, 1)
