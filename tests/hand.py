@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -180,7 +179,7 @@ class Hand:
         try:
             os.chdir(self.directory)
             os.environ.update(dict(self.env) | dict(env or {}))
-            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.stdin = os.fdopen(0)
             sys.stdout = os.fdopen(1, "w")
             sys.stderr = os.fdopen(2, "w")
@@ -194,12 +193,6 @@ class Hand:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    """Do as Python does. Between two lines nobody closes what was just opened, which is no fault here."""
-    warnings.simplefilter("ignore", ResourceWarning)
-    raise KeyboardInterrupt
 
 
 def waited(pid: int) -> int:
